@@ -1,0 +1,10 @@
+//! The one authorization decision: a genuine token gives a [`Caller`], a caller asking for an operation on a type
+//! gets a [`Grant`] or an error. No IO here.
+
+pub mod caller;
+pub mod grant;
+pub mod scope;
+
+pub use caller::{Caller, Who};
+pub use grant::{Create, Delete, Grant, Grants, Op, Read, Rows, Search, Sections, Update, authorize};
+pub use scope::{Scope, Scopes};

@@ -1,0 +1,1 @@
+//! An entry as IHE BALP AuditEvents.

@@ -1,0 +1,1 @@
+//! Bundles: entries in, entries out, `urn:uuid` references.

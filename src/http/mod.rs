@@ -1,0 +1,1 @@
+//! The only user of axum: one route table, caller, request, reply, outcome.

@@ -1,0 +1,20 @@
+//! Phial: a FHIR R4 server in which a stolen database yields no PHI, no PHI leaves without a durable audit entry,
+//! and every path to data goes through one authorization decision. `docs/ARCHITECTURE.md` shows the house.
+//!
+//! Modules stand in one order, low to high; a module imports only from those above it in this list (`tests/tidy.rs`).
+
+pub mod access;
+pub mod app;
+pub mod audit;
+pub mod domain;
+pub mod error;
+pub mod fhir;
+pub mod http;
+pub mod interaction;
+pub mod jobs;
+pub mod mapping;
+pub mod oauth;
+pub mod search;
+pub mod store;
+pub mod vault;
+pub mod world;

@@ -1,0 +1,1 @@
+//! SMART Backend Services: clients, assertions, token endpoint. Must not know FHIR storage.

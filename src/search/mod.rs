@@ -1,0 +1,18 @@
+//! Search: query text to a checked [`Query`], resource to [`Values`], values to a sealed capsule's bytes and to blind
+//! terms, and the one in-memory matcher that decides every hit (also the oracle of the tests). Must not know SQL.
+//!
+//! Every search value of a resource is in its capsule, so a search is decided without opening a body.
+
+pub mod capsule;
+pub mod matcher;
+pub mod query;
+pub mod terms;
+pub mod text;
+pub mod ucum;
+pub mod values;
+
+pub use capsule::View;
+pub use matcher::{Matcher, SortKey};
+pub use query::{Query, QueryOptions};
+pub use terms::Narrow;
+pub use values::{Header, Value, Values};

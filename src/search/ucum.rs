@@ -1,0 +1,1 @@
+//! UCUM: canonical units for quantity search.
