@@ -1,1 +1,4 @@
-//! Import and other work that runs as named system callers. Must not know axum.
+//! Work the server does under its own name: loading data, demo data.
+
+pub mod demo;
+pub mod import;

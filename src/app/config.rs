@@ -1,0 +1,401 @@
+//! The settings: one table from which the [`Config`] type, `phial help config` and `docs/configuration.md` are made.
+//! A setting comes from the command line, else from `PHIAL_*`, else from the file, else from its default. What is
+//! unknown or wrong is an error that names the setting and where it came from.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Issue, Kind, Result};
+
+/// Variables of the environment that belong to the program itself and are no settings.
+const ENV_PREFIX: &str = "PHIAL_";
+
+/// One documented setting. Its variable is `PHIAL_` and the key in upper case.
+pub struct Setting {
+    pub key: &'static str,
+    pub default: &'static str,
+    pub doc: &'static str,
+    /// Whether the value may hold a password and must not be shown.
+    pub secret: bool,
+}
+
+impl Setting {
+    /// `PHIAL_LISTEN` for `listen`.
+    pub fn variable(&self) -> String {
+        format!("{ENV_PREFIX}{}", self.key.to_ascii_uppercase())
+    }
+}
+
+/// A type a setting can have: read from its text.
+trait FromSetting: Sized {
+    /// The error says what was expected, without quoting the text.
+    fn from_setting(text: &str) -> std::result::Result<Self, String>;
+}
+
+impl FromSetting for String {
+    fn from_setting(text: &str) -> std::result::Result<Self, String> {
+        Ok(text.to_owned())
+    }
+}
+
+impl FromSetting for PathBuf {
+    fn from_setting(text: &str) -> std::result::Result<Self, String> {
+        if text.is_empty() { Err("a path is expected".into()) } else { Ok(PathBuf::from(text)) }
+    }
+}
+
+impl FromSetting for SocketAddr {
+    fn from_setting(text: &str) -> std::result::Result<Self, String> {
+        text.parse().map_err(|_| "an address and port is expected, such as 127.0.0.1:8080 or [::]:8080".into())
+    }
+}
+
+impl FromSetting for LogFormat {
+    fn from_setting(text: &str) -> std::result::Result<Self, String> {
+        match text {
+            "text" => Ok(LogFormat::Text),
+            "json" => Ok(LogFormat::Json),
+            _ => Err("`text` or `json` is expected".into()),
+        }
+    }
+}
+
+/// A whole number within stated bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Within<const MIN: u64, const MAX: u64>(pub u64);
+
+impl<const MIN: u64, const MAX: u64> Within<MIN, MAX> {
+    pub fn get(self) -> u64 {
+        self.0
+    }
+
+    /// For sizes and counts; the bounds of every setting fit.
+    pub fn size(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+}
+
+impl<const MIN: u64, const MAX: u64> FromSetting for Within<MIN, MAX> {
+    fn from_setting(text: &str) -> std::result::Result<Self, String> {
+        match text.parse::<u64>() {
+            Ok(n) if (MIN..=MAX).contains(&n) => Ok(Within(n)),
+            _ => Err(format!("a whole number from {MIN} to {MAX} is expected")),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+macro_rules! settings {
+    ($( $(#[doc = $doc:literal])+ $name:ident: $type:ty = $default:literal $($secret:ident)?; )+) => {
+        /// The settings in force. No Debug: a database URL may hold a password.
+        #[derive(Clone)]
+        pub struct Config { $( $(#[doc = $doc])+ pub $name: $type, )+ }
+
+        /// The table of settings, in the order of the documentation.
+        pub const SETTINGS: &[Setting] = &[ $( Setting {
+            key: stringify!($name),
+            default: $default,
+            doc: concat!($($doc),+),
+            secret: settings!(@secret $($secret)?),
+        }, )+ ];
+
+        impl Config {
+            fn read(given: &Given, faults: &mut Vec<Issue>) -> Option<Config> {
+                $( let $name = given.value::<$type>(stringify!($name), $default, faults); )+
+                Some(Config { $( $name: $name?, )+ })
+            }
+        }
+    };
+    (@secret) => { false };
+    (@secret secret) => { true };
+}
+
+settings! {
+    /// Address and port to listen on.
+    listen: SocketAddr = "127.0.0.1:8080";
+    /// The FHIR base URL as clients address it, without a trailing slash: it is in every absolute link, in
+    /// `fullUrl`, and is the address tokens are made for. When empty: `http://<listen>/fhir`.
+    base_url: String = "";
+    /// The database: `sqlite:PATH` or `postgres://USER:PASSWORD@HOST/DATABASE`.
+    database_url: String = "sqlite:phial-data/phial.db" secret;
+    /// The key database, which holds wrapped keys only. Give it another place, other credentials and other backup
+    /// rules than the database: who has only one of them has nothing.
+    key_database_url: String = "sqlite:phial-data/keys.db" secret;
+    /// The local keyring file that holds the root key (mode 0600; made on first start).
+    keyring: PathBuf = "phial-data/keyring";
+    /// Database connections for reading.
+    readers: Within<1, 256> = "4";
+    /// Writers that commit in groups. SQLite always has one.
+    lanes: Within<1, 64> = "4";
+    /// IANA name of the time zone in which dates without an offset are read.
+    time_zone: String = "UTC";
+    /// Identifier system of the medical record numbers that this server gives. When empty:
+    /// `<base_url>/NamingSystem/mrn`.
+    mrn_system: String = "";
+    /// Lifetime of an access token of a backend service, in seconds.
+    token_lifetime_s: Within<30, 300> = "300";
+    /// Largest request body in bytes, before and after decompression.
+    body_bytes_max: Within<1024, 1073741824> = "67108864";
+    /// Most entries in a batch or transaction.
+    bundle_entries_max: Within<1, 100000> = "25000";
+    /// Entries on a page of a search or history when the client names no `_count`.
+    page_size: Within<1, 1000> = "50";
+    /// Largest `_count`; a larger one is lowered to it, and the self link says so.
+    page_size_max: Within<1, 10000> = "1000";
+    /// How long a page link of a search works, in seconds.
+    cursor_lifetime_s: Within<60, 86400> = "900";
+    /// Most rows that one search may look through; past that the answer is 403 `too-costly` with advice.
+    candidates_max: Within<1000, 10000000> = "200000";
+    /// Requests worked on at the same time.
+    requests_max: Within<1, 65536> = "256";
+    /// Requests that may wait for a free place; further ones are answered 503 at once.
+    queue_max: Within<0, 1000000> = "1024";
+    /// Seconds after which a request is given up and answered 503. What it had begun to write is kept whole or not at all.
+    request_timeout_s: Within<1, 3600> = "60";
+    /// Seconds that requests under way get to finish after SIGTERM.
+    shutdown_grace_s: Within<1, 600> = "30";
+    /// What is logged: `error`, `warn`, `info`, `debug`, or directives such as `info,phial::store=debug`. Logs hold no PHI at any level.
+    log: String = "info";
+    /// Form of the log: `text` or `json`, one line an event.
+    log_format: LogFormat = "text";
+}
+
+/// Where a value came from, for messages.
+struct Origin {
+    value: String,
+    place: String,
+}
+
+/// All that was given, by key.
+#[derive(Default)]
+struct Given(BTreeMap<String, Origin>);
+
+impl Given {
+    fn value<T: FromSetting>(&self, key: &'static str, default: &'static str, faults: &mut Vec<Issue>) -> Option<T> {
+        let (text, place) = match self.0.get(key) {
+            Some(origin) => (origin.value.as_str(), origin.place.as_str()),
+            None => (default, "default"),
+        };
+        match T::from_setting(text) {
+            Ok(value) => Some(value),
+            Err(expected) => {
+                faults.push(Issue::error("value", format!("setting {key} ({place}): {expected}")));
+                None
+            }
+        }
+    }
+}
+
+fn known(key: &str) -> bool {
+    SETTINGS.iter().any(|setting| setting.key == key)
+}
+
+fn read_file(path: &Path, given: &mut Given, faults: &mut Vec<Issue>) -> Result<()> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| Error::invalid(format!("cannot read the configuration file {}: {e}", path.display())))?;
+    let table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
+        let line = e.span().map_or(0, |span| text[..span.start.min(text.len())].lines().count().max(1));
+        Error::invalid(format!("{}, line {line}: {}", path.display(), e.message()))
+    })?;
+    for (key, value) in table {
+        let place = format!("file {}", path.display());
+        let text = match value {
+            _ if !known(&key) => {
+                faults.push(Issue::error("not-found", format!("unknown setting {key} ({place})")));
+                continue;
+            }
+            toml::Value::String(text) => text,
+            toml::Value::Integer(n) => n.to_string(),
+            toml::Value::Boolean(b) => b.to_string(),
+            _ => {
+                faults
+                    .push(Issue::error("value", format!("setting {key} ({place}): a string or a number is expected")));
+                continue;
+            }
+        };
+        given.0.insert(key, Origin { value: text, place });
+    }
+    Ok(())
+}
+
+impl Config {
+    /// Reads the settings. `set` are those of the command line, `env` the environment (only `PHIAL_*` is looked at).
+    ///
+    /// # Errors
+    /// `Kind::Invalid` with one issue per unknown or wrong setting, naming it and its place.
+    pub fn load(
+        file: Option<&Path>,
+        env: impl IntoIterator<Item = (String, String)>,
+        set: &[(&'static str, String)],
+    ) -> Result<Config> {
+        let mut given = Given::default();
+        let mut faults = Vec::new();
+        if let Some(path) = file {
+            read_file(path, &mut given, &mut faults)?;
+        }
+        for (name, value) in env {
+            let Some(rest) = name.strip_prefix(ENV_PREFIX) else { continue };
+            let key = rest.to_ascii_lowercase();
+            let place = format!("variable {name}");
+            if !known(&key) || rest != rest.to_ascii_uppercase() {
+                faults.push(Issue::error("not-found", format!("unknown setting {key} ({place})")));
+                continue;
+            }
+            given.0.insert(key, Origin { value, place });
+        }
+        for (key, value) in set {
+            given.0.insert((*key).to_owned(), Origin { value: value.clone(), place: "command line".into() });
+        }
+        let config = Config::read(&given, &mut faults);
+        match config {
+            Some(config) if faults.is_empty() => config.complete(),
+            _ => Err(Error::with_issues(Kind::Invalid, faults)),
+        }
+    }
+
+    /// Fills what follows from other settings and checks what must fit together.
+    fn complete(mut self) -> Result<Config> {
+        let mut faults = Vec::new();
+        if self.base_url.is_empty() {
+            self.base_url = format!("http://{}/fhir", self.listen);
+        }
+        let authority = self.base_url.strip_prefix("http://").or_else(|| self.base_url.strip_prefix("https://"));
+        let plain = !self.base_url.contains(['?', '#', ' ']) && !self.base_url.ends_with('/');
+        if authority.is_none_or(|rest| rest.is_empty() || rest.starts_with('/')) || !plain {
+            faults.push("setting base_url: an http or https URL without query and trailing slash is expected");
+        }
+        if self.mrn_system.is_empty() {
+            self.mrn_system = format!("{}/NamingSystem/mrn", self.base_url);
+        }
+        if self.page_size.get() > self.page_size_max.get() {
+            faults.push("setting page_size: it may not be larger than page_size_max");
+        }
+        for (url, fault) in [
+            (&self.database_url, "setting database_url: sqlite:PATH or postgres://... is expected"),
+            (&self.key_database_url, "setting key_database_url: sqlite:PATH or postgres://... is expected"),
+        ] {
+            let known = ["sqlite:", "postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme));
+            if !known {
+                faults.push(fault);
+            }
+        }
+        if self.database_url == self.key_database_url {
+            faults.push("setting key_database_url: the keys must lie in another database than the data");
+        }
+        if jiff::tz::TimeZone::get(&self.time_zone).is_err() {
+            faults.push("setting time_zone: the IANA name of a time zone is expected, such as Europe/Berlin");
+        }
+        if faults.is_empty() {
+            return Ok(self);
+        }
+        Err(Error::with_issues(Kind::Invalid, faults.into_iter().map(|text| Issue::error("value", text)).collect()))
+    }
+
+    /// Path of the base URL, without a trailing slash: `/fhir`; empty when the base is the root.
+    pub fn base_path(&self) -> &str {
+        let rest = self.base_url.split_once("://").map_or("", |(_, rest)| rest);
+        rest.find('/').map_or("", |slash| &rest[slash..])
+    }
+}
+
+/// The table of settings as Markdown: `docs/configuration.md` and `phial help config`.
+pub fn document() -> String {
+    let mut out = String::from(
+        "# Settings\n\n\
+         A setting is given on the command line, else as a variable, else in the file of `--config FILE` (TOML), else \
+         it has its default.\nAn unknown or wrong setting stops the start with a message that names it. This page is \
+         made by `phial help config`.\n\n\
+         | key in the file | variable | default | meaning |\n|---|---|---|---|\n",
+    );
+    for setting in SETTINGS {
+        let default = if setting.default.is_empty() { "(empty)".to_owned() } else { format!("`{}`", setting.default) };
+        let _ = writeln!(
+            out,
+            "| `{}` | `{}` | {default} | {} |",
+            setting.key,
+            setting.variable(),
+            setting.doc.trim().replace('|', "\\|")
+        );
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(file: &str, env: &[(&str, &str)]) -> Result<Config> {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("phial.toml");
+        std::fs::write(&path, file).expect("the file is written");
+        Config::load(Some(&path), env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())), &[])
+    }
+
+    fn faults(result: Result<Config>) -> Vec<String> {
+        match result {
+            Ok(_) => Vec::new(),
+            Err(error) => error.issues.iter().map(|issue| issue.diagnostics.to_string()).collect(),
+        }
+    }
+
+    #[test]
+    fn defaults_stand_and_derived_values_follow_the_address() {
+        let config = load("", &[("HOME", "/root")]).expect("defaults are valid");
+        assert_eq!(config.base_url, "http://127.0.0.1:8080/fhir");
+        assert_eq!(config.base_path(), "/fhir");
+        assert_eq!(config.mrn_system, "http://127.0.0.1:8080/fhir/NamingSystem/mrn");
+        assert_eq!(config.page_size.size(), 50);
+    }
+
+    #[test]
+    fn variables_win_over_the_file() {
+        let config = load("page_size = 10\nlog = \"debug\"", &[("PHIAL_PAGE_SIZE", "20")]).expect("valid");
+        assert_eq!((config.page_size.size(), config.log.as_str()), (20, "debug"));
+    }
+
+    #[test]
+    fn unknown_and_wrong_settings_are_named_all_at_once() {
+        let faults = faults(load(
+            "lisen = \"x\"\nlanes = 0\n[limits]\na = 1",
+            &[("PHIAL_NO_SUCH", "1"), ("PHIAL_LISTEN", "here"), ("PHIAL_page_size", "7")],
+        ));
+        let all = faults.join("\n");
+        for part in ["lisen (file", "limits (file", "no_such (variable PHIAL_NO_SUCH)", "lanes (file", "from 1 to 64"] {
+            assert!(all.contains(part), "{part} in {all}");
+        }
+        assert!(all.contains("listen (variable PHIAL_LISTEN)") && all.contains("variable PHIAL_page_size"), "{all}");
+        assert_eq!(faults.len(), 6, "{all}");
+    }
+
+    #[test]
+    fn values_that_do_not_fit_together_are_refused() {
+        let all = faults(load(
+            "base_url = \"https://a.example/fhir/\"\ndatabase_url = \"mysql:x\"\ntime_zone = \"Mars/Olympus\"\n\
+             page_size = 20\npage_size_max = 10",
+            &[],
+        ));
+        assert_eq!(all.len(), 4, "{all:?}");
+        assert_eq!(faults(load("database_url = \"sqlite:a\"\nkey_database_url = \"sqlite:a\"", &[])).len(), 1);
+    }
+
+    #[test]
+    fn a_broken_file_names_its_line() {
+        let all = faults(load("page_size = 1\nlog = ", &[]));
+        assert!(all[0].contains("line 2"), "{all:?}");
+    }
+
+    #[test]
+    fn every_setting_is_documented_with_its_default() {
+        let page = document();
+        for setting in SETTINGS {
+            assert!(!setting.doc.trim().is_empty() && page.contains(&setting.variable()), "{}", setting.key);
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Everything built once from the configuration. Knows no FHIR verb and no HTTP.
+
+pub mod build;
+pub mod config;
+
+pub use build::App;
+pub use config::Config;

@@ -1,0 +1,193 @@
+//! The commands. Each builds a [`Config`], opens an [`App`] and hands over to the room that does the work.
+
+mod log;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Args, Parser, Subcommand};
+use phial::app::{App, Config, config};
+use phial::error::Result;
+use phial::jobs::{demo, import};
+use phial::world::World;
+
+/// A FHIR R4 server: sealed at rest, found by blind search, every access on record.
+#[derive(Parser)]
+#[command(name = "phial", version, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve FHIR.
+    Serve(WithConfig),
+    /// Serve a synthetic population from a folder of its own, making it on the first start.
+    Demo(DemoArgs),
+    /// Load Bundles (JSON, XML), NDJSON and folders of them, gzip too.
+    Import(ImportArgs),
+    /// Keys: status and rotation.
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    /// The audit trail.
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// Bring the databases to this version's schema.
+    Migrate(WithConfig),
+    /// Check configuration, keyring, key database and database, and say what is wrong.
+    Doctor(WithConfig),
+    /// Explain a topic (`config`: every setting with its default).
+    Help { topic: Option<Topic> },
+}
+
+#[derive(Args)]
+struct WithConfig {
+    /// TOML file of settings; `PHIAL_*` variables win over it.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct DemoArgs {
+    /// Folder for the databases, the keyring and demo.json.
+    #[arg(long, value_name = "DIR", default_value = "phial-demo")]
+    data: PathBuf,
+    /// Address and port to listen on.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// Patients to make on the first start.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    patients: usize,
+    /// The same seed gives the same data.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(Args)]
+struct ImportArgs {
+    #[command(flatten)]
+    with: WithConfig,
+    /// Files and folders.
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum KeysCommand {
+    /// Say which keys there are, without showing any.
+    Status(WithConfig),
+}
+
+#[derive(Subcommand)]
+enum AuditCommand {
+    /// Read every entry back and verify the instance chains.
+    Verify(WithConfig),
+}
+
+#[derive(Clone, clap::ValueEnum)]
+enum Topic {
+    Config,
+}
+
+/// Runs the command line; errors go to standard error, one line each.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("phial: the runtime does not start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(command(cli.command)) {
+        Ok(code) => code,
+        Err(error) => {
+            for issue in &error.issues {
+                eprintln!("phial: {}", issue.diagnostics);
+            }
+            let mut cause = error.cause().map(|cause| cause as &dyn std::error::Error);
+            while let Some(current) = cause {
+                eprintln!("phial:   because {current}");
+                cause = current.source();
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn command(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Serve(with) => serve(&with).await,
+        Command::Demo(args) => run_demo(args).await,
+        Command::Import(args) => run_import(args).await,
+        Command::Keys(KeysCommand::Status(_)) => todo!(),
+        Command::Audit(AuditCommand::Verify(_)) => todo!(),
+        Command::Migrate(with) => {
+            open(&with).await?.close().await;
+            println!("The databases have this version's schema.");
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Doctor(_) => todo!(),
+        Command::Help { topic } => {
+            help(topic.as_ref());
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn help(topic: Option<&Topic>) {
+    match topic {
+        Some(Topic::Config) => print!("{}", config::document()),
+        None => {
+            let mut command = <Cli as clap::CommandFactory>::command();
+            print!("{}", command.render_long_help());
+        }
+    }
+}
+
+fn load(file: Option<&Path>, set: &[(&'static str, String)]) -> Result<Config> {
+    let config = Config::load(file, std::env::vars(), set)?;
+    log::start(&config)?;
+    Ok(config)
+}
+
+async fn open(with: &WithConfig) -> Result<App> {
+    App::open(load(with.config.as_deref(), &[])?, Arc::new(World::real())).await
+}
+
+async fn serve(with: &WithConfig) -> Result<ExitCode> {
+    let app = open(with).await?;
+    if demo::is_demo(&app).await? {
+        app.close().await;
+        return Err(phial::error::Error::invalid(
+            "this data was made by `phial demo` and its credentials are public: serve it with `phial demo`, or start on an empty database",
+        ));
+    }
+    phial::http::serve(app).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn run_demo(args: DemoArgs) -> Result<ExitCode> {
+    let at = |name: &str| args.data.join(name).display().to_string();
+    let set = [
+        ("listen", args.listen.to_string()),
+        ("database_url", format!("sqlite:{}", at("phial.db"))),
+        ("key_database_url", format!("sqlite:{}", at("keys.db"))),
+        ("keyring", at("keyring")),
+    ];
+    let app = App::open(load(None, &set)?, Arc::new(World::real())).await?;
+    let text = demo::prepare(&app, &demo::Demo { data: args.data, patients: args.patients, seed: args.seed }).await?;
+    println!("{text}");
+    phial::http::serve(app).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn run_import(args: ImportArgs) -> Result<ExitCode> {
+    let app = open(&args.with).await?;
+    let summary = import::run(&app, &args.paths).await;
+    app.close().await;
+    Ok(if summary?.refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
