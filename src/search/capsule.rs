@@ -2,7 +2,7 @@
 
 use super::values::{Header, Value, Values};
 use crate::error::Result;
-use crate::fhir::ParamId;
+use crate::fhir::{ParamId, TypeId};
 
 /// Bytes of a capsule (to be sealed).
 pub fn encode(_values: &Values) -> Vec<u8> {
@@ -25,7 +25,17 @@ impl<'a> View<'a> {
         todo!()
     }
 
+    /// The logical id, borrowed.
+    pub fn id(&self) -> &'a str {
+        todo!()
+    }
+
     pub fn param(&self, _id: ParamId) -> Result<Vec<Value>> {
+        todo!()
+    }
+
+    /// The resources on this server that one parameter refers to, or (None) any reference parameter.
+    pub fn references(&self, _param: Option<ParamId>) -> Result<Vec<(TypeId, String)>> {
         todo!()
     }
 

@@ -13,6 +13,6 @@ pub mod values;
 
 pub use capsule::View;
 pub use matcher::{Matcher, SortKey};
-pub use query::{Query, QueryOptions};
-pub use terms::Narrow;
+pub use query::{Criterion, Query, QueryOptions};
+pub use terms::{Narrow, Patients};
 pub use values::{Header, Value, Values};

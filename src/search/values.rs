@@ -9,7 +9,7 @@ use crate::fhir::{ParamId, Resource, TypeId};
 use crate::vault::Pk;
 use crate::world::Instant;
 
-/// What every capsule carries beside search values.
+/// What every capsule carries beside search values. `_id` and `_lastUpdated` are answered from here.
 #[derive(Clone, PartialEq)]
 pub struct Header {
     pub kind: TypeId,
@@ -17,49 +17,62 @@ pub struct Header {
     pub id: String,
     pub version: u32,
     pub last_updated: Instant,
-    /// Logical ids of the patients whose compartment this belongs to (for a Patient: itself), sorted.
+    /// Logical ids of the patients whose compartment this belongs to (for a Patient: itself alone), sorted, distinct.
     pub patients: Vec<String>,
     /// On a Patient: the surrogate of the patient's clinical rows.
     pub clinical: Option<Pk>,
 }
 
+/// A system and a code, either of which may be absent.
+pub type Coding = (Option<String>, Option<String>);
+
 /// One indexed value.
 #[derive(Clone, PartialEq)]
 pub enum Value {
-    /// `text` is what `:text` looks at (display, CodeableConcept.text, Identifier.type.text).
+    /// A code: compared without regard to case. `text` is what `:text` looks at (display, CodeableConcept.text).
     Token {
         system: Option<String>,
         code: Option<String>,
         text: Option<String>,
     },
+    /// An Identifier: compared as written. `text` is Identifier.type.text, `types` its type codings for `:of-type`.
+    Identifier {
+        system: Option<String>,
+        value: Option<String>,
+        text: Option<String>,
+        types: Vec<Coding>,
+    },
+    /// One string as written; every part of a name or address is one.
     Text(String),
     Date(Range),
-    /// The implicit range of the digits given: 5.40 is [5.395, 5.405).
+    /// A number (both ends the same) or a Range (infinite where open); both ends included.
     Number {
-        value: f64,
         lo: f64,
         hi: f64,
     },
+    /// As `Number`, in the unit given; a comparator (`<5`) leaves one end infinite.
     Quantity {
-        value: f64,
         lo: f64,
         hi: f64,
         system: Option<String>,
         code: Option<String>,
         unit: Option<String>,
     },
+    /// A Reference or canonical. `identifier` is Reference.identifier (system, value).
     Reference {
-        to: Reference,
-        identifier: Option<(Option<String>, Option<String>)>,
+        to: Option<Reference>,
+        identifier: Option<Coding>,
     },
     Uri(String),
-    /// One group per element the composite is based on: the values of each component.
+    /// One element the composite is based on: the values of each component, in the order of the definition.
     Composite(Vec<Vec<Value>>),
 }
 
+/// Everything a search can ask of one resource.
 #[derive(Clone, PartialEq)]
 pub struct Values {
     pub header: Header,
+    /// Without `_id` and `_lastUpdated` (see [`Header`]); parameters without a value are absent.
     pub params: BTreeMap<ParamId, Vec<Value>>,
 }
 
