@@ -1,17 +1,52 @@
-//! Who is calling: made only by `verify` (or named system tasks).
+//! Who is calling. A [`Caller`] is made only by `access::verify` from a genuine, live token, or for a named task of the
+//! server itself.
 
-use super::scope::Scopes;
+use std::sync::Arc;
+
+use super::filter;
+use super::scope::{Context, Letters, Scopes};
+use crate::error::Result;
+use crate::fhir::TypeId;
+use crate::search::query::Criterion;
 use crate::world::Instant;
 
-/// A caller whose token is genuine and live, or a named system task.
+/// A caller whose token is genuine and live, or a named system task. Clones are cheap.
+///
+/// It cannot be made outside `access`:
+///
+/// ```
+/// fn scopes(caller: &phial::access::Caller) -> &phial::access::Scopes {
+///     caller.scopes()
+/// }
+/// ```
+/// ```compile_fail,E0451
+/// fn forge(who: phial::access::Who, scopes: phial::access::Scopes) -> phial::access::Caller {
+///     phial::access::Caller { who: who.into(), scopes: scopes.into(), rules: Vec::new().into() }
+/// }
+/// ```
+/// Nor as a task of the server from outside the crate:
+///
+/// ```compile_fail,E0624
+/// let caller = phial::access::Caller::task("mine");
+/// ```
 #[derive(Clone)]
 pub struct Caller {
-    pub(super) who: Who,
-    pub(super) scopes: Scopes,
+    who: Arc<Who>,
+    scopes: Arc<Scopes>,
+    rules: Arc<[Rule]>,
+}
+
+/// What one scope lets the caller do.
+pub(super) struct Rule {
+    /// None: every type.
+    pub kind: Option<TypeId>,
+    pub letters: Letters,
+    /// None: every row.
+    pub criteria: Option<Vec<Criterion>>,
 }
 
 /// Facts about the caller for the audit.
-#[derive(Clone)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Who {
     pub client_id: String,
     /// Token id (`jti`).
@@ -25,6 +60,23 @@ pub struct Who {
 }
 
 impl Caller {
+    /// The caller of a verified token.
+    ///
+    /// # Errors
+    /// `Kind::Invalid` when the filter of a scope cannot be read.
+    pub(super) fn new(who: Who, scopes: Scopes, base: &str) -> Result<Caller> {
+        let mut rules = Vec::new();
+        // `patient/` and `user/` scopes need a context that no token carries yet: they open nothing.
+        for scope in scopes.resources().filter(|scope| scope.context == Context::System) {
+            let criteria = match scope.kind {
+                Some(kind) if !scope.filter.is_empty() => Some(filter::criteria(kind, &scope.filter, base)?),
+                _ => None,
+            };
+            rules.push(Rule { kind: scope.kind, letters: scope.letters, criteria });
+        }
+        Ok(Caller { who: Arc::new(who), scopes: Arc::new(scopes), rules: rules.into() })
+    }
+
     pub fn who(&self) -> &Who {
         &self.who
     }
@@ -33,8 +85,36 @@ impl Caller {
         &self.scopes
     }
 
+    pub(super) fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
     /// A named task of the server itself, allowed everything, recorded under its name.
-    pub fn task(_name: &'static str) -> Caller {
-        todo!()
+    pub(crate) fn task(name: &'static str) -> Caller {
+        let who = Who {
+            client_id: name.to_owned(),
+            token_id: None,
+            issuer: None,
+            user: None,
+            expires: None,
+            task: Some(name),
+        };
+        let everything = Rule { kind: None, letters: Letters::ALL, criteria: None };
+        Caller { who: Arc::new(who), scopes: Arc::new(Scopes::default()), rules: Arc::new([everything]) }
+    }
+
+    /// For tests of other rooms: a backend client that holds exactly these scopes.
+    #[cfg(test)]
+    pub(crate) fn stand_in(client_id: &str, scopes: &str, base: &str) -> Caller {
+        let who = Who {
+            client_id: client_id.to_owned(),
+            token_id: Some("test-token".to_owned()),
+            issuer: Some("https://phial.example".to_owned()),
+            user: None,
+            expires: None,
+            task: None,
+        };
+        let scopes = Scopes::parse(scopes).expect("scopes of a test can be read");
+        Caller::new(who, scopes, base).expect("filters of a test can be read")
     }
 }

@@ -2,9 +2,12 @@
 //! gets a [`Grant`] or an error. No IO here.
 
 pub mod caller;
+pub mod filter;
 pub mod grant;
 pub mod scope;
+pub mod token;
 
 pub use caller::{Caller, Who};
 pub use grant::{Create, Delete, Grant, Grants, Op, Read, Rows, Search, Sections, Update, authorize};
 pub use scope::{Scope, Scopes};
+pub use token::{Claims, TokenKeys, VerifyingKey, verify};

@@ -1,0 +1,25 @@
+//! The search arguments of a granular scope as criteria that rows must meet.
+
+use crate::error::{Error, Issue, Kind, Result};
+use crate::fhir::TypeId;
+use crate::search::query::{Criterion, Query, QueryOptions};
+
+/// Criteria of a scope's search arguments on one type.
+///
+/// # Errors
+/// `Kind::Invalid` when an argument is unknown, cannot be read, or is none that filters rows by their own values
+/// (`_sort`, `_include`, chains, `_has`): a filter is never partly applied.
+pub fn criteria(kind: TypeId, pairs: &[(String, String)], base: &str) -> Result<Vec<Criterion>> {
+    let options = QueryOptions { lenient: false, base: base.to_owned(), count_default: 1, count_max: 1 };
+    let query = Query::parse(kind, pairs, &options).map_err(|error| {
+        let issues = error.issues.iter().map(|issue| Issue::error("invalid", issue.diagnostics.clone())).collect();
+        Error::with_issues(Kind::Invalid, issues)
+    })?;
+    let own_values = |criterion: &Criterion| matches!(criterion, Criterion::Param { .. });
+    if query.criteria.len() != pairs.len() || !query.criteria.iter().all(own_values) {
+        let text =
+            "A scope may filter only by search parameters of its own type, without chains, _has or result parameters.";
+        return Err(Error::invalid(text));
+    }
+    Ok(query.criteria)
+}
