@@ -64,12 +64,12 @@ impl Caller {
     ///
     /// # Errors
     /// `Kind::Invalid` when the filter of a scope cannot be read.
-    pub(super) fn new(who: Who, scopes: Scopes, base: &str) -> Result<Caller> {
+    pub(super) fn new(who: Who, scopes: Scopes, base: &str, now: Instant) -> Result<Caller> {
         let mut rules = Vec::new();
         // `patient/` and `user/` scopes need a context that no token carries yet: they open nothing.
         for scope in scopes.resources().filter(|scope| scope.context == Context::System) {
             let criteria = match scope.kind {
-                Some(kind) if !scope.filter.is_empty() => Some(filter::criteria(kind, &scope.filter, base)?),
+                Some(kind) if !scope.filter.is_empty() => Some(filter::criteria(kind, &scope.filter, base, now)?),
                 _ => None,
             };
             rules.push(Rule { kind: scope.kind, letters: scope.letters, criteria });
@@ -115,6 +115,6 @@ impl Caller {
             task: None,
         };
         let scopes = Scopes::parse(scopes).expect("scopes of a test can be read");
-        Caller::new(who, scopes, base).expect("filters of a test can be read")
+        Caller::new(who, scopes, base, Instant(0)).expect("filters of a test can be read")
     }
 }

@@ -146,22 +146,15 @@ impl Grants {
     /// # Errors
     /// `Kind::Forbidden` naming the first type (or choice of types) that is not covered.
     pub fn of(caller: &Caller, query: &Query) -> Result<Grants> {
-        let mut needed = vec![vec![query.kind]];
-        query.criteria.iter().for_each(|criterion| needs(criterion, &mut needed));
-        let mut grants = Grants { grants: Vec::new() };
-        for kinds in &needed {
-            kinds.iter().for_each(|kind| grants.add(caller, *kind));
-            if kinds.iter().all(|kind| grants.get(*kind).is_none()) {
-                return Err(forbidden(Search::LETTER, kinds));
+        let mut grants = Grants { grants: vec![authorize::<Search>(caller, query.kind)?] };
+        for kind in query.kinds().into_iter().chain(query.optional_kinds()) {
+            if grants.get(kind).is_none() {
+                grants.grants.extend(authorize::<Search>(caller, kind).ok());
             }
         }
-        query.kinds().into_iter().for_each(|kind| grants.add(caller, kind));
-        Ok(grants)
-    }
-
-    fn add(&mut self, caller: &Caller, kind: TypeId) {
-        if self.get(kind).is_none() {
-            self.grants.extend(authorize::<Search>(caller, kind).ok());
+        match uncovered(&query.criteria, &grants) {
+            Some(kinds) => Err(forbidden(Search::LETTER, &kinds)),
+            None => Ok(grants),
         }
     }
 
@@ -171,18 +164,111 @@ impl Grants {
     }
 }
 
-/// Adds the types a criterion looks at beyond its own row: one choice of types per step.
-fn needs(criterion: &Criterion, needed: &mut Vec<Vec<TypeId>>) {
-    match criterion {
-        Criterion::Chain { targets, inner, .. } => {
-            needed.push(targets.clone());
-            needs(inner, needed);
+/// The types at which the first criterion without a granted road stops; None when all have one.
+fn uncovered(criteria: &[Criterion], grants: &Grants) -> Option<Vec<TypeId>> {
+    criteria.iter().find_map(|criterion| match criterion {
+        Criterion::Chain { target: kind, inner, .. } | Criterion::Has { source: kind, inner, .. } => {
+            if grants.get(*kind).is_none() {
+                return Some(vec![*kind]);
+            }
+            uncovered(std::slice::from_ref(inner), grants)
         }
-        Criterion::Has { source, inner, .. } => {
-            needed.push(vec![*source]);
-            needs(inner, needed);
+        Criterion::AnyOf(roads) => {
+            let stops: Option<Vec<_>> = roads.iter().map(|road| uncovered(road, grants)).collect();
+            stops.filter(|stops| !stops.is_empty()).map(|stops| stops.concat())
         }
-        Criterion::AnyOf(lists) => lists.iter().flatten().for_each(|inner| needs(inner, needed)),
-        Criterion::Param { .. } | Criterion::ReferenceIn { .. } | Criterion::IdIn(_) => {}
+        Criterion::Param { .. } | Criterion::ReferenceIn { .. } | Criterion::IdIn(_) => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::search::QueryOptions;
+    use crate::world::Instant;
+
+    const BASE: &str = "https://phial.example/fhir";
+
+    fn kind(name: &str) -> TypeId {
+        definitions().type_id(name).expect("a type of R4")
+    }
+
+    fn caller(scopes: &str) -> Caller {
+        Caller::stand_in("client", scopes, BASE)
+    }
+
+    fn query(of: &str, name: &str, value: &str) -> Query {
+        let options = QueryOptions {
+            lenient: false,
+            base: BASE.into(),
+            count_default: 20,
+            count_max: 100,
+            now: Instant(1_800_000_000_000),
+        };
+        Query::parse(kind(of), &[(name.to_owned(), value.to_owned())], &options).expect("a query that can be read")
+    }
+
+    fn letters(scopes: &str, name: &str) -> String {
+        let (caller, kind) = (caller(scopes), kind(name));
+        let all = [
+            ('c', authorize::<Create>(&caller, kind).is_ok()),
+            ('r', authorize::<Read>(&caller, kind).is_ok()),
+            ('u', authorize::<Update>(&caller, kind).is_ok()),
+            ('d', authorize::<Delete>(&caller, kind).is_ok()),
+            ('s', authorize::<Search>(&caller, kind).is_ok()),
+        ];
+        all.iter().filter(|(_, granted)| *granted).map(|(letter, _)| letter).collect()
+    }
+
+    #[test]
+    fn scopes_open_their_letters_on_their_type_and_nothing_else() {
+        for (scopes, name, granted) in [
+            ("system/*.cruds", "Patient", "cruds"),
+            ("system/*.*", "AuditEvent", "cruds"),
+            ("system/Patient.read", "Patient", "rs"),
+            ("system/Patient.write", "Patient", "cud"),
+            ("system/Patient.r system/Patient.u", "Patient", "ru"),
+            ("system/Patient.cruds", "Observation", ""),
+            ("system/Patient.cruds", "AuditEvent", ""),
+            ("user/*.cruds patient/*.cruds openid", "Patient", ""),
+            ("", "Patient", ""),
+        ] {
+            assert_eq!(letters(scopes, name), granted, "{scopes} on {name}");
+        }
+        let error = authorize::<Read>(&caller("system/Patient.s"), kind("Patient")).err().unwrap();
+        assert_eq!(error.kind, Kind::Forbidden);
+        assert!(error.to_string().contains("'r' on Patient"), "{error}");
+    }
+
+    #[test]
+    fn an_open_scope_wins_over_filters_and_filters_stand_side_by_side() {
+        let rows = |scopes: &str, name: &str| authorize::<Read>(&caller(scopes), kind(name)).map(|g| g.rows().clone());
+        let one = "system/Observation.rs?category=laboratory";
+        let two = "system/Observation.r?category=vital-signs&status=final system/Observation.s?status=final";
+        assert!(matches!(rows(&format!("{one} {two}"), "Observation"), Ok(Rows::AnyOf(lists))
+            if lists.iter().map(Vec::len).collect::<Vec<_>>() == [1, 2]));
+        assert!(matches!(rows(&format!("{one} system/*.r"), "Observation"), Ok(Rows::All)));
+        assert!(rows(one, "Patient").is_err());
+    }
+
+    #[test]
+    fn a_query_needs_a_grant_for_all_it_looks_at() {
+        let of = |scopes: &str, query: &Query| Grants::of(&caller(scopes), query).map_err(|error| error.to_string());
+        let chain = query("Observation", "subject:Patient.name", "x");
+        assert!(of("system/Observation.rs system/Patient.s", &chain).is_ok());
+        assert!(of("system/Observation.rs system/Patient.r", &chain).err().unwrap().contains("'s' on Patient"));
+        assert!(of("system/Patient.rs", &chain).err().unwrap().contains("on Observation"));
+
+        let has = query("Patient", "_has:Observation:patient:code", "x");
+        assert!(of("system/Patient.rs", &has).err().unwrap().contains("on Observation"));
+        assert!(of("system/Patient.rs system/Observation.s", &has).is_ok());
+
+        let untyped = query("Observation", "subject.name", "x");
+        assert!(of("system/Observation.rs system/Patient.rs", &untyped).is_ok());
+        assert!(of("system/Observation.rs", &untyped).is_err());
+
+        let include = query("Observation", "_include", "Observation:subject");
+        let grants = of("system/Observation.rs", &include).ok().unwrap();
+        assert!(grants.get(kind("Patient")).is_none() && grants.get(kind("Observation")).is_some());
     }
 }

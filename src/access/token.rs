@@ -180,7 +180,7 @@ fn live(claims: Claims, keys: &TokenKeys, now: Instant) -> Result<Caller> {
     };
     let unread = |error| refused("The access token's scopes cannot be read.").caused_by(error);
     let scopes = Scopes::parse(&claims.scope).map_err(unread)?;
-    Caller::new(who, scopes, &keys.audience).map_err(unread)
+    Caller::new(who, scopes, &keys.audience, now).map_err(unread)
 }
 
 #[cfg(test)]
