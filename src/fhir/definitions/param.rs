@@ -1,0 +1,186 @@
+//! Search parameters. Their FHIRPath is compiled when it is first needed, type by type.
+
+use std::borrow::Cow;
+use std::sync::OnceLock;
+
+use super::{ParamId, TypeId, definitions};
+use crate::fhir::path::Expr;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ParamKind {
+    Number,
+    Date,
+    String,
+    Token,
+    Reference,
+    Composite,
+    Quantity,
+    Uri,
+    /// `near` and others that no rule covers.
+    Special,
+}
+
+impl ParamKind {
+    /// By the code of `search-param-type`.
+    pub fn of(code: &str) -> Option<ParamKind> {
+        Some(match code {
+            "number" => ParamKind::Number,
+            "date" => ParamKind::Date,
+            "string" => ParamKind::String,
+            "token" => ParamKind::Token,
+            "reference" => ParamKind::Reference,
+            "composite" => ParamKind::Composite,
+            "quantity" => ParamKind::Quantity,
+            "uri" => ParamKind::Uri,
+            "special" => ParamKind::Special,
+            _ => return None,
+        })
+    }
+
+    /// The code of `search-param-type`.
+    pub fn code(self) -> &'static str {
+        match self {
+            ParamKind::Number => "number",
+            ParamKind::Date => "date",
+            ParamKind::String => "string",
+            ParamKind::Token => "token",
+            ParamKind::Reference => "reference",
+            ParamKind::Composite => "composite",
+            ParamKind::Quantity => "quantity",
+            ParamKind::Uri => "uri",
+            ParamKind::Special => "special",
+        }
+    }
+}
+
+/// One search parameter as it applies to one or more types. Parameters of `Resource` (`_id`, `_lastUpdated`, `_tag`,
+/// `_profile`, `_security`, `_source`, `_content`, `_query`) apply to all, `_text` to those with a narrative.
+pub struct Param {
+    pub id: ParamId,
+    /// The name in a query: `birthdate`, `_lastUpdated`.
+    pub code: &'static str,
+    /// Canonical url.
+    pub url: &'static str,
+    pub kind: ParamKind,
+    /// Types it applies to, by number; empty: all.
+    pub bases: Vec<TypeId>,
+    /// For references: the types it may point to; empty: any.
+    pub targets: Vec<TypeId>,
+    /// For composites: the component parameters with their own expressions, relative to what [`Param::expr`] gives.
+    pub components: Vec<Component>,
+    /// As published (for all its types), for the CapabilityStatement and for messages. Empty: none (`_text`).
+    pub expression: &'static str,
+    /// One per base (one in all when it applies to all types).
+    pub(super) compiled: Box<[OnceLock<Option<Expr>>]>,
+}
+
+/// One component of a composite parameter.
+pub struct Component {
+    pub param: ParamId,
+    pub expression: &'static str,
+    pub(super) compiled: OnceLock<Expr>,
+}
+
+impl Component {
+    /// The compiled expression.
+    pub fn expr(&self) -> &Expr {
+        self.compiled.get_or_init(|| compile(self.expression))
+    }
+}
+
+impl Param {
+    /// The compiled part of the expression for one type; None when it does not apply to the type or no expression is
+    /// published.
+    pub fn expr(&self, of: TypeId) -> Option<&Expr> {
+        self.compiled[self.place(of)?].get_or_init(|| self.text(of).map(|text| compile(&text))).as_ref()
+    }
+
+    /// The part of the published expression that concerns one type: its own alternatives of `A.x | B.y`.
+    pub fn text(&self, of: TypeId) -> Option<Cow<'static, str>> {
+        self.place(of)?;
+        let name = definitions().type_name(of);
+        let mut pieces = alternatives(self.expression).filter(|piece| concerns(piece, name));
+        let first = pieces.next()?;
+        Some(pieces.fold(Cow::Borrowed(first), |all, piece| Cow::Owned(format!("{all} | {piece}"))))
+    }
+
+    fn place(&self, of: TypeId) -> Option<usize> {
+        if self.bases.is_empty() { Some(0) } else { self.bases.binary_search(&of).ok() }
+    }
+}
+
+fn compile(text: &str) -> Expr {
+    Expr::parse(text).expect("published expressions compile: a test compiles every one of them")
+}
+
+/// The pieces between the `|` that stand outside of brackets and quotes.
+fn alternatives(text: &'static str) -> impl Iterator<Item = &'static str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        while !rest.is_empty() {
+            let (mut depth, mut quoted, mut end) = (0, false, rest.len());
+            for (n, c) in rest.bytes().enumerate() {
+                match c {
+                    b'\'' => quoted = !quoted,
+                    b'(' if !quoted => depth += 1,
+                    b')' if !quoted => depth -= 1,
+                    b'|' if !quoted && depth == 0 => {
+                        end = n;
+                        break;
+                    }
+                    _ => {}
+                }
+            }
+            let piece = rest[..end].trim();
+            rest = rest.get(end + 1..).unwrap_or("");
+            if !piece.is_empty() {
+                return Some(piece);
+            }
+        }
+        None
+    })
+}
+
+/// Whether an alternative is about the type: it starts with the type's name, with that of a base type, or with no type
+/// at all (`name`).
+fn concerns(piece: &str, name: &str) -> bool {
+    let start = piece.trim_start_matches(['(', ' ']);
+    let end = start.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(start.len());
+    let head = &start[..end];
+    head == name || head == "Resource" || head == "DomainResource" || definitions().type_id(head).is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alternatives_respect_brackets_and_quotes() {
+        let found: Vec<_> = alternatives("(A.x as B) | A.y.where(z='|' | w) |  | C").collect();
+        assert_eq!(found, ["(A.x as B)", "A.y.where(z='|' | w)", "C"]);
+        assert_eq!(alternatives("").count(), 0);
+    }
+
+    #[test]
+    fn alternatives_go_to_their_types() {
+        assert!(concerns("(Patient.deceased as dateTime)", "Patient"));
+        assert!(!concerns("Patient.name", "Practitioner"));
+        assert!(concerns("Resource.id", "Practitioner"));
+        assert!(concerns("alias", "InsurancePlan"));
+    }
+
+    /// Every parameter has something to evaluate for each of its types, but for those the standard leaves open.
+    #[test]
+    fn expressions_cover_their_types() {
+        let d = definitions();
+        let mut without = Vec::new();
+        for &of in d.types() {
+            for param in d.params(of) {
+                if param.text(of).is_none() && !param.bases.is_empty() && !param.code.starts_with('_') {
+                    without.push(format!("{}.{}", d.type_name(of), param.code));
+                }
+            }
+        }
+        assert_eq!(without, ["Patient.age", "Patient.birthOrderBoolean"]);
+    }
+}
