@@ -1,4 +1,5 @@
-//! Work the server does under its own name: loading data, demo data.
+//! Work of the server itself, as named system callers: demonstration data and import. Must not know axum.
 
 pub mod demo;
 pub mod import;
+pub mod population;
