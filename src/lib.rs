@@ -3,18 +3,18 @@
 //!
 //! Modules stand in one order, low to high; a module imports only from those above it in this list (`tests/tidy.rs`).
 
-pub mod access;
-pub mod app;
-pub mod audit;
-pub mod domain;
 pub mod error;
-pub mod fhir;
-pub mod http;
-pub mod interaction;
-pub mod jobs;
-pub mod mapping;
-pub mod oauth;
-pub mod search;
-pub mod store;
-pub mod vault;
 pub mod world;
+pub mod fhir;
+pub mod vault;
+pub mod mapping;
+pub mod search;
+pub mod access;
+pub mod domain;
+pub mod store;
+pub mod audit;
+pub mod app;
+pub mod interaction;
+pub mod oauth;
+pub mod jobs;
+pub mod http;
