@@ -1,0 +1,3 @@
+//! The one binary of black-box tests: the real program, started as a process, over HTTP.
+
+mod tidy;
