@@ -3,13 +3,34 @@
 //! Hierarchy (ENCRYPTION design, 2.1): root key (local keyring file or KMS) wraps the system keys (KEK per epoch,
 //! IDX for terms, AUD per month for audit, CUR for cursors, LNK for compartment links); the KEK wraps one data key per surrogate.
 
+pub mod keyring;
+pub mod memory;
+
+mod blind;
+mod crypto;
+mod envelope;
+mod keys;
+mod phi;
+mod system;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use moka::sync::Cache;
 use zeroize::Zeroizing;
 
-use crate::error::Result;
-use crate::world::World;
+use crate::error::{Error, Result};
+
+pub use envelope::PLAIN_MAX;
+pub use keys::Keys;
+pub use phi::Phi;
+
+use blind::Blind;
+use system::SystemKeys;
 
 /// Row id: random, never sequential, never the FHIR id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -103,70 +124,141 @@ pub struct TermPlace {
     pub partition: u8,
 }
 
-/// The keys of one surrogate, ready to use.
-pub struct Keys {}
-
-impl Keys {
-    /// Seals: compresses, pads, encrypts under the newest version of the key.
-    pub fn seal(&self, _place: &Place, _plain: &[u8]) -> Result<Vec<u8>> {
-        todo!()
-    }
-
-    /// # Errors
-    /// `Kind::Tampered` when it does not verify at this place.
-    pub fn open(&self, _place: &Place, _sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
-        todo!()
-    }
-}
+/// Most surrogates whose keys are kept unwrapped, and how long: a destroyed key stops working everywhere after that.
+const CACHED_MAX: u64 = 100_000;
+const CACHED_FOR: Duration = Duration::from_secs(600);
 
 /// Seals and opens. One for the whole server; clones are cheap.
 #[derive(Clone)]
-pub struct Vault {}
+pub struct Vault {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    system: SystemKeys,
+    blind: Blind,
+    cache: Cache<Pk, Arc<Keys>>,
+}
 
 impl Vault {
-    /// Loads the system keys, making those that are absent (first start).
-    pub async fn open(_root: Arc<dyn RootKey>, _keys: Arc<dyn KeyStore>, _world: Arc<World>) -> Result<Vault> {
-        todo!()
+    /// Loads the system keys, making them on an empty key database (first start). Two servers that start at once on
+    /// one key database end with the same keys.
+    ///
+    /// # Errors
+    /// `Kind::Tampered` when the root key does not open them, `Kind::Unavailable` when some of them are missing.
+    pub async fn open(root: Arc<dyn RootKey>, keys: Arc<dyn KeyStore>) -> Result<Vault> {
+        let (system, index) = SystemKeys::open(root, keys).await?;
+        let cache = Cache::builder().max_capacity(CACHED_MAX).time_to_live(CACHED_FOR).build();
+        Ok(Vault { inner: Arc::new(Inner { system, blind: Blind::new(&index), cache }) })
     }
 
     /// The keys of these surrogates, from the cache or in one query, in the same order. None where destroyed or unknown.
-    pub async fn keys(&self, _pks: &[Pk]) -> Result<Vec<Option<Arc<Keys>>>> {
-        todo!()
+    ///
+    /// # Errors
+    /// `Kind::Tampered` when a key record does not verify.
+    pub async fn keys(&self, pks: &[Pk]) -> Result<Vec<Option<Arc<Keys>>>> {
+        let mut found: Vec<Option<Arc<Keys>>> = pks.iter().map(|pk| self.cached_keys(*pk)).collect();
+        let missing = missing(pks, &found);
+        if !missing.is_empty() {
+            let rows = self.inner.system.store().data_keys(&missing).await?;
+            let loaded = self.unwrap(rows).await?;
+            for (slot, pk) in found.iter_mut().zip(pks) {
+                if slot.is_none() {
+                    *slot = loaded.get(pk).cloned();
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// The same, from the cache alone; None when it has to be loaded (hot path without await).
-    pub fn cached_keys(&self, _pk: Pk) -> Option<Arc<Keys>> {
-        todo!()
+    pub fn cached_keys(&self, pk: Pk) -> Option<Arc<Keys>> {
+        self.inner.cache.get(&pk)
     }
 
     /// The keys of these surrogates; those that are absent are made, durable before this returns.
-    pub async fn keys_or_new(&self, _pks: &[Pk]) -> Result<Vec<Arc<Keys>>> {
-        todo!()
+    pub async fn keys_or_new(&self, pks: &[Pk]) -> Result<Vec<Arc<Keys>>> {
+        let found = self.keys(pks).await?;
+        let missing = missing(pks, &found);
+        let mut made = HashMap::new();
+        if !missing.is_empty() {
+            let (epoch, kek) = self.inner.system.newest_kek()?;
+            let rows = missing.iter().map(|pk| kek.new_row(*pk, 1, epoch)).collect::<Result<Vec<_>>>()?;
+            // Another server may have been first: the rows that stand are the keys.
+            made = self.unwrap(self.inner.system.store().put_data_keys(rows).await?).await?;
+        }
+        let keys = pks.iter().zip(found).map(|(pk, found)| found.or_else(|| made.get(pk).cloned()));
+        keys.map(|keys| keys.ok_or_else(|| Error::internal("the key database did not keep a new data key"))).collect()
+    }
+
+    /// Unwraps rows, all versions of a surrogate together, and caches the keys.
+    async fn unwrap(&self, rows: Vec<DekRow>) -> Result<HashMap<Pk, Arc<Keys>>> {
+        let mut versions: HashMap<Pk, Vec<keys::DataKey>> = HashMap::new();
+        for row in rows {
+            let kek = self.inner.system.kek(row.epoch).await?.ok_or_else(|| Error::tampered("data key"))?;
+            versions.entry(row.pk).or_default().push(kek.unwrap(&row)?);
+        }
+        let mut ready = HashMap::with_capacity(versions.len());
+        for (pk, versions) in versions {
+            if let Some(keys) = Keys::new(pk, versions).map(Arc::new) {
+                self.inner.cache.insert(pk, keys.clone());
+                ready.insert(pk, keys);
+            }
+        }
+        Ok(ready)
+    }
+
+    /// Destroys every version of a surrogate's key: what it sealed can never be opened again, here at once and on
+    /// other servers when their cached key expires (10 minutes).
+    pub async fn destroy(&self, pk: Pk) -> Result<()> {
+        self.inner.system.store().destroy_data_keys(pk).await?;
+        self.inner.cache.invalidate(&pk);
+        Ok(())
+    }
+
+    /// Begins a new KEK epoch and gives its number: data keys made from now on are wrapped under it, those of earlier
+    /// epochs stay readable. Other servers take it up when they meet a key of it.
+    pub async fn begin_epoch(&self) -> Result<u16> {
+        self.inner.system.begin_epoch().await
     }
 
     /// Blind term: first 8 bytes of HMAC-SHA-256 under the index key, as i64.
-    pub fn term(&self, _place: &TermPlace, _value: &[u8]) -> i64 {
-        todo!()
+    pub fn term(&self, place: &TermPlace, value: &[u8]) -> i64 {
+        self.inner.blind.term(place, value)
     }
 
     /// The partition (0..partitions) in which rows of a surrogate derive a parameter's terms.
-    pub fn partition(&self, _pk: Pk, _partitions: u8) -> u8 {
-        todo!()
+    pub fn partition(&self, pk: Pk, partitions: u8) -> u8 {
+        self.inner.blind.partition(pk, partitions)
     }
 
     /// Blind 128-bit token for unique columns (`id`, `mrn`, `jti`, `compartment`): `domain` separates the uses.
-    pub fn token(&self, _domain: &str, _value: &[u8]) -> [u8; 16] {
-        todo!()
+    pub fn token(&self, domain: &str, value: &[u8]) -> [u8; 16] {
+        self.inner.blind.token(domain, value)
     }
 
-    /// Seals a small thing under a system key. `aad` binds it to its place.
-    pub async fn seal_system(&self, _key: SystemKey, _aad: &[u8], _plain: &[u8]) -> Result<Vec<u8>> {
-        todo!()
+    /// Seals a small thing under a system key (XAES-256-GCM: these keys see very many messages). `aad` binds it to
+    /// its place. The audit key of a month is made when it is first needed.
+    pub async fn seal_system(&self, key: SystemKey, aad: &[u8], plain: &[u8]) -> Result<Vec<u8>> {
+        let (name, id) = system::name_and_id(key);
+        let key = self.inner.system.seal_key(&name).await?;
+        envelope::seal_system(&key, system::EPOCH, id, &name, aad, plain)
     }
 
     /// # Errors
-    /// `Kind::Tampered` when it does not verify.
-    pub async fn open_system(&self, _key: SystemKey, _aad: &[u8], _sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
-        todo!()
+    /// `Kind::Tampered` when it does not verify, or when the key of its month no longer exists.
+    pub async fn open_system(&self, key: SystemKey, aad: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
+        let (name, id) = system::name_and_id(key);
+        let tampered = || Error::tampered("system-sealed value");
+        let key = self.inner.system.open_key(&name).await?.ok_or_else(tampered)?;
+        envelope::open_system(&key, system::EPOCH, id, &name, aad, sealed).ok_or_else(tampered)
     }
+}
+
+/// The surrogates without keys, each once.
+fn missing<T>(pks: &[Pk], found: &[Option<T>]) -> Vec<Pk> {
+    let mut missing: Vec<Pk> = pks.iter().zip(found).filter(|(_, found)| found.is_none()).map(|(pk, _)| *pk).collect();
+    missing.sort_unstable();
+    missing.dedup();
+    missing
 }
