@@ -1,1 +1,204 @@
-//! The FHIR verbs, each short enough to read like its paragraph in the specification. Must not know axum.
+//! The FHIR verbs, each short enough to read like its paragraph in the specification. There is no other road to
+//! data: HTTP, entries of bundles and the import all come here. Must not know HTTP.
+//!
+//! Every path ends on record: a success through `Trail::disclose` or `Trail::commit`, everything else through
+//! `Trail::record`, and where that cannot be written the answer is `Kind::Audit` with no content.
+
+pub mod answer;
+pub mod facts;
+pub mod form;
+pub mod route;
+pub mod shape;
+
+mod conditional;
+mod cursor;
+mod history;
+mod read;
+mod search;
+mod write;
+
+use crate::access::{Caller, Who};
+use crate::app::App;
+use crate::audit::{Event, Outcome, Touched, What};
+use crate::error::{Error, Kind, Result};
+use crate::fhir::TypeId;
+use crate::fhir::json::Node;
+
+pub use answer::{Answer, Body, Bundle, BundleKind, Content, Done, Entry, Mode, Response, VersionOf};
+pub use facts::{Conditions, Facts, Prefer, Return};
+pub use shape::Shape;
+
+/// Decoded query parameters, in order. `_format` and `_pretty` are not among them.
+pub type Pairs = Vec<(String, String)>;
+
+/// One request, parsed.
+pub enum Interaction {
+    Read {
+        kind: TypeId,
+        id: String,
+        query: Pairs,
+    },
+    Vread {
+        kind: TypeId,
+        id: String,
+        vid: String,
+        query: Pairs,
+    },
+    HistoryInstance {
+        kind: TypeId,
+        id: String,
+        query: Pairs,
+    },
+    SearchType {
+        kind: TypeId,
+        query: Pairs,
+    },
+    Create {
+        kind: TypeId,
+        body: Node,
+    },
+    Update {
+        kind: TypeId,
+        id: String,
+        body: Node,
+    },
+    Delete {
+        kind: TypeId,
+        id: String,
+    },
+    /// A batch or a transaction, as `Bundle.type` says.
+    Bundle {
+        body: Node,
+    },
+}
+
+/// What an interaction is about, for the record of a refusal.
+#[derive(Clone)]
+pub struct About {
+    pub what: What,
+    pub kind: Option<TypeId>,
+    pub id: Option<String>,
+}
+
+impl Interaction {
+    pub fn about(&self) -> About {
+        let (what, kind, id) = match self {
+            Interaction::Read { kind, id, .. } => (What::Read, Some(*kind), Some(id)),
+            Interaction::Vread { kind, id, .. } => (What::Vread, Some(*kind), Some(id)),
+            Interaction::HistoryInstance { kind, id, .. } => (What::HistoryInstance, Some(*kind), Some(id)),
+            Interaction::SearchType { kind, .. } => (What::SearchType, Some(*kind), None),
+            Interaction::Create { kind, .. } => (What::Create, Some(*kind), None),
+            Interaction::Update { kind, id, .. } => (What::Update, Some(*kind), Some(id)),
+            Interaction::Delete { kind, id } => (What::Delete, Some(*kind), Some(id)),
+            Interaction::Bundle { .. } => (What::Batch, None, None),
+        };
+        About { what, kind, id: id.cloned() }
+    }
+}
+
+/// What every interaction works with.
+#[derive(Clone, Copy)]
+struct Scene<'a> {
+    app: &'a App,
+    caller: &'a Caller,
+    facts: &'a Facts,
+}
+
+impl Scene<'_> {
+    /// A successful event of this request, as yet without what it touched.
+    fn event(&self, what: What, kind: Option<TypeId>) -> Event {
+        Event {
+            at: self.app.world.now(),
+            what,
+            outcome: Outcome::Success,
+            reason: None,
+            who: Some(self.caller.who().clone()),
+            request: self.facts.request.clone(),
+            kind,
+            touched: Vec::new(),
+        }
+    }
+}
+
+/// Performs one interaction and sees to its record, whatever comes of it.
+///
+/// # Errors
+/// What the interaction gives; `Kind::Audit` when its record could not be made durable.
+pub async fn perform(app: &App, caller: &Caller, facts: &Facts, interaction: Interaction) -> Result<Answer> {
+    let about = interaction.about();
+    let scene = Scene { app, caller, facts };
+    let answer = match interaction {
+        Interaction::Read { kind, id, query } => read::read(scene, kind, &id, &query).await,
+        Interaction::Vread { kind, id, vid, query } => read::vread(scene, kind, &id, &vid, &query).await,
+        Interaction::HistoryInstance { kind, id, query } => history::instance(scene, kind, &id, &query).await,
+        Interaction::SearchType { kind, query } => search::search(scene, kind, query).await,
+        Interaction::Create { kind, body } => write::create(scene, kind, body).await,
+        Interaction::Update { kind, id, body } => write::update(scene, kind, &id, body).await,
+        Interaction::Delete { kind, id } => write::delete(scene, kind, &id).await,
+        Interaction::Bundle { .. } => Err(Error::unsupported("bundles")),
+    };
+    match answer {
+        Ok(answer) => Ok(answer),
+        Err(error) => Err(refuse(app, Some(caller.who().clone()), facts, about, error).await),
+    }
+}
+
+/// Puts a refused or failed request on record and gives back its error; when the record fails, that is the error.
+pub async fn refuse(app: &App, who: Option<Who>, facts: &Facts, about: About, error: Error) -> Error {
+    if error.kind == Kind::Audit {
+        return error;
+    }
+    let touched = about.kind.zip(about.id).map(|(kind, id)| Touched {
+        kind,
+        id,
+        version: None,
+        patients: Vec::new(),
+        what: about.what,
+    });
+    let event = Event {
+        at: app.world.now(),
+        what: about.what,
+        outcome: outcome_of(error.kind),
+        reason: Some(reason_of(error.kind).to_owned()),
+        who,
+        request: facts.request.clone(),
+        kind: about.kind,
+        touched: touched.into_iter().collect(),
+    };
+    match app.trail.record(event).await {
+        Ok(_) => error,
+        Err(failure) => failure,
+    }
+}
+
+fn outcome_of(kind: Kind) -> Outcome {
+    match kind {
+        Kind::Unavailable | Kind::Internal | Kind::Audit | Kind::Tampered => Outcome::Serious,
+        _ => Outcome::Minor,
+    }
+}
+
+/// Fixed words for the record: the issues themselves may quote what the client sent.
+fn reason_of(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Invalid => "the request was not valid",
+        Kind::Unsupported => "the request asked for what is not supported",
+        Kind::BusinessRule => "a business rule stood against it",
+        Kind::Unauthenticated => "there was no genuine, live token",
+        Kind::Forbidden => "the scopes did not cover it",
+        Kind::NotFound => "there was no such resource for this caller",
+        Kind::Gone => "the resource was deleted",
+        Kind::Conflict => "a concurrent change or a uniqueness rule stood against it",
+        Kind::Precondition => "a condition of the request did not hold",
+        Kind::TooCostly => "it would have cost more than the limits allow",
+        Kind::TooLarge => "the body was too large",
+        Kind::Method => "the method is not defined for the address",
+        Kind::MediaType => "the media type of the request is not supported",
+        Kind::NotAcceptable => "no acceptable media type could be made",
+        Kind::Throttled => "the caller made too many requests",
+        Kind::Unavailable => "a part of the server was not available",
+        Kind::Internal => "the server failed",
+        Kind::Audit => "the audit entry could not be written",
+        Kind::Tampered => "stored data failed its integrity check",
+    }
+}

@@ -24,6 +24,9 @@ pub struct Draft {
     pub version: u32,
     pub at: Instant,
     pub domain: Option<DomainRow>,
+    /// Further things that must be unique in the whole server: (domain, value). Like those of the domain row they are
+    /// held until the next version of this resource (conditional creates claim their condition).
+    pub claims: Vec<(&'static str, String)>,
 }
 
 pub struct Tx {}

@@ -1,0 +1,69 @@
+//! read and vread (http.html#read, #vread).
+
+use super::{Answer, Body, Content, Done, Pairs, Scene, Shape, VersionOf};
+use crate::access::{Read, authorize};
+use crate::audit::{Touched, What};
+use crate::error::{Error, Kind, Result};
+use crate::fhir::TypeId;
+use crate::store::{Found, Sealed};
+
+pub(super) async fn read(scene: Scene<'_>, kind: TypeId, id: &str, query: &Pairs) -> Result<Answer> {
+    let grant = authorize::<Read>(scene.caller, kind)?;
+    let shape = Shape::from_pairs(query, scene.facts.prefer.lenient)?;
+    match scene.app.store.find(&grant, id).await? {
+        Found::Current(sealed) => disclose(scene, What::Read, sealed, shape).await,
+        Found::Deleted { version } => Err(gone(version)),
+        Found::Absent => Err(Error::not_found()),
+    }
+}
+
+pub(super) async fn vread(scene: Scene<'_>, kind: TypeId, id: &str, vid: &str, query: &Pairs) -> Result<Answer> {
+    let grant = authorize::<Read>(scene.caller, kind)?;
+    let shape = Shape::from_pairs(query, scene.facts.prefer.lenient)?;
+    let Ok(version) = vid.parse() else { return Err(Error::not_found()) };
+    match scene.app.store.find_version(&grant, id, version).await? {
+        Found::Current(sealed) => disclose(scene, What::Vread, sealed, shape).await,
+        Found::Deleted { version } => Err(gone(version)),
+        Found::Absent => Err(Error::not_found()),
+    }
+}
+
+async fn disclose(scene: Scene<'_>, what: What, sealed: Sealed, shape: Shape) -> Result<Answer> {
+    let header = sealed.header();
+    let mut event = scene.event(what, Some(header.kind));
+    if scene.facts.conditions.not_modified(header.version, header.last_updated.seconds()) {
+        let version = VersionOf {
+            kind: header.kind,
+            id: header.id.clone(),
+            version: header.version,
+            at: header.last_updated,
+            written: false,
+        };
+        event.touched = vec![touched(&sealed, what)];
+        scene.app.trail.record(event).await?;
+        return Ok(Answer::empty(Done::NotModified, Some(version)));
+    }
+    let released = scene.app.trail.disclose(event, vec![sealed]).await?.pop();
+    let released = released.ok_or_else(|| Error::internal("a disclosure without content"))?;
+    Ok(Answer {
+        done: Done::Ok,
+        version: Some(VersionOf::read(&released)),
+        body: Body::Content(Content::Released(released, shape)),
+    })
+}
+
+/// The record of a version that was looked at.
+pub(super) fn touched(sealed: &Sealed, what: What) -> Touched {
+    let header = sealed.header();
+    Touched {
+        kind: header.kind,
+        id: header.id.clone(),
+        version: Some(header.version),
+        patients: header.patients.clone(),
+        what,
+    }
+}
+
+pub(super) fn gone(version: u32) -> Error {
+    Error::new(Kind::Gone, format!("The resource was deleted; version {version} is the deletion."))
+}

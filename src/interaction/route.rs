@@ -1,0 +1,154 @@
+//! The FHIR addresses, as data: the HTTP router, the entries of bundles, the CapabilityStatement and the coverage
+//! tests all read this one table.
+
+use crate::error::{Error, Kind, Result};
+use crate::fhir::{TypeId, definitions};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Method {
+    Get,
+    Post,
+    Put,
+    Delete,
+    Patch,
+}
+
+impl Method {
+    /// HEAD is answered as GET; the HTTP layer leaves the body out.
+    pub fn parse(name: &str) -> Option<Method> {
+        Some(match name {
+            "GET" | "HEAD" => Method::Get,
+            "POST" => Method::Post,
+            "PUT" => Method::Put,
+            "DELETE" => Method::Delete,
+            "PATCH" => Method::Patch,
+            _ => return None,
+        })
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Method::Get => "GET",
+            Method::Post => "POST",
+            Method::Put => "PUT",
+            Method::Delete => "DELETE",
+            Method::Patch => "PATCH",
+        }
+    }
+}
+
+/// What an address and method ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verb {
+    Capabilities,
+    Bundle,
+    SearchType,
+    Create,
+    Read,
+    Update,
+    Delete,
+    HistoryInstance,
+    Vread,
+}
+
+impl Verb {
+    /// Codes of the R4 value sets `type-restful-interaction` and `system-restful-interaction`.
+    pub fn codes(self) -> &'static [&'static str] {
+        match self {
+            Verb::Capabilities => &["capabilities"],
+            Verb::Bundle => &["transaction", "batch"],
+            Verb::SearchType => &["search-type"],
+            Verb::Create => &["create"],
+            Verb::Read => &["read"],
+            Verb::Update => &["update"],
+            Verb::Delete => &["delete"],
+            Verb::HistoryInstance => &["history-instance"],
+            Verb::Vread => &["vread"],
+        }
+    }
+}
+
+/// One row of the table. The pattern is relative to the FHIR base.
+pub struct Route {
+    pub method: Method,
+    pub pattern: &'static str,
+    pub verb: Verb,
+}
+
+const fn route(method: Method, pattern: &'static str, verb: Verb) -> Route {
+    Route { method, pattern, verb }
+}
+
+/// Every FHIR address there is.
+pub const ROUTES: &[Route] = &[
+    route(Method::Get, "metadata", Verb::Capabilities),
+    route(Method::Post, "", Verb::Bundle),
+    route(Method::Get, "{type}", Verb::SearchType),
+    route(Method::Post, "{type}", Verb::Create),
+    route(Method::Post, "{type}/_search", Verb::SearchType),
+    route(Method::Get, "{type}/{id}", Verb::Read),
+    route(Method::Put, "{type}/{id}", Verb::Update),
+    route(Method::Delete, "{type}/{id}", Verb::Delete),
+    route(Method::Get, "{type}/{id}/_history", Verb::HistoryInstance),
+    route(Method::Get, "{type}/{id}/_history/{vid}", Verb::Vread),
+];
+
+/// An address that is in the table.
+pub struct Found<'a> {
+    pub route: &'static Route,
+    pub kind: Option<TypeId>,
+    pub id: Option<&'a str>,
+    pub vid: Option<&'a str>,
+}
+
+/// Looks up a path relative to the base (`Patient/1`, without query).
+///
+/// # Errors
+/// `Kind::NotFound` for an address that does not exist, an unknown type among them; `Kind::Method` where only other
+/// methods are defined.
+pub fn find(method: Option<Method>, path: &str) -> Result<Found<'_>> {
+    let mut allowed = false;
+    let mut unknown_type = false;
+    for route in ROUTES {
+        let Some(found) = fit(route, path, &mut unknown_type) else { continue };
+        if Some(route.method) == method {
+            return Ok(found);
+        }
+        allowed = true;
+    }
+    Err(if allowed {
+        Error::new(Kind::Method, "This method is not defined for this address.")
+    } else if unknown_type {
+        Error::new(Kind::NotFound, "The address does not begin with a resource type of FHIR R4.")
+    } else {
+        Error::new(Kind::NotFound, "There is no such address.")
+    })
+}
+
+/// Methods defined for a path, for the `Allow` header.
+pub fn allowed(path: &str) -> Vec<Method> {
+    ROUTES.iter().filter(|route| fit(route, path, &mut false).is_some()).map(|route| route.method).collect()
+}
+
+fn fit<'a>(route: &'static Route, path: &'a str, unknown_type: &mut bool) -> Option<Found<'a>> {
+    let mut found = Found { route, kind: None, id: None, vid: None };
+    let mut parts = path.split('/');
+    for want in route.pattern.split('/') {
+        let part = parts.next()?;
+        match want {
+            "{type}" => match definitions().type_id(part) {
+                Some(kind) => found.kind = Some(kind),
+                None => {
+                    *unknown_type = true;
+                    return None;
+                }
+            },
+            "{id}" if part.starts_with(['_', '$']) => return None,
+            "{id}" => found.id = Some(part),
+            "{vid}" => found.vid = Some(part),
+            fixed if fixed == part => {}
+            _ => return None,
+        }
+    }
+    parts.next().is_none().then_some(found)
+}

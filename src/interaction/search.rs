@@ -1,0 +1,115 @@
+//! search-type (search.html), by GET and POST alike.
+
+use super::{Answer, Bundle, BundleKind, Content, Entry, Mode, Pairs, Scene, Shape, cursor, form};
+use crate::access::Grants;
+use crate::audit::{Released, What};
+use crate::error::{Error, Issue, Result, Severity};
+use crate::fhir::{TypeId, definitions};
+use crate::search::query::Summary;
+use crate::search::{Query, QueryOptions};
+use crate::store::{Count, Position, Selection};
+
+pub(super) async fn search(scene: Scene<'_>, kind: TypeId, pairs: Pairs) -> Result<Answer> {
+    let (query, after) = checked(scene, kind, pairs).await?;
+    let grants = Grants::of(scene.caller, &query)?;
+    let selection = scene.app.store.select(&grants, &query, after).await?;
+    let event = scene.event(What::SearchType, Some(kind));
+    let Selection { mut matches, mut included, total, next, notes } = selection;
+    if query.summary == Summary::Count {
+        matches.clear();
+        included.clear();
+    }
+    let matched = matches.len();
+    matches.append(&mut included);
+    let released = match matches.is_empty() {
+        true => scene.app.trail.record(event).await.map(|_| Vec::new())?,
+        false => scene.app.trail.disclose(event, matches).await?,
+    };
+    let notes = query.notes.iter().cloned().chain(notes).chain(total.and_then(estimated)).collect();
+    let mut bundle = Bundle {
+        id: scene.app.world.uuid(),
+        kind: BundleKind::Searchset,
+        at: scene.app.world.now(),
+        total: total.map(|total| match total {
+            Count::Exact(n) | Count::Estimate(n) => n,
+        }),
+        links: links(scene, &query, next.as_ref()).await?,
+        entries: Vec::with_capacity(released.len() + 1),
+    };
+    entries(scene, &query, released, matched, &mut bundle.entries);
+    with_notes(notes, &mut bundle.entries);
+    Ok(Answer::bundle(bundle))
+}
+
+/// Parses the query, or takes query and position from a page link.
+async fn checked(scene: Scene<'_>, kind: TypeId, mut pairs: Pairs) -> Result<(Query, Option<Position>)> {
+    let config = &scene.app.config;
+    let mut after = None;
+    if let Some((_, sealed)) = pairs.iter().find(|(name, _)| name == "_cursor") {
+        if pairs.len() > 1 {
+            return Err(Error::invalid("A page link is complete: no parameter may be added to it."));
+        }
+        let (continued, position) = cursor::open(scene, kind, sealed).await?;
+        (pairs, after) = (continued, Some(position));
+    }
+    let options = QueryOptions {
+        lenient: scene.facts.prefer.lenient,
+        base: config.base_url.clone(),
+        count_default: config.page_size.size(),
+        count_max: config.page_size_max.size(),
+        now: scene.app.world.now(),
+    };
+    Ok((Query::parse(kind, &pairs, &options)?, after))
+}
+
+async fn links(scene: Scene<'_>, query: &Query, next: Option<&Position>) -> Result<Vec<(&'static str, String)>> {
+    let base = format!("{}/{}", scene.app.config.base_url, definitions().type_name(query.kind));
+    let format: Pairs = scene.facts.format.iter().map(|format| ("_format".to_owned(), format.clone())).collect();
+    let address = |pairs: &Pairs| {
+        let all: Pairs = pairs.iter().chain(&format).cloned().collect();
+        if all.is_empty() { base.clone() } else { format!("{base}?{}", form::encode(&all)) }
+    };
+    let mut links = vec![("self", address(&query.applied))];
+    if let Some(next) = next.filter(|_| query.summary != Summary::Count) {
+        let sealed = cursor::seal(scene, query.kind, &query.applied, next).await?;
+        links.push(("next", address(&vec![("_cursor".to_owned(), sealed)])));
+    }
+    Ok(links)
+}
+
+fn entries(scene: Scene<'_>, query: &Query, released: Vec<Released>, matched: usize, entries: &mut Vec<Entry>) {
+    let shape = Shape::of(query.summary, &query.elements);
+    for (n, released) in released.into_iter().enumerate() {
+        let mode = if n < matched { Mode::Match } else { Mode::Include };
+        entries.push(Entry {
+            full_url: Some(full_url(scene, released.kind(), released.id())),
+            content: Some(Content::Released(released, shape.clone())),
+            mode: Some(mode),
+            ..Entry::default()
+        });
+    }
+}
+
+/// Absolute address of a resource here.
+pub(super) fn full_url(scene: Scene<'_>, kind: TypeId, id: &str) -> String {
+    format!("{}/{}/{id}", scene.app.config.base_url, definitions().type_name(kind))
+}
+
+fn with_notes(notes: Vec<Issue>, entries: &mut Vec<Entry>) {
+    if !notes.is_empty() {
+        let content = Some(Content::Outcome(notes));
+        entries.push(Entry { content, mode: Some(Mode::Outcome), ..Entry::default() });
+    }
+}
+
+fn estimated(total: Count) -> Option<Issue> {
+    match total {
+        Count::Exact(_) => None,
+        Count::Estimate(_) => Some(Issue {
+            severity: Severity::Information,
+            code: "informational",
+            diagnostics: "Bundle.total is an estimate.".into(),
+            expression: Some("Bundle.total".into()),
+        }),
+    }
+}

@@ -1,0 +1,235 @@
+//! Puts one change into a transaction: conditions, business rules, version and stamp. Used by single requests and by
+//! transactions alike.
+
+use crate::access::{Create, Delete, Grant, Update};
+use crate::audit::What;
+use crate::domain::{self, Rules};
+use crate::error::{Error, Issue, Kind, Result};
+use crate::fhir::json::Node;
+use crate::fhir::{Resource, TypeId, definitions};
+use crate::interaction::{Conditions, Done, Scene, VersionOf};
+use crate::store::tx::Current;
+use crate::store::{Draft, Tx};
+
+/// Something unique that a conditional create claims, so that two of them cannot both succeed.
+pub(in crate::interaction) type Claim = (&'static str, String);
+
+/// One change, checked and authorized.
+pub(in crate::interaction) enum Change {
+    /// `id` is given by the server.
+    Create {
+        grant: Grant<Create>,
+        resource: Resource,
+        id: String,
+        claim: Option<Claim>,
+    },
+    /// The resource carries the id of the address.
+    Update {
+        grant: Grant<Update>,
+        resource: Resource,
+        conditions: Conditions,
+    },
+    Delete {
+        grant: Grant<Delete>,
+        kind: TypeId,
+        id: String,
+        conditions: Conditions,
+    },
+}
+
+/// A change that lies in the transaction.
+pub(in crate::interaction) struct Staged {
+    pub done: Done,
+    pub version: Option<VersionOf>,
+    /// As it will be stored; None for a deletion.
+    pub resource: Option<Resource>,
+    /// False when nothing is to be written (deleted before, or never there).
+    pub writes: bool,
+}
+
+/// Checks the structure and that the type is that of the address.
+///
+/// # Errors
+/// `Kind::Invalid` with the place of each fault.
+pub(in crate::interaction) fn checked(kind: TypeId, body: Node) -> Result<Resource> {
+    let expected = definitions().type_name(kind);
+    if body.get("resourceType").and_then(Node::as_str) != Some(expected) {
+        let text = format!("The address asks for a {expected}, but resourceType is another or absent.");
+        return Err(Error::invalid(text).at(format!("{expected}.resourceType")));
+    }
+    Resource::check(body)
+}
+
+/// Checks that the resource of an update carries the id of its address.
+///
+/// # Errors
+/// `Kind::Invalid` naming `Type.id`.
+pub(in crate::interaction) fn same_id(resource: &Resource, id: &str) -> Result<()> {
+    let place = format!("{}.id", resource.type_name());
+    let legal = (1..=64).contains(&id.len())
+        && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.');
+    match resource.id() {
+        _ if !legal => {
+            Err(Error::invalid("An id has 1 to 64 letters, digits, hyphens and points; that of the address has not."))
+        }
+        Some(own) if own == id => Ok(()),
+        Some(_) => Err(Error::invalid("The id of the resource is not the id of the address.").at(place)),
+        None => Err(Error::invalid("The resource of an update must carry the id of the address.").at(place)),
+    }
+}
+
+impl Change {
+    pub fn what(&self) -> What {
+        match self {
+            Change::Create { .. } => What::Create,
+            Change::Update { .. } => What::Update,
+            Change::Delete { .. } => What::Delete,
+        }
+    }
+
+    /// Type and logical id of what is changed.
+    pub fn target(&self) -> (TypeId, &str) {
+        match self {
+            Change::Create { resource, id, .. } => (resource.kind(), id),
+            Change::Update { resource, .. } => (resource.kind(), resource.id().unwrap_or_default()),
+            Change::Delete { kind, id, .. } => (*kind, id),
+        }
+    }
+
+    /// Puts the change into the transaction.
+    ///
+    /// # Errors
+    /// Whatever stands against it: nothing of the transaction may be kept then.
+    pub async fn stage(&self, scene: Scene<'_>, tx: &mut Tx) -> Result<Staged> {
+        match self {
+            Change::Create { grant, resource, id, claim } => {
+                let put = Put { id, current: None, claim: claim.clone() };
+                put.into(scene, tx, grant, resource.clone()).await
+            }
+            Change::Update { grant, resource, conditions } => {
+                let id = resource.id().unwrap_or_default();
+                let current = tx.current(grant, id).await?;
+                check_conditions(conditions, current.as_ref())?;
+                appends_only(resource.kind(), current.is_some())?;
+                let put = Put { id, current: current.as_ref(), claim: None };
+                put.into(scene, tx, grant, resource.clone()).await
+            }
+            Change::Delete { grant, kind, id, conditions } => {
+                appends_only(*kind, true)?;
+                let current = match tx.current(grant, id).await {
+                    // Outside the caller's rows is the same as never there.
+                    Err(error) if error.kind == Kind::NotFound => None,
+                    other => other?,
+                };
+                check_conditions(conditions, current.as_ref())?;
+                remove(scene, tx, grant, (*kind, id), current).await
+            }
+        }
+    }
+}
+
+/// AuditEvents are added, never changed.
+fn appends_only(kind: TypeId, exists: bool) -> Result<()> {
+    if exists && definitions().type_name(kind) == "AuditEvent" {
+        return Err(Error::new(Kind::Method, "An AuditEvent can be neither changed nor deleted."));
+    }
+    Ok(())
+}
+
+fn check_conditions(conditions: &Conditions, current: Option<&Current>) -> Result<()> {
+    let standing = current.filter(|current| !current.deleted);
+    if let Some(wanted) = conditions.if_match()? {
+        match standing.map(|current| current.version) {
+            Some(version) if version == wanted => {}
+            Some(version) => {
+                let text = format!("If-Match names version {wanted}, but the current one is {version}.");
+                return Err(Error::new(Kind::Precondition, text));
+            }
+            None => {
+                let text = format!("If-Match names version {wanted}, but there is no current version.");
+                return Err(Error::new(Kind::Precondition, text));
+            }
+        }
+    }
+    if conditions.if_none_match.as_deref() == Some("*") && standing.is_some() {
+        return Err(Error::new(Kind::Precondition, "If-None-Match: * was sent, but the resource is there."));
+    }
+    Ok(())
+}
+
+struct Put<'a> {
+    id: &'a str,
+    current: Option<&'a Current>,
+    claim: Option<Claim>,
+}
+
+impl Put<'_> {
+    async fn into<O: crate::access::Op>(
+        self,
+        scene: Scene<'_>,
+        tx: &mut Tx,
+        grant: &Grant<O>,
+        mut resource: Resource,
+    ) -> Result<Staged> {
+        let kind = resource.kind();
+        let standing = self.current.filter(|current| !current.deleted);
+        let values = standing.and_then(|current| current.values.as_ref());
+        let mrn_next = match values.is_none() && domain::needs_mrn(&resource) {
+            true => Some(scene.app.store.next_number("mrn").await?),
+            false => None,
+        };
+        let rules = Rules { mrn_system: &scene.app.config.mrn_system, mrn_next };
+        let row = domain::apply(&mut resource, values, &rules)?;
+        let version = self.current.map_or(1, |current| current.version + 1);
+        let at = scene.app.world.now();
+        resource.stamp(self.id, version, at);
+        let draft =
+            Draft { resource: resource.clone(), version, at, domain: row, claims: self.claim.into_iter().collect() };
+        tx.put(grant, draft).await?;
+        let of = VersionOf { kind, id: self.id.to_owned(), version, at, written: true };
+        let done = if standing.is_some() { Done::Ok } else { Done::Created };
+        Ok(Staged { done, version: Some(of), resource: Some(resource), writes: true })
+    }
+}
+
+async fn remove(
+    scene: Scene<'_>,
+    tx: &mut Tx,
+    grant: &Grant<Delete>,
+    (kind, id): (TypeId, &str),
+    current: Option<Current>,
+) -> Result<Staged> {
+    let standing = current.filter(|current| !current.deleted);
+    let Some(current) = standing else {
+        return Ok(Staged { done: Done::NoContent, version: None, resource: None, writes: false });
+    };
+    let version = current.version + 1;
+    let at = scene.app.world.now();
+    tx.delete(grant, kind, id, version, at).await?;
+    let of = VersionOf { kind, id: id.to_owned(), version, at, written: false };
+    Ok(Staged { done: Done::NoContent, version: Some(of), resource: None, writes: true })
+}
+
+/// Puts the place of a bundle entry before the issues of its error: `Bundle.entry[2].resource.name`.
+pub(in crate::interaction) fn in_entry(mut error: Error, n: usize) -> Error {
+    for issue in &mut error.issues {
+        let place = issue.expression.take();
+        issue.expression = Some(entry_place(n, place.as_deref()));
+    }
+    if error.issues.is_empty() {
+        error.issues.push(Issue::error("processing", "The entry could not be performed.").at(entry_place(n, None)));
+    }
+    error
+}
+
+fn entry_place(n: usize, inner: Option<&str>) -> String {
+    let own = format!("Bundle.entry[{n}]");
+    match inner {
+        None => own,
+        Some(place) if place.starts_with("Bundle.") => place.to_owned(),
+        Some(place) => match place.split_once('.') {
+            Some((_, rest)) => format!("{own}.resource.{rest}"),
+            None => format!("{own}.resource"),
+        },
+    }
+}
