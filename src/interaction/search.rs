@@ -14,7 +14,7 @@ pub(super) async fn search(scene: Scene<'_>, kind: TypeId, pairs: Pairs) -> Resu
     let grants = Grants::of(scene.caller, &query)?;
     let selection = scene.app.store.select(&grants, &query, after).await?;
     let event = scene.event(What::SearchType, Some(kind));
-    let Selection { mut matches, mut included, total, next, notes } = selection;
+    let Selection { mut matches, mut included, total, next, notes, .. } = selection;
     if query.summary == Summary::Count {
         matches.clear();
         included.clear();

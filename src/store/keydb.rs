@@ -1,1 +1,191 @@
-//! See `store`.
+//! The key database: wrapped keys, apart from the data, in an own SQLite file or an own PostgreSQL database. What is
+//! stored here is useless without the root key. Must not see an unwrapped key.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::Mutex;
+
+use super::apply::Chunks;
+use super::db::{Conn, Db, Fault, Param, Row, placeholder_list, placeholders};
+use super::migrate::{Which, migrate};
+use super::pool::Readers;
+use crate::error::Result;
+use crate::vault::{DekRow, KeyStore, Pk, SystemRow};
+
+/// An open key database.
+pub struct KeyDb {
+    db: Db,
+    readers: Readers,
+    /// The one writer; None after a failure, until it is needed again.
+    writer: Mutex<Option<Conn>>,
+}
+
+const READERS_MAX: usize = 4;
+const ROWS_MAX: usize = 64;
+const LOOKUP_MAX: usize = 1024;
+const RETRIES_MAX: usize = 5;
+
+impl KeyDb {
+    /// Opens and migrates. `url` as for the data: `sqlite:PATH` or `postgres://...`, but another database.
+    ///
+    /// # Errors
+    /// `Kind::Unavailable` when it cannot be reached or is not a key database.
+    pub async fn open(url: &str) -> Result<Arc<KeyDb>> {
+        let db = Db::parse(url)?;
+        migrate(&db, Which::Keys).await?;
+        Ok(Arc::new(KeyDb { readers: Readers::new(db.clone(), READERS_MAX), db, writer: Mutex::new(None) }))
+    }
+
+    /// Runs statements in one transaction, which is durable when this returns.
+    async fn write(&self, statements: &[(String, Vec<Param>)]) -> Result<()> {
+        let mut writer = self.writer.lock().await;
+        for attempt in 1.. {
+            // Taken out while in use: abandoned half way, the connection is dropped and with it the transaction.
+            let mut conn = match writer.take() {
+                Some(conn) => conn,
+                None => self.db.connect().await?,
+            };
+            match run_all(&mut conn, statements).await {
+                Ok(()) => {
+                    *writer = Some(conn);
+                    break;
+                }
+                Err(Fault::Retry(_) | Fault::Lost(_)) if attempt < RETRIES_MAX => conn.close().await,
+                Err(fault) => {
+                    conn.close().await;
+                    return Err(fault.into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn lookup(&self, pks: &[Pk]) -> Result<Vec<DekRow>> {
+        let mut found = Vec::with_capacity(pks.len());
+        for chunk in Chunks::of(pks, LOOKUP_MAX) {
+            let sql = format!(
+                "select pk, version, epoch, wrapped, commitment from data_key where pk in ({}) order by pk, version",
+                placeholder_list(chunk.len(), 0)
+            );
+            let params = chunk.iter().map(|pk| Param::Int(pk.0)).collect();
+            for row in self.readers.rows(&sql, params).await? {
+                found.push(data_key(&row)?);
+            }
+        }
+        Ok(found)
+    }
+}
+
+async fn run_all(conn: &mut Conn, statements: &[(String, Vec<Param>)]) -> Result<(), Fault> {
+    conn.begin().await?;
+    for (sql, params) in statements {
+        conn.run(sql, params.clone()).await?;
+    }
+    conn.commit().await
+}
+
+fn data_key(row: &Row) -> Result<DekRow, Fault> {
+    let narrow = |n: u32| {
+        u16::try_from(n).map_err(|_| Fault::Shape(sqlx::Error::Protocol("a key number is out of its range".into())))
+    };
+    Ok(DekRow {
+        pk: Pk(row.int(0)?),
+        version: narrow(row.small(1)?)?,
+        epoch: narrow(row.small(2)?)?,
+        wrapped: row.bytes(3)?.to_vec(),
+        commitment: row.array(4)?,
+    })
+}
+
+impl KeyStore for KeyDb {
+    fn system_keys(&self) -> BoxFuture<'_, Result<Vec<SystemRow>>> {
+        Box::pin(async {
+            let rows = self.readers.rows("select name, wrapped from system_key order by name", Vec::new()).await?;
+            let system = |row: &Row| -> Result<SystemRow> {
+                Ok(SystemRow { name: row.text(0)?.to_owned(), wrapped: row.bytes(1)?.to_vec() })
+            };
+            rows.iter().map(system).collect()
+        })
+    }
+
+    fn put_system_key(&self, row: SystemRow) -> BoxFuture<'_, Result<SystemRow>> {
+        Box::pin(async move {
+            let insert = "insert into system_key (name, wrapped) values ($1, $2) on conflict do nothing";
+            let params = vec![Param::Text(row.name.clone()), Param::Bytes(row.wrapped.clone())];
+            self.write(&[(insert.to_owned(), params)]).await?;
+            let select = "select wrapped from system_key where name = $1";
+            let rows = self.readers.rows(select, vec![Param::Text(row.name.clone())]).await?;
+            let standing = rows.first().map(|row| row.bytes(0).map(<[u8]>::to_vec)).transpose()?;
+            Ok(SystemRow { wrapped: standing.unwrap_or(row.wrapped), name: row.name })
+        })
+    }
+
+    fn data_keys<'a>(&'a self, pks: &'a [Pk]) -> BoxFuture<'a, Result<Vec<DekRow>>> {
+        Box::pin(self.lookup(pks))
+    }
+
+    fn put_data_keys(&self, mut rows: Vec<DekRow>) -> BoxFuture<'_, Result<Vec<DekRow>>> {
+        Box::pin(async move {
+            // One order for everybody, so that two servers never wait for each other in a circle.
+            rows.sort_unstable_by_key(|row| (row.pk, row.version));
+            let mut statements = Vec::new();
+            for chunk in Chunks::of(&rows, ROWS_MAX) {
+                let sql = format!(
+                    "insert into data_key (pk, version, epoch, wrapped, commitment) values {} on conflict do nothing",
+                    placeholders(chunk.len(), 5, 0)
+                );
+                let params = chunk.iter().flat_map(|row| {
+                    [
+                        Param::Int(row.pk.0),
+                        Param::Int(row.version.into()),
+                        Param::Int(row.epoch.into()),
+                        Param::Bytes(row.wrapped.clone()),
+                        Param::Bytes(row.commitment.to_vec()),
+                    ]
+                });
+                statements.push((sql, params.collect()));
+            }
+            self.write(&statements).await?;
+            let mut pks: Vec<Pk> = rows.iter().map(|row| row.pk).collect();
+            pks.dedup();
+            self.lookup(&pks).await
+        })
+    }
+
+    fn destroy_data_keys(&self, pk: Pk) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            let sql = "delete from data_key where pk = $1";
+            self.write(&[(sql.to_owned(), vec![Param::Int(pk.0)])]).await
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(pk: i64, version: u16, fill: u8) -> DekRow {
+        DekRow { pk: Pk(pk), version, epoch: 1, wrapped: vec![fill; 60], commitment: [fill; 16] }
+    }
+
+    #[tokio::test]
+    async fn the_first_key_stands_and_destroyed_ones_are_gone() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let url = format!("sqlite:{}/keys.db", folder.path().display());
+        let keys = KeyDb::open(&url).await.expect("opens");
+        let rows = (1..=100).map(|pk| key(pk, 1, 1)).collect();
+        assert_eq!(keys.put_data_keys(rows).await.expect("puts").len(), 100);
+        let standing = keys.put_data_keys(vec![key(7, 1, 2), key(7, 2, 3), key(101, 1, 4)]).await.expect("puts");
+        let fills: Vec<(i64, u16, u8)> = standing.iter().map(|row| (row.pk.0, row.version, row.wrapped[0])).collect();
+        assert_eq!(fills, [(7, 1, 1), (7, 2, 3), (101, 1, 4)]);
+        keys.destroy_data_keys(Pk(7)).await.expect("destroys");
+        assert_eq!(keys.data_keys(&[Pk(7), Pk(8), Pk(999)]).await.expect("finds").len(), 1);
+
+        let name = || "kek/1".to_owned();
+        let first = keys.put_system_key(SystemRow { name: name(), wrapped: vec![1] }).await.expect("puts");
+        let second = keys.put_system_key(SystemRow { name: name(), wrapped: vec![2] }).await.expect("puts");
+        assert_eq!((first.wrapped, second.wrapped), (vec![1], vec![1]));
+        assert_eq!(keys.system_keys().await.expect("lists").len(), 1);
+    }
+}

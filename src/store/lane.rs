@@ -1,1 +1,525 @@
-//! See `store`.
+//! The writers. A lane is one task with one connection and one audit chain: it takes what is queued, applies it in one
+//! database transaction (a savepoint per write), commits, and only then answers. So one disk flush serves many
+//! requests, and nobody is told of anything that is not durable.
+
+use std::time::Instant as Stopwatch;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use super::apply::{Refusal, WriteSet};
+use super::chain::Chain;
+use super::db::{Conn, Db, Fault};
+use super::small::{Small, SmallAnswer};
+use super::{AuditRow, Receipt};
+use crate::error::{Error, Kind, Result};
+
+/// What a lane is asked to do.
+pub enum Work {
+    /// A write and its audit entry: both or neither.
+    Write(Box<WriteSet>, AuditRow),
+    Append(AuditRow),
+    Small(Small),
+}
+
+/// What came of it.
+pub enum Answer {
+    Receipt(Receipt),
+    Small(SmallAnswer),
+}
+
+struct Job {
+    work: Work,
+    done: oneshot::Sender<Result<Answer>>,
+}
+
+/// The lanes of one server.
+pub struct Lanes {
+    senders: Vec<mpsc::Sender<Job>>,
+    closing: tokio::sync::watch::Sender<bool>,
+    tasks: std::sync::Mutex<Vec<JoinHandle<()>>>,
+    turn: std::sync::atomic::AtomicUsize,
+}
+
+const QUEUE_MAX: usize = 4096;
+/// Jobs and bytes of one commit.
+const BATCH_JOBS_MAX: usize = 512;
+const BATCH_BYTES_MAX: usize = 4 << 20;
+/// How often work that met a deadlock is done again, alone.
+const RETRIES_MAX: usize = 5;
+
+impl Lanes {
+    /// Starts `count` lanes of this instance (one on SQLite, which has one writer).
+    pub fn start(db: &Db, instance: i64, count: u32) -> Lanes {
+        let count = if db.is_postgres() { count.max(1) } else { 1 };
+        let (closing, watch) = tokio::sync::watch::channel(false);
+        let mut senders = Vec::new();
+        let mut tasks = Vec::new();
+        for lane in 0..count {
+            let (sender, queue) = mpsc::channel(QUEUE_MAX);
+            let lane = Lane { db: db.clone(), instance, lane, queue, open: None };
+            senders.push(sender);
+            tasks.push(tokio::spawn(lane.run(watch.clone())));
+        }
+        Lanes { senders, closing, tasks: std::sync::Mutex::new(tasks), turn: std::sync::atomic::AtomicUsize::new(0) }
+    }
+
+    /// Queues work and waits until it is durable or refused.
+    ///
+    /// # Errors
+    /// `Kind::Unavailable` when the queue is full or the store is closing; `Kind::Conflict` when a precondition does
+    /// not hold; for audit entries that could not be written `Kind::Audit`.
+    pub async fn submit(&self, work: Work) -> Result<Answer> {
+        let audited = matches!(work, Work::Append(_));
+        let refuse = || {
+            let kind = if audited { Kind::Audit } else { Kind::Unavailable };
+            Error::new(kind, "The server is too busy or shutting down; nothing was done. Try again.")
+        };
+        if *self.closing.borrow() {
+            return Err(refuse());
+        }
+        let (done, answer) = oneshot::channel();
+        let sender = &self.senders[self.lane_of(&work)];
+        sender.try_send(Job { work, done }).map_err(|_| refuse())?;
+        answer.await.map_err(|_| refuse())?
+    }
+
+    /// Finishes what is queued, then ends the lanes.
+    pub async fn close(&self) {
+        self.closing.send_replace(true);
+        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        for task in tasks {
+            if task.await.is_err() {
+                tracing::error!("a writer lane ended in a panic");
+            }
+        }
+    }
+
+    /// Writes to one resource meet in one lane, where they queue instead of blocking each other in the database; so do
+    /// small changes. Pure audit entries take turns.
+    fn lane_of(&self, work: &Work) -> usize {
+        let number = match work {
+            Work::Write(set, _) => set.records.first().map_or(0, |row| usize::from(row.id_token[0])),
+            Work::Small(_) => 0,
+            Work::Append(_) => self.turn.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
+        };
+        number % self.senders.len()
+    }
+}
+
+struct Lane {
+    db: Db,
+    instance: i64,
+    lane: u32,
+    queue: mpsc::Receiver<Job>,
+    /// None: to be connected, and the chain to be read, before the next batch.
+    open: Option<(Conn, Chain)>,
+}
+
+/// The jobs of one commit, with what is known of each.
+struct Batch {
+    jobs: Vec<Job>,
+    outcomes: Vec<Option<Result<Answer>>>,
+}
+
+/// Why a whole batch failed.
+struct Failed {
+    fault: Fault,
+    /// Nothing can have been kept.
+    undone: bool,
+}
+
+impl Lane {
+    async fn run(mut self, mut closing: tokio::sync::watch::Receiver<bool>) {
+        loop {
+            let first = tokio::select! {
+                biased;
+                job = self.queue.recv() => job,
+                _ = closing.changed() => {
+                    self.queue.close();
+                    self.queue.recv().await
+                }
+            };
+            let Some(first) = first else { break };
+            let jobs = self.drain(first);
+            self.serve(jobs).await;
+        }
+        if let Some((conn, _)) = self.open.take() {
+            conn.close().await;
+        }
+    }
+
+    /// Everything that is queued already, up to the limits: no timer, so an idle server answers at once.
+    fn drain(&mut self, first: Job) -> Vec<Job> {
+        let mut bytes = first.work.bytes();
+        let mut jobs = vec![first];
+        while jobs.len() < BATCH_JOBS_MAX && bytes < BATCH_BYTES_MAX {
+            let Ok(job) = self.queue.try_recv() else { break };
+            bytes += job.work.bytes();
+            jobs.push(job);
+        }
+        jobs
+    }
+
+    async fn serve(&mut self, jobs: Vec<Job>) {
+        metrics::histogram!("phial_lane_batch_jobs").record(jobs.len() as f64);
+        let started = Stopwatch::now();
+        let mut batch = Batch::new(jobs);
+        match self.commit(&mut batch).await {
+            Ok(()) => batch.answer(),
+            Err(failed) if failed.fault.may_retry() => self.serve_alone(batch).await,
+            // The connection died before anything was committed: once more on a new one.
+            Err(failed) if failed.undone && failed.fault.is_lost() => match self.commit(&mut batch).await {
+                Ok(()) => batch.answer(),
+                Err(failed) => batch.fail(failed.fault),
+            },
+            Err(failed) => batch.fail(failed.fault),
+        }
+        metrics::histogram!("phial_lane_commit_seconds").record(started.elapsed().as_secs_f64());
+    }
+
+    /// After a deadlock: each job in a transaction of its own, which holds few rows.
+    async fn serve_alone(&mut self, batch: Batch) {
+        for job in batch.jobs {
+            let mut alone = Batch::new(vec![job]);
+            let mut attempt = 1;
+            let done = loop {
+                match self.commit(&mut alone).await {
+                    Err(failed) if failed.fault.may_retry() && attempt < RETRIES_MAX => attempt += 1,
+                    done => break done,
+                }
+            };
+            match done {
+                Ok(()) => alone.answer(),
+                Err(failed) => alone.fail(failed.fault),
+            }
+        }
+    }
+
+    /// One transaction. On any failure the chain goes back to where it was.
+    async fn commit(&mut self, batch: &mut Batch) -> Result<(), Failed> {
+        batch.forget();
+        self.begin().await.map_err(|fault| Failed { fault, undone: true })?;
+        let Some((conn, chain)) = self.open.as_mut() else {
+            return Err(Failed { fault: Fault::Lost(sqlx::Error::WorkerCrashed), undone: true });
+        };
+        let before = chain.clone();
+        match batch.apply(conn, chain).await {
+            Ok(()) => {
+                let Err(fault) = conn.commit().await else { return Ok(()) };
+                // Whether it was kept is not known: the chain is read again from what is there.
+                self.reset().await;
+                Err(Failed { fault, undone: false })
+            }
+            Err(fault) => {
+                *chain = before;
+                if conn.rollback().await.is_err() {
+                    self.reset().await;
+                }
+                Err(Failed { fault, undone: true })
+            }
+        }
+    }
+
+    /// An open transaction on a live connection; a connection that died while idle is replaced once.
+    async fn begin(&mut self) -> Result<(), Fault> {
+        if let Some((conn, _)) = self.open.as_mut() {
+            match conn.begin().await {
+                Err(Fault::Lost(_)) => self.reset().await,
+                done => return done,
+            }
+        }
+        let mut conn = self.db.connect().await?;
+        let chain = Chain::load(&mut conn, self.instance, self.lane).await?;
+        conn.begin().await?;
+        self.open = Some((conn, chain));
+        Ok(())
+    }
+
+    async fn reset(&mut self) {
+        if let Some((conn, _)) = self.open.take() {
+            conn.close().await;
+        }
+    }
+}
+
+impl Batch {
+    fn new(jobs: Vec<Job>) -> Batch {
+        let outcomes = jobs.iter().map(|_| None).collect();
+        Batch { jobs, outcomes }
+    }
+
+    fn forget(&mut self) {
+        self.outcomes.fill_with(|| None);
+    }
+
+    /// Applies every job; those whose preconditions do not hold are undone and noted, the others get their audit
+    /// entries in one go.
+    async fn apply(&mut self, conn: &mut Conn, chain: &mut Chain) -> Result<(), Fault> {
+        for (job, outcome) in self.jobs.iter().zip(&mut self.outcomes) {
+            match &job.work {
+                Work::Append(_) => {}
+                Work::Small(small) => {
+                    conn.run("savepoint one", Vec::new()).await?;
+                    match small.run(conn).await {
+                        Ok(answer) => {
+                            conn.run("release savepoint one", Vec::new()).await?;
+                            *outcome = Some(Ok(Answer::Small(answer)));
+                        }
+                        Err(fault @ (Fault::Other(_) | Fault::Shape(_))) => {
+                            undo(conn).await?;
+                            *outcome = Some(Err(fault.into()));
+                        }
+                        Err(fault) => return Err(fault),
+                    }
+                }
+                Work::Write(set, _) => {
+                    conn.run("savepoint one", Vec::new()).await?;
+                    match set.apply(conn).await {
+                        Ok(()) => {
+                            conn.run("release savepoint one", Vec::new()).await?;
+                        }
+                        Err(Refusal::Conflict(error)) => {
+                            undo(conn).await?;
+                            *outcome = Some(Err(error));
+                        }
+                        Err(Refusal::Fault(fault @ Fault::Other(_))) => {
+                            undo(conn).await?;
+                            *outcome = Some(Err(fault.into()));
+                        }
+                        Err(Refusal::Fault(fault)) => return Err(fault),
+                    }
+                }
+            }
+        }
+        let kept = self.jobs.iter().zip(&self.outcomes).filter(|(_, outcome)| outcome.is_none());
+        let rows: Vec<&AuditRow> = kept.filter_map(|(job, _)| job.work.audit_row()).collect();
+        chain.append(conn, &rows).await
+    }
+
+    /// After the commit.
+    fn answer(self) {
+        for (job, outcome) in self.jobs.into_iter().zip(self.outcomes) {
+            let answer = outcome.unwrap_or_else(|| match job.work {
+                Work::Write(set, row) => Ok(Answer::Receipt(Receipt::of(row, &set))),
+                Work::Append(row) => Ok(Answer::Receipt(Receipt::of(row, &WriteSet::default()))),
+                Work::Small(_) => Err(Error::internal("a small change without an answer")),
+            });
+            // Nobody listens any more when the request was given up; the work stands all the same.
+            let _ = job.done.send(answer);
+        }
+    }
+
+    /// Nothing of it may be taken as done.
+    fn fail(self, fault: Fault) {
+        let error = Error::from(fault);
+        tracing::error!(kind = ?error.kind, cause = error.cause().map(tracing::field::display), "a commit failed");
+        for job in self.jobs {
+            let error = match job.work {
+                Work::Append(_) => {
+                    Error::new(Kind::Audit, "The audit entry could not be made durable; nothing is released.")
+                }
+                Work::Write(..) | Work::Small(_) => {
+                    Error::new(Kind::Unavailable, "The database did not confirm the change; read before you try again.")
+                }
+            };
+            let _ = job.done.send(Err(error));
+        }
+    }
+}
+
+async fn undo(conn: &mut Conn) -> Result<(), Fault> {
+    conn.run("rollback to savepoint one", Vec::new()).await?;
+    conn.run("release savepoint one", Vec::new()).await.map(drop)
+}
+
+impl Work {
+    fn bytes(&self) -> usize {
+        match self {
+            Work::Write(set, row) => set.bytes() + row.sealed.len(),
+            Work::Append(row) => row.sealed.len(),
+            Work::Small(_) => 64,
+        }
+    }
+
+    fn audit_row(&self) -> Option<&AuditRow> {
+        match self {
+            Work::Write(_, row) | Work::Append(row) => Some(row),
+            Work::Small(_) => None,
+        }
+    }
+}
+
+impl Receipt {
+    /// Only a lane makes one, after its commit.
+    fn of(row: AuditRow, set: &WriteSet) -> Receipt {
+        let mut covers = row.covers;
+        covers.extend(set.versions.iter().map(|version| (version.rid, version.ver)));
+        Receipt { covers, at: row.at }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::apply::{RecordRow, VersionRow};
+    use super::super::chain::chain_hash;
+    use super::super::db::Param;
+    use super::super::migrate::{Which, migrate};
+    use super::*;
+    use crate::vault::{Pk, Rid};
+    use crate::world::Instant;
+
+    struct Bench {
+        db: Db,
+        lanes: Lanes,
+        _folder: tempfile::TempDir,
+    }
+
+    async fn bench() -> Bench {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let db = Db::parse(&format!("sqlite:{}/x.db", folder.path().display())).expect("a url");
+        migrate(&db, Which::Data).await.expect("migrates");
+        let lanes = Lanes::start(&db, 7, 4);
+        Bench { db, lanes, _folder: folder }
+    }
+
+    fn entry(id: &str) -> AuditRow {
+        AuditRow {
+            id: id.to_owned(),
+            at: Instant(0),
+            month: 24_310,
+            sealed: vec![1, 2, 3],
+            commitment: [9; 32],
+            terms: vec![1, 2],
+            covers: vec![(Rid(5), 1)],
+        }
+    }
+
+    fn write(rid: i64, token: u8, base: Option<u32>, terms: (&[i64], &[i64])) -> WriteSet {
+        let ver = base.unwrap_or(0) + 1;
+        let record = RecordRow {
+            rid: Rid(rid),
+            rtype: 1,
+            id_token: [token; 16],
+            base,
+            pk: Pk(1),
+            yr: None,
+            ver,
+            deleted: false,
+            capsule: vec![1],
+            terms: terms.1.to_vec(),
+            terms_before: terms.0.to_vec(),
+        };
+        let version = VersionRow { rid: Rid(rid), ver, pk: Pk(1), head: vec![2], sealed: vec![3] };
+        WriteSet { records: vec![record], versions: vec![version], ..WriteSet::default() }
+    }
+
+    async fn numbers(db: &Db, sql: &str) -> Vec<i64> {
+        let mut conn = db.connect().await.ok().expect("connects");
+        let rows = conn.rows(sql, Vec::new()).await.ok().expect("answers");
+        rows.iter().map(|row| row.int(0).ok().expect("a number")).collect()
+    }
+
+    #[tokio::test]
+    async fn two_hundred_creates_of_one_id_make_one() {
+        let bench = bench().await;
+        let submit =
+            |n: i64| bench.lanes.submit(Work::Write(Box::new(write(n, 1, None, (&[], &[4]))), entry(&format!("e{n}"))));
+        let done = futures_util::future::join_all((1..=200).map(submit)).await;
+        let refused = done.iter().filter_map(|done| done.as_ref().err()).collect::<Vec<_>>();
+        assert_eq!(refused.len(), 199);
+        assert!(refused.iter().all(|error| error.kind == Kind::Conflict));
+        for table in ["record", "audit", "posting where term = 4", "record_version where rid > 0"] {
+            assert_eq!(numbers(&bench.db, &format!("select count(*) from {table}")).await, [1], "{table}");
+        }
+        bench.lanes.close().await;
+    }
+
+    #[tokio::test]
+    async fn the_chain_is_gapless_over_conflicts_and_restarts() {
+        let bench = bench().await;
+        for round in 0..3 {
+            let jobs = (0..40).map(|n| {
+                let id = format!("{round}-{n}");
+                match n % 3 {
+                    0 => Work::Append(entry(&id)),
+                    // Every second of these meets a row that is there already.
+                    _ => Work::Write(
+                        Box::new(write(1 + n / 2 + 100 * round, (n / 2 + 30 * round) as u8, None, (&[], &[]))),
+                        entry(&id),
+                    ),
+                }
+            });
+            let done = futures_util::future::join_all(jobs.map(|job| bench.lanes.submit(job))).await;
+            assert!(done.iter().any(Result::is_err) && done.iter().any(Result::is_ok));
+        }
+        bench.lanes.close().await;
+        assert!(bench.lanes.submit(Work::Append(entry("late"))).await.is_err_and(|e| e.kind == Kind::Audit));
+        let again = Lanes::start(&bench.db, 7, 1);
+        again.submit(Work::Append(entry("again"))).await.map_err(|e| e.kind).map(drop).expect("appends");
+        again.close().await;
+
+        let mut conn = bench.db.connect().await.ok().expect("connects");
+        let sql = "select seq, prev, commitment from audit where instance = $1 and lane = 0 order by seq";
+        let rows = conn.rows(sql, vec![Param::Int(7)]).await.ok().expect("answers");
+        let mut prev = [0; 32];
+        for (seq, row) in rows.iter().enumerate() {
+            assert_eq!(row.int(0).ok(), Some(seq as i64));
+            assert_eq!(row.array(1).ok(), Some(prev));
+            prev = chain_hash(7, 0, seq as u64, &prev, &row.array(2).ok().expect("a commitment"));
+        }
+        assert!(rows.len() > 60);
+    }
+
+    #[tokio::test]
+    async fn an_update_needs_its_version_and_moves_the_terms() {
+        let bench = bench().await;
+        let submit = |set: WriteSet, id: &str| bench.lanes.submit(Work::Write(Box::new(set), entry(id)));
+        assert!(submit(write(1, 1, None, (&[], &[4, 5])), "a").await.is_ok());
+        assert!(submit(write(1, 1, Some(1), (&[4, 5], &[5, 6])), "b").await.is_ok());
+        assert!(submit(write(1, 1, Some(1), (&[4, 5], &[7])), "c").await.is_err_and(|e| e.kind == Kind::Conflict));
+        assert_eq!(numbers(&bench.db, "select term from posting order by term").await, [5, 6]);
+        assert_eq!(numbers(&bench.db, "select ver from record_version where rid = 1 order by ver").await, [1, 2]);
+        let mut claims = write(2, 2, None, (&[], &[]));
+        claims.claims = vec![([1; 16], Rid(2))];
+        assert!(submit(claims.clone(), "d").await.is_ok());
+        let mut other = write(3, 3, None, (&[], &[]));
+        other.claims = vec![([1; 16], Rid(3))];
+        let refused = submit(other, "e").await.err().expect("the claim is taken");
+        assert_eq!((refused.kind, refused.issues[0].code), (Kind::Conflict, "duplicate"));
+        let mut freed = write(2, 2, Some(1), (&[], &[]));
+        freed.claims_of = vec![Rid(2)];
+        assert!(submit(freed, "f").await.is_ok());
+        assert_eq!(numbers(&bench.db, "select count(*) from claim").await, [0]);
+        bench.lanes.close().await;
+    }
+
+    #[tokio::test]
+    async fn small_changes_ride_along() {
+        let bench = bench().await;
+        let count = || bench.lanes.submit(Work::Small(Small::Count("mrn")));
+        let done = futures_util::future::join_all((0..100).map(|_| count())).await;
+        let mut given: Vec<u64> = done
+            .into_iter()
+            .map(|done| match done {
+                Ok(Answer::Small(SmallAnswer::Number(n))) => n,
+                _ => 0,
+            })
+            .collect();
+        given.sort_unstable();
+        assert_eq!(given, (1..=100).collect::<Vec<u64>>());
+        let once = |now: i64| {
+            let (token, sealed, expires) = (vec![1], vec![2], Some(Instant(now + 50)));
+            bench.lanes.submit(Work::Small(Small::KvInsertNew {
+                space: "jti",
+                token,
+                sealed,
+                expires,
+                now: Instant(now),
+            }))
+        };
+        let touched = |done| matches!(done, Ok(Answer::Small(SmallAnswer::Touched(1))));
+        assert!(touched(once(0).await) && !touched(once(10).await) && touched(once(60).await));
+        bench.lanes.close().await;
+    }
+}

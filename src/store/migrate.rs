@@ -1,1 +1,98 @@
-//! See `store`.
+//! The migrations, embedded, applied in order under a lock. See `migrations/README.md`.
+
+use sqlx::SqlSafeStr as _;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+
+use super::db::{Conn, Db};
+use crate::error::{Error, Kind, Result};
+
+/// Which of the two databases a set of migrations is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    Data,
+    Keys,
+}
+
+/// Number, name and text of one migration.
+type Step = (i64, &'static str, &'static str);
+
+macro_rules! step {
+    ($number:literal, $folder:literal, $name:literal) => {
+        ($number, $name, include_str!(concat!("../../migrations/", $folder, "/", $name, ".sql")))
+    };
+}
+
+const SQLITE: &[Step] = &[
+    step!(1, "sqlite", "0001_records"),
+    step!(2, "sqlite", "0002_domain"),
+    step!(3, "sqlite", "0003_audit"),
+    step!(4, "sqlite", "0004_kv"),
+];
+const POSTGRES: &[Step] = &[
+    step!(1, "postgres", "0001_records"),
+    step!(2, "postgres", "0002_domain"),
+    step!(3, "postgres", "0003_audit"),
+    step!(4, "postgres", "0004_kv"),
+];
+// Numbered apart from the data, so that one database given for both is refused.
+const KEYS_SQLITE: &[Step] = &[step!(1001, "keys/sqlite", "0001_keys")];
+const KEYS_POSTGRES: &[Step] = &[step!(1001, "keys/postgres", "0001_keys")];
+
+fn migrator(steps: &[Step]) -> Migrator {
+    let migration = |&(number, name, sql): &Step| {
+        let no_transaction = sql.starts_with("-- no-transaction");
+        Migration::new(number, name.into(), MigrationType::Simple, sql.into_sql_str(), no_transaction)
+    };
+    Migrator::with_migrations(steps.iter().map(migration).collect())
+}
+
+/// Brings the database to the version of this binary and leaves it alone when it is there already.
+///
+/// # Errors
+/// `Kind::Unavailable` when the database is newer than the binary, was changed by hand, or is the other database.
+pub async fn migrate(db: &Db, which: Which) -> Result<()> {
+    let mut conn = db.connect().await?;
+    conn.check_version().await?;
+    let done = match (&mut conn, which) {
+        (Conn::Sqlite(conn), Which::Data) => migrator(SQLITE).run(&mut *conn).await,
+        (Conn::Sqlite(conn), Which::Keys) => migrator(KEYS_SQLITE).run(&mut *conn).await,
+        (Conn::Postgres(conn), Which::Data) => migrator(POSTGRES).run(&mut *conn).await,
+        (Conn::Postgres(conn), Which::Keys) => migrator(KEYS_POSTGRES).run(&mut *conn).await,
+    };
+    conn.close().await;
+    done.map_err(|e| {
+        Error::new(
+            Kind::Unavailable,
+            "The database could not be brought to the version of this server: it is newer, was changed by hand, \
+             or the same database was given for data and keys.",
+        )
+        .caused_by(e)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_databases_have_the_same_files() {
+        let names = |steps: &[Step]| steps.iter().map(|(number, name, _)| (*number, *name)).collect::<Vec<_>>();
+        assert_eq!(names(SQLITE), names(POSTGRES));
+        assert_eq!(names(KEYS_SQLITE), names(KEYS_POSTGRES));
+        for (folder, steps) in [("sqlite", SQLITE), ("postgres", POSTGRES)] {
+            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(folder);
+            let files = std::fs::read_dir(path).expect("the folder").count();
+            assert_eq!(files, steps.len(), "every file of {folder} is embedded");
+        }
+    }
+
+    #[tokio::test]
+    async fn running_again_changes_nothing_and_one_database_for_both_is_refused() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let db = Db::parse(&format!("sqlite:{}/x.db", folder.path().display())).expect("a url");
+        migrate(&db, Which::Data).await.expect("migrates");
+        migrate(&db, Which::Data).await.expect("again");
+        let refused = migrate(&db, Which::Keys).await.expect_err("the same database");
+        assert_eq!(refused.kind, Kind::Unavailable);
+    }
+}

@@ -1,28 +1,43 @@
 //! The only user of sqlx: one SQL text for SQLite and PostgreSQL and a small `dialect`. Holds ciphertext; a body can
 //! be opened only with the [`Receipt`] of a durable audit entry that names it.
 
+mod apply;
+mod chain;
+mod compartment;
+mod dialect;
+mod kv;
+mod lane;
+mod migrate;
+mod pool;
+mod seal;
+mod sealed;
+mod select;
+mod small;
+
 pub mod db;
-pub mod dialect;
+pub mod entries;
 pub mod keydb;
-pub mod lane;
-pub mod migrate;
 pub mod read;
-pub mod select;
 pub mod tx;
 
 use std::sync::Arc;
 
-use zeroize::Zeroizing;
+use moka::sync::Cache;
 
-use crate::access::{Grant, Grants, Read, Sections};
+use crate::access::Sections;
 use crate::error::Result;
-use crate::fhir::TypeId;
-use crate::search::Query;
 use crate::search::values::Header;
 use crate::vault::{Pk, Rid, Vault};
 use crate::world::World;
 
-pub use tx::{Draft, Tx};
+use compartment::Surrogates;
+use db::{Db, Param};
+use lane::{Answer, Lanes, Work};
+use pool::Readers;
+
+pub use chain::chain_hash;
+pub use entries::AuditStored;
+pub use tx::{Current, Draft, SealedTx, Tx, WrittenHash};
 
 /// One version of a resource as it lies in the database: its content cannot be reached without a [`Receipt`].
 /// No Debug: the header holds the logical id and the patients.
@@ -47,6 +62,8 @@ pub struct Receipt {
 pub struct AuditRow {
     pub id: String,
     pub at: crate::world::Instant,
+    /// Months since year 0 of `at` (UTC): which audit key seals it.
+    pub month: i32,
     /// Envelope under the audit key of the month.
     pub sealed: Vec<u8>,
     /// SHA-256(salt || canonical entry); goes into the instance chain.
@@ -66,6 +83,8 @@ pub enum Found {
 /// One page of a search.
 pub struct Selection {
     pub matches: Vec<Sealed>,
+    /// The position after each match.
+    pub positions: Vec<Position>,
     pub included: Vec<Sealed>,
     pub total: Option<Count>,
     /// Position after the last match; None on the last page.
@@ -113,84 +132,76 @@ pub struct Store {
     inner: Arc<Inner>,
 }
 
-struct Inner {}
+struct Inner {
+    db: Db,
+    readers: Readers,
+    lanes: Lanes,
+    vault: Vault,
+    world: Arc<World>,
+    base: String,
+    candidates_max: usize,
+    /// This process, as an audit writer.
+    instance: i64,
+    compartments: Cache<[u8; 16], Surrogates>,
+}
+
+/// Compartments whose surrogates are remembered; they never change.
+const COMPARTMENTS_CACHED: u64 = 100_000;
 
 impl Store {
     /// Opens, migrates, registers this process as an audit instance.
-    pub async fn open(_config: StoreConfig, _vault: Vault, _world: Arc<World>) -> Result<Store> {
-        todo!()
-    }
-
-    pub async fn find(&self, _grant: &Grant<Read>, _id: &str) -> Result<Found> {
-        todo!()
-    }
-
-    /// One version. `Found::Deleted` when that version is the deletion.
-    pub async fn find_version(&self, _grant: &Grant<Read>, _id: &str, _version: u32) -> Result<Found> {
-        todo!()
-    }
-
-    pub async fn history(
-        &self,
-        _grant: &Grant<Read>,
-        _id: &str,
-        _count: usize,
-        _before: Option<u32>,
-    ) -> Result<HistoryPage> {
-        todo!()
-    }
-
-    /// Runs a search under the grants: row filters apply to the main type, chains, `_has`, includes and counts.
     ///
     /// # Errors
-    /// `Kind::TooCostly` past `candidates_max`, with advice.
-    pub async fn select(&self, _grants: &Grants, _query: &Query, _after: Option<Position>) -> Result<Selection> {
-        todo!()
+    /// `Kind::Invalid` for a URL that cannot be read, `Kind::Unavailable` when the database cannot be used.
+    pub async fn open(config: StoreConfig, vault: Vault, world: Arc<World>) -> Result<Store> {
+        let db = Db::parse(&config.url)?;
+        migrate::migrate(&db, migrate::Which::Data).await?;
+        let instance = world.surrogate();
+        let mut conn = db.connect().await?;
+        let register = "insert into audit_instance (instance, lanes) values ($1, $2)";
+        conn.run(register, vec![Param::Int(instance), Param::Int(config.lanes.into())]).await?;
+        conn.close().await;
+        let readers = Readers::new(db.clone(), config.readers as usize);
+        let lanes = Lanes::start(&db, instance, config.lanes);
+        let compartments = Cache::builder().max_capacity(COMPARTMENTS_CACHED).build();
+        let (base, candidates_max) = (config.base, config.candidates_max);
+        let inner = Inner { db, readers, lanes, vault, world, base, candidates_max, instance, compartments };
+        Ok(Store { inner: Arc::new(inner) })
     }
 
     /// An open write. It has no commit of its own: `audit::commit` is the only way.
     pub fn begin(&self) -> Tx {
-        todo!()
+        Tx::new(self.clone())
     }
 
     /// Appends one audit entry, group-committed; returns once it is durable.
     ///
     /// # Errors
     /// `Kind::Audit`: nothing may be released.
-    pub async fn append(&self, _row: AuditRow) -> Result<Receipt> {
-        todo!()
+    pub async fn append(&self, row: AuditRow) -> Result<Receipt> {
+        self.receipt(Work::Append(row)).await
     }
 
-    /// The next number of a counter (MRN).
-    pub async fn next_number(&self, _counter: &'static str) -> Result<u64> {
-        todo!()
+    /// The number of this process in the audit chains.
+    pub fn instance(&self) -> i64 {
+        self.inner.instance
     }
 
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<()> {
-        todo!()
+        self.inner.readers.rows("select 1", Vec::new()).await.map(drop)
     }
 
     /// Finishes what is under way; nothing is accepted afterwards.
     pub async fn close(&self) {
-        todo!()
-    }
-}
-
-impl Sealed {
-    pub fn kind(&self) -> TypeId {
-        self.header.kind
+        self.inner.lanes.close().await;
+        self.inner.readers.close().await;
     }
 
-    pub fn header(&self) -> &Header {
-        &self.header
-    }
-
-    /// Opens the content as JSON bytes (sections put together; without those the grant does not allow, and then tagged SUBSETTED).
-    ///
-    /// # Errors
-    /// `Kind::Audit` when the receipt does not cover this version; `Kind::Tampered` when it does not verify.
-    pub(crate) async fn open(&self, _receipt: &Receipt, _vault: &Vault) -> Result<Zeroizing<Vec<u8>>> {
-        todo!()
+    async fn receipt(&self, work: Work) -> Result<Receipt> {
+        match self.inner.lanes.submit(work).await? {
+            Answer::Receipt(receipt) => Ok(receipt),
+            Answer::Small(_) => Err(kv::wrong_answer()),
+        }
     }
 }

@@ -1,12 +1,20 @@
 //! A write under way: a buffer of drafts with what they were based on. Applied in one database transaction together
 //! with its audit entry; if what it was based on has changed, nothing of it is kept and it says Conflict.
 
-use super::{AuditRow, Receipt};
+use std::collections::HashMap;
+
+use super::apply::WriteSet;
+use super::lane::Work;
+use super::read::{State, Stored, values_within};
+use super::seal::{self, Content, Prepared};
+use super::{AuditRow, Receipt, Store};
 use crate::access::{Grant, Op};
 use crate::domain::DomainRow;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::fhir::{Resource, TypeId};
-use crate::search::Values;
+use crate::search::values::{self, Header};
+use crate::search::{Values, View};
+use crate::vault::{Pk, Rid};
 use crate::world::Instant;
 
 /// What is there now, as a write sees it (the transaction's own earlier drafts included).
@@ -29,40 +37,212 @@ pub struct Draft {
     pub claims: Vec<(&'static str, String)>,
 }
 
-pub struct Tx {}
+/// One version that a transaction writes, for its audit entry.
+#[derive(Clone)]
+pub struct WrittenHash {
+    pub rid: Rid,
+    pub kind: TypeId,
+    pub id: String,
+    pub version: u32,
+    pub deleted: bool,
+    /// Logical ids of its patients.
+    pub patients: Vec<String>,
+    /// Over head and sealed sections as they are stored in `record_version`.
+    pub sha256: [u8; 32],
+}
+
+/// The row a draft replaces, as the database had it when it was looked at.
+pub(super) struct Basis {
+    pub rid: Rid,
+    pub pk: Pk,
+    pub version: u32,
+    pub terms: Vec<i64>,
+    /// Of the version that stands there, deleted or not.
+    pub header: Header,
+    pub deleted: bool,
+    pub values: Option<Values>,
+}
+
+/// An open write. Only `audit` commits it.
+pub struct Tx {
+    store: Store,
+    /// What was looked at: None where nothing exists.
+    seen: HashMap<(TypeId, String), Option<Basis>>,
+    /// In the order they were put; several of one resource follow each other in version.
+    drafts: Vec<Prepared>,
+    /// The newest draft of each resource.
+    newest: HashMap<(TypeId, String), usize>,
+}
+
+/// A transaction whose drafts are sealed: its hashes are known, and nothing in it can change.
+pub struct SealedTx {
+    store: Store,
+    set: WriteSet,
+    written: Vec<WrittenHash>,
+}
 
 impl Tx {
-    /// The current state of a resource; remembered as what this transaction is based on. None: never existed.
-    /// A resource outside the grant's rows is `Kind::NotFound`.
-    pub async fn current<O: Op>(&mut self, _grant: &Grant<O>, _id: &str) -> Result<Option<Current>> {
-        todo!()
+    pub(super) fn new(store: Store) -> Tx {
+        Tx { store, seen: HashMap::new(), drafts: Vec::new(), newest: HashMap::new() }
     }
 
-    /// Indexes, seals and buffers. The draft's resource is stamped (id, version, time) already.
+    /// Looks at many resources in few queries, so that [`Tx::current`] finds them at once.
+    pub async fn prefetch(&mut self, of: &[(TypeId, &str)]) -> Result<()> {
+        let mut kinds: HashMap<TypeId, Vec<&str>> = HashMap::new();
+        for (kind, id) in of {
+            if !self.seen.contains_key(&(*kind, (*id).to_owned())) {
+                kinds.entry(*kind).or_default().push(id);
+            }
+        }
+        for (kind, ids) in kinds {
+            let tokens: Vec<[u8; 16]> = ids.iter().map(|id| self.store.id_token(kind, id)).collect();
+            let stored = self.store.stored(kind, &tokens, false).await?;
+            let mut by_token: HashMap<[u8; 16], Stored> = stored.into_iter().map(|row| (row.id_token, row)).collect();
+            let pks: Vec<Pk> = by_token.values().map(|row| row.pk).collect();
+            // One query for all keys; each is found in the cache below.
+            self.store.inner.vault.keys(&pks).await?;
+            for (id, token) in ids.iter().zip(&tokens) {
+                let basis = match by_token.remove(token) {
+                    Some(row) => Some(self.basis(kind, id, row).await?),
+                    None => None,
+                };
+                self.seen.entry((kind, (*id).to_owned())).or_insert(basis);
+            }
+        }
+        Ok(())
+    }
+
+    /// The current state of a resource; remembered as what this transaction is based on. None: never existed.
+    /// A resource outside the grant's rows is `Kind::NotFound`.
+    pub async fn current<O: Op>(&mut self, grant: &Grant<O>, id: &str) -> Result<Option<Current>> {
+        let kind = grant.kind();
+        let key = (kind, id.to_owned());
+        if let Some(draft) = self.newest.get(&key).and_then(|at| self.drafts.get(*at)) {
+            return Ok(Some(draft.as_current()));
+        }
+        self.prefetch(&[(kind, id)]).await?;
+        let Some(Some(basis)) = self.seen.get(&key) else { return Ok(None) };
+        let visible = match &basis.values {
+            Some(values) => values_within(grant.rows(), values)?,
+            None => self.store.past_within(grant.rows(), kind, basis.rid, basis.version).await?,
+        };
+        if !visible {
+            return Err(Error::not_found());
+        }
+        Ok(Some(Current { version: basis.version, deleted: basis.deleted, values: basis.values.clone() }))
+    }
+
+    /// Indexes and buffers. The draft's resource is stamped (id, version, time) already. Version 1 of an id that was
+    /// not looked at must not exist: that shows as Conflict at commit.
     ///
     /// # Errors
-    /// `Kind::NotFound`/`Forbidden` when the grant's rows do not cover the new content.
-    pub async fn put<O: Op>(&mut self, _grant: &Grant<O>, _draft: Draft) -> Result<()> {
-        todo!()
+    /// `Kind::Forbidden` when the grant's rows do not cover the new content, `Kind::Invalid` for a value that cannot
+    /// be read, `Kind::Conflict` when the version is not the next one.
+    pub async fn put<O: Op>(&mut self, grant: &Grant<O>, draft: Draft) -> Result<()> {
+        let kind = draft.resource.kind();
+        if kind != grant.kind() {
+            return Err(Error::new(Kind::Forbidden, "The permission is for another type."));
+        }
+        let values = values::values(&draft.resource, draft.version, draft.at, &self.store.inner.base)?;
+        if !values_within(grant.rows(), &values)? {
+            return Err(Error::new(Kind::Forbidden, "The access token does not allow writing this content."));
+        }
+        let header = values.header.clone();
+        let content = Content { resource: draft.resource, values, domain: draft.domain, claims: draft.claims };
+        self.push(header, Some(content))
     }
 
     /// Buffers a deletion (a version without content).
-    pub async fn delete<O: Op>(
-        &mut self,
-        _grant: &Grant<O>,
-        _kind: TypeId,
-        _id: &str,
-        _version: u32,
-        _at: Instant,
-    ) -> Result<()> {
-        todo!()
-    }
-
-    /// Applies everything with the audit entry in one durable transaction. Called by `audit` alone.
     ///
     /// # Errors
-    /// `Kind::Conflict` when a version it was based on has changed or something unique is taken: nothing is kept.
-    pub(crate) async fn commit(self, _row: AuditRow) -> Result<Receipt> {
-        todo!()
+    /// `Kind::NotFound` when there is nothing to delete, `Kind::Conflict` when the version is not the next one.
+    pub async fn delete<O: Op>(
+        &mut self,
+        grant: &Grant<O>,
+        kind: TypeId,
+        id: &str,
+        version: u32,
+        at: Instant,
+    ) -> Result<()> {
+        if kind != grant.kind() {
+            return Err(Error::new(Kind::Forbidden, "The permission is for another type."));
+        }
+        match self.current(grant, id).await? {
+            Some(current) if !current.deleted => {}
+            _ => return Err(Error::not_found()),
+        }
+        let key = (kind, id.to_owned());
+        let mut header = match self.newest.get(&key).and_then(|at| self.drafts.get(*at)) {
+            Some(draft) => draft.header.clone(),
+            None => match self.seen.get(&key) {
+                Some(Some(basis)) => basis.header.clone(),
+                _ => return Err(Error::not_found()),
+            },
+        };
+        header.version = version;
+        header.last_updated = at;
+        self.push(header, None)
+    }
+
+    /// Seals everything in one batch; the drafts cannot change any more.
+    pub async fn seal(self) -> Result<SealedTx> {
+        let Tx { store, seen, drafts, .. } = self;
+        let (set, written) = seal::seal(&store, seen, drafts).await?;
+        Ok(SealedTx { store, set, written })
+    }
+
+    fn push(&mut self, header: Header, content: Option<Content>) -> Result<()> {
+        let key = (header.kind, header.id.clone());
+        let stands = match self.newest.get(&key).and_then(|at| self.drafts.get(*at)) {
+            Some(draft) => draft.header.version,
+            None => self.seen.get(&key).and_then(Option::as_ref).map_or(0, |basis| basis.version),
+        };
+        if stands.checked_add(1) != Some(header.version) {
+            return Err(Error::new(Kind::Conflict, "The resource has another version now; read it and try again."));
+        }
+        self.newest.insert(key, self.drafts.len());
+        self.drafts.push(Prepared { header, content });
+        Ok(())
+    }
+
+    async fn basis(&self, kind: TypeId, id: &str, row: Stored) -> Result<Basis> {
+        let pk = if row.deleted { row.version.pk } else { row.pk };
+        let keys = self.store.keys(pk).await?;
+        let (header, values) = match row.open(kind, Some(id), keys.as_deref())? {
+            State::Live(plain) => {
+                let values = View::new(&plain)?.to_values()?;
+                (values.header.clone(), Some(values))
+            }
+            State::Deleted(header) => (header, None),
+            State::Erased => {
+                return Err(Error::new(Kind::Gone, "The resource was erased; its id cannot be used again."));
+            }
+        };
+        let (deleted, version) = (row.deleted, row.ver);
+        Ok(Basis { rid: row.rid, pk: row.pk, version, terms: row.terms, header, deleted, values })
+    }
+}
+
+impl Prepared {
+    fn as_current(&self) -> Current {
+        let values = self.content.as_ref().map(|content| content.values.clone());
+        Current { version: self.header.version, deleted: values.is_none(), values }
+    }
+}
+
+impl SealedTx {
+    /// What it writes, in the order it was put.
+    pub fn written(&self) -> &[WrittenHash] {
+        &self.written
+    }
+
+    /// Applies everything with the audit entry in one durable transaction. Called by `audit` alone. The receipt
+    /// covers what the entry covers and everything written.
+    ///
+    /// # Errors
+    /// `Kind::Conflict` when a version it was based on has changed or something unique is taken (issue code
+    /// `duplicate`): nothing is kept.
+    pub(crate) async fn commit(self, row: AuditRow) -> Result<Receipt> {
+        self.store.receipt(Work::Write(Box::new(self.set), row)).await
     }
 }

@@ -1,0 +1,27 @@
+-- Audit entries. `n` orders them for scanning; (instance, lane, seq) is a gapless chain per writer: `prev` is the
+-- chain hash of the row before, so a missing or altered row shows.
+create table audit (
+    n integer primary key,
+    id text not null unique,
+    month integer not null,      -- months since year 0: which audit key seals it; no finer time in clear
+    instance integer not null,
+    lane integer not null,
+    seq integer not null,
+    prev blob not null,
+    commitment blob not null,    -- SHA-256(salt || entry)
+    sealed blob not null,
+    unique (instance, lane, seq)
+) strict;
+
+-- Blind terms of entries: patients, agents, entities.
+create table audit_term (
+    term integer not null,
+    n integer not null,
+    primary key (term, n)
+) strict, without rowid;
+
+-- One row per process start.
+create table audit_instance (
+    instance integer primary key,
+    lanes integer not null
+) strict;

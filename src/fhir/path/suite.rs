@@ -1,1 +1,0 @@
-//! The official suite of FHIRPath for R4.

@@ -1,1 +1,0 @@
-//! Tables from the search page of R4.

@@ -1,0 +1,286 @@
+//! What one write puts into the database, as sealed rows, and the statements that put it there inside an open
+//! transaction. A precondition that does not hold shows as a row that was not touched. Must not know plaintext.
+
+use super::db::{Conn, Fault, Param, chunk_sizes, placeholder_list, placeholders};
+use super::dialect;
+use crate::error::{Error, Issue, Kind};
+use crate::vault::{Pk, Rid};
+
+/// The new state of one resource's row.
+#[derive(Clone)]
+pub struct RecordRow {
+    pub rid: Rid,
+    pub rtype: u16,
+    pub id_token: [u8; 16],
+    /// The version that must stand there now; None: the resource must not exist.
+    pub base: Option<u32>,
+    pub pk: Pk,
+    pub yr: Option<i16>,
+    pub ver: u32,
+    pub deleted: bool,
+    /// Sealed; empty when deleted.
+    pub capsule: Vec<u8>,
+    pub terms: Vec<i64>,
+    /// The terms of the version in `base`.
+    pub terms_before: Vec<i64>,
+}
+
+/// One version for the history.
+#[derive(Clone)]
+pub struct VersionRow {
+    pub rid: Rid,
+    pub ver: u32,
+    pub pk: Pk,
+    pub head: Vec<u8>,
+    pub sealed: Vec<u8>,
+}
+
+/// A row of a domain table, sealed.
+#[derive(Clone)]
+pub struct DomainSealed {
+    /// One of [`DOMAIN_TABLES`].
+    pub table: &'static str,
+    pub rid: Rid,
+    pub pk: Pk,
+    pub ver: u32,
+    pub sealed: Vec<u8>,
+}
+
+/// Everything one write changes; all of it or nothing.
+#[derive(Clone, Default)]
+pub struct WriteSet {
+    pub records: Vec<RecordRow>,
+    pub versions: Vec<VersionRow>,
+    pub domain: Vec<DomainSealed>,
+    /// Rows that no longer have a domain row: (table, rid).
+    pub domain_gone: Vec<(&'static str, Rid)>,
+    /// Blind tokens of what must be unique, and who has them.
+    pub claims: Vec<([u8; 16], Rid)>,
+    /// Rows whose earlier claims end with this write.
+    pub claims_of: Vec<Rid>,
+}
+
+/// The domain tables there are.
+pub const DOMAIN_TABLES: [&str; 5] = ["patient", "appointment", "medical_record", "document", "care_relation"];
+
+/// Rows per multi-row statement; with [`chunk_sizes`] only 1, 4, 16 and 64 occur.
+const ROWS_MAX: usize = 64;
+const POSTINGS_MAX: usize = 256;
+
+/// Why a write set was not applied.
+pub enum Refusal {
+    /// A precondition does not hold; only this set is concerned.
+    Conflict(Error),
+    Fault(Fault),
+}
+
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Refusal {
+        Refusal::Fault(fault)
+    }
+}
+
+impl WriteSet {
+    /// Roughly how many bytes it sends to the database.
+    pub fn bytes(&self) -> usize {
+        self.records.iter().map(|row| row.capsule.len() + 8 * row.terms.len() + 64).sum::<usize>()
+            + self.versions.iter().map(|row| row.head.len() + row.sealed.len() + 32).sum::<usize>()
+            + self.domain.iter().map(|row| row.sealed.len() + 32).sum::<usize>()
+    }
+
+    /// Applies it inside the open transaction of `conn`. The caller undoes what was done when it is refused.
+    pub async fn apply(&self, conn: &mut Conn) -> Result<(), Refusal> {
+        self.insert_records(conn).await?;
+        self.update_records(conn).await?;
+        self.insert_versions(conn).await?;
+        if matches!(conn, Conn::Sqlite(_)) {
+            self.move_postings(conn).await?;
+        }
+        self.put_domain(conn).await?;
+        self.put_claims(conn).await
+    }
+
+    async fn insert_records(&self, conn: &mut Conn) -> Result<(), Refusal> {
+        let new: Vec<&RecordRow> = self.records.iter().filter(|row| row.base.is_none()).collect();
+        for rows in Chunks::of(&new, ROWS_MAX) {
+            let sql = format!(
+                "insert into record (rid, rtype, id_token, pk, yr, ver, deleted, capsule, terms) values {} \
+                 on conflict do nothing",
+                placeholders(rows.len(), 9, 0)
+            );
+            let mut params = Vec::with_capacity(rows.len() * 9);
+            for row in rows {
+                params.extend([
+                    Param::Int(row.rid.0),
+                    Param::Int(row.rtype.into()),
+                    Param::Bytes(row.id_token.to_vec()),
+                    Param::Int(row.pk.0),
+                    Param::OptInt(row.yr.map(i64::from)),
+                    Param::Int(row.ver.into()),
+                    Param::Int(row.deleted.into()),
+                    Param::Bytes(row.capsule.clone()),
+                    Param::Ints(row.terms.clone()),
+                ]);
+            }
+            if conn.run(&sql, params).await? != rows.len() as u64 {
+                return Err(changed());
+            }
+        }
+        Ok(())
+    }
+
+    async fn update_records(&self, conn: &mut Conn) -> Result<(), Refusal> {
+        let changes: Vec<(&RecordRow, u32)> =
+            self.records.iter().filter_map(|row| row.base.map(|base| (row, base))).collect();
+        for rows in Chunks::of(&changes, ROWS_MAX) {
+            // Both databases name the columns of VALUES column1, column2 ...
+            let sql = format!(
+                "update record set pk = n.column3, yr = n.column4, ver = n.column5, deleted = n.column6, \
+                 capsule = n.column7, terms = n.column8 from (values {}) as n \
+                 where record.rid = n.column1 and record.ver = n.column2",
+                placeholders(rows.len(), 8, 0)
+            );
+            let mut params = Vec::with_capacity(rows.len() * 8);
+            for (row, base) in rows {
+                params.extend([
+                    Param::Int(row.rid.0),
+                    Param::Int((*base).into()),
+                    Param::Int(row.pk.0),
+                    Param::OptInt(row.yr.map(i64::from)),
+                    Param::Int(row.ver.into()),
+                    Param::Int(row.deleted.into()),
+                    Param::Bytes(row.capsule.clone()),
+                    Param::Ints(row.terms.clone()),
+                ]);
+            }
+            if conn.run(&sql, params).await? != rows.len() as u64 {
+                return Err(changed());
+            }
+        }
+        Ok(())
+    }
+
+    async fn insert_versions(&self, conn: &mut Conn) -> Result<(), Refusal> {
+        for rows in Chunks::of(&self.versions, ROWS_MAX) {
+            let sql = format!(
+                "insert into record_version (rid, ver, pk, head, sealed) values {} on conflict do nothing",
+                placeholders(rows.len(), 5, 0)
+            );
+            let mut params = Vec::with_capacity(rows.len() * 5);
+            for row in rows {
+                params.extend([
+                    Param::Int(row.rid.0),
+                    Param::Int(row.ver.into()),
+                    Param::Int(row.pk.0),
+                    Param::Bytes(row.head.clone()),
+                    Param::Bytes(row.sealed.clone()),
+                ]);
+            }
+            if conn.run(&sql, params).await? != rows.len() as u64 {
+                return Err(changed());
+            }
+        }
+        Ok(())
+    }
+
+    async fn move_postings(&self, conn: &mut Conn) -> Result<(), Refusal> {
+        let mut gone = Vec::new();
+        let mut come = Vec::new();
+        for row in &self.records {
+            let absent_in = |list: &[i64], term: &i64| !list.contains(term);
+            gone.extend(row.terms_before.iter().filter(|t| absent_in(&row.terms, t)).map(|t| (*t, row.rid.0)));
+            come.extend(row.terms.iter().filter(|t| absent_in(&row.terms_before, t)).map(|t| (*t, row.rid.0)));
+        }
+        // In the order of the table, so that neighbours touch the same pages.
+        come.sort_unstable();
+        for (rows, sql) in [(gone, dialect::POSTINGS_DELETE), (come, dialect::POSTINGS_INSERT)] {
+            for rows in Chunks::of(&rows, POSTINGS_MAX) {
+                let params = rows.iter().flat_map(|(term, rid)| [Param::Int(*term), Param::Int(*rid)]).collect();
+                conn.run(&sql.replace("{}", &placeholders(rows.len(), 2, 0)), params).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn put_domain(&self, conn: &mut Conn) -> Result<(), Refusal> {
+        for table in DOMAIN_TABLES {
+            let rows: Vec<&DomainSealed> = self.domain.iter().filter(|row| row.table == table).collect();
+            for rows in Chunks::of(&rows, ROWS_MAX) {
+                let sql = format!(
+                    "insert into {table} (rid, pk, ver, sealed) values {} on conflict (rid) do update set \
+                     pk = excluded.pk, ver = excluded.ver, sealed = excluded.sealed",
+                    placeholders(rows.len(), 4, 0)
+                );
+                let mut params = Vec::with_capacity(rows.len() * 4);
+                for row in rows {
+                    params.extend([
+                        Param::Int(row.rid.0),
+                        Param::Int(row.pk.0),
+                        Param::Int(row.ver.into()),
+                        Param::Bytes(row.sealed.clone()),
+                    ]);
+                }
+                conn.run(&sql, params).await?;
+            }
+            let gone: Vec<Rid> = self.domain_gone.iter().filter(|(of, _)| *of == table).map(|(_, rid)| *rid).collect();
+            for rids in Chunks::of(&gone, ROWS_MAX) {
+                let sql = format!("delete from {table} where rid in ({})", placeholder_list(rids.len(), 0));
+                conn.run(&sql, rids.iter().map(|rid| Param::Int(rid.0)).collect()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn put_claims(&self, conn: &mut Conn) -> Result<(), Refusal> {
+        for rids in Chunks::of(&self.claims_of, ROWS_MAX) {
+            let sql = format!("delete from claim where rid in ({})", placeholder_list(rids.len(), 0));
+            conn.run(&sql, rids.iter().map(|rid| Param::Int(rid.0)).collect()).await?;
+        }
+        for rows in Chunks::of(&self.claims, ROWS_MAX) {
+            let sql = format!(
+                "insert into claim (token, rid) values {} on conflict do nothing",
+                placeholders(rows.len(), 2, 0)
+            );
+            let params = rows.iter().flat_map(|(token, rid)| [Param::Bytes(token.to_vec()), Param::Int(rid.0)]);
+            if conn.run(&sql, params.collect()).await? != rows.len() as u64 {
+                return Err(Refusal::Conflict(Error::with_issues(
+                    Kind::Conflict,
+                    vec![Issue::error(
+                        "duplicate",
+                        "A value that must be unique on this server (such as a medical record number) is in use.",
+                    )],
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn changed() -> Refusal {
+    Refusal::Conflict(Error::new(
+        Kind::Conflict,
+        "The resource was created, changed or deleted by another request at the same time; read it and try again.",
+    ))
+}
+
+/// A slice in chunks of the sizes of [`chunk_sizes`].
+pub struct Chunks<'a, T> {
+    rest: &'a [T],
+    sizes: std::vec::IntoIter<usize>,
+}
+
+impl<'a, T> Chunks<'a, T> {
+    pub fn of(items: &'a [T], max: usize) -> Chunks<'a, T> {
+        Chunks { rest: items, sizes: chunk_sizes(items.len(), max).into_iter() }
+    }
+}
+
+impl<'a, T> Iterator for Chunks<'a, T> {
+    type Item = &'a [T];
+
+    fn next(&mut self) -> Option<&'a [T]> {
+        let (chunk, rest) = self.rest.split_at(self.sizes.next()?);
+        self.rest = rest;
+        Some(chunk)
+    }
+}

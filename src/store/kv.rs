@@ -1,0 +1,81 @@
+//! Small keyed values of other rooms (OAuth clients, one-time token ids, settings) and counters. The caller seals the
+//! values and blinds the keys; nothing here is readable.
+
+use super::Store;
+use super::db::Param;
+use super::lane::{Answer, Work};
+use super::small::{Small, SmallAnswer};
+use crate::error::{Error, Result};
+use crate::world::Instant;
+
+impl Store {
+    /// The value under a key; what has expired counts as absent.
+    pub async fn kv_get(&self, space: &'static str, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        let sql = "select sealed from kv where space = $1 and token = $2 and (expires is null or expires >= $3)";
+        let params =
+            vec![Param::Text(space.to_owned()), Param::Bytes(key.to_vec()), Param::Int(self.inner.world.now().0)];
+        let rows = self.inner.readers.rows(sql, params).await?;
+        Ok(rows.first().map(|row| row.bytes(0).map(<[u8]>::to_vec)).transpose()?)
+    }
+
+    /// Sets a value for good; durable when this returns.
+    pub async fn kv_put(&self, space: &'static str, key: &[u8], value: &[u8]) -> Result<()> {
+        self.small(Small::KvPut { space, token: key.to_vec(), sealed: value.to_vec() }).await.map(drop)
+    }
+
+    /// Sets a value unless there is one that has not expired. True: it was absent and is durable now; of many who try
+    /// at once, on any server, exactly one gets true.
+    pub async fn kv_insert_new(
+        &self,
+        space: &'static str,
+        key: &[u8],
+        value: &[u8],
+        expires: Option<Instant>,
+    ) -> Result<bool> {
+        let now = self.inner.world.now();
+        let (token, sealed) = (key.to_vec(), value.to_vec());
+        match self.small(Small::KvInsertNew { space, token, sealed, expires, now }).await? {
+            SmallAnswer::Touched(rows) => Ok(rows == 1),
+            _ => Err(wrong_answer()),
+        }
+    }
+
+    /// Everything of a space, as (key, value), ordered by key.
+    pub async fn kv_list(&self, space: &'static str) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let sql = "select token, sealed from kv where space = $1 and (expires is null or expires >= $2) order by token";
+        let params = vec![Param::Text(space.to_owned()), Param::Int(self.inner.world.now().0)];
+        let rows = self.inner.readers.rows(sql, params).await?;
+        rows.iter().map(|row| Ok((row.bytes(0)?.to_vec(), row.bytes(1)?.to_vec()))).collect()
+    }
+
+    pub async fn kv_delete(&self, space: &'static str, key: &[u8]) -> Result<()> {
+        self.small(Small::KvDelete { space, token: key.to_vec() }).await.map(drop)
+    }
+
+    /// Sweeps what expired before `now`; gives how many rows went.
+    pub async fn kv_expire(&self, now: Instant) -> Result<u64> {
+        match self.small(Small::KvExpire { now }).await? {
+            SmallAnswer::Touched(rows) => Ok(rows),
+            _ => Err(wrong_answer()),
+        }
+    }
+
+    /// The next number of a counter, from 1; never given twice, by any server. A number may stay unused.
+    pub async fn next_number(&self, counter: &'static str) -> Result<u64> {
+        match self.small(Small::Count(counter)).await? {
+            SmallAnswer::Number(n) => Ok(n),
+            _ => Err(wrong_answer()),
+        }
+    }
+
+    pub(super) async fn small(&self, small: Small) -> Result<SmallAnswer> {
+        match self.inner.lanes.submit(Work::Small(small)).await? {
+            Answer::Small(answer) => Ok(answer),
+            Answer::Receipt(_) => Err(wrong_answer()),
+        }
+    }
+}
+
+pub(super) fn wrong_answer() -> Error {
+    Error::internal("a lane answered another question")
+}

@@ -1,0 +1,68 @@
+//! Connections for reading: at most so many at once, made when first needed, kept open. A connection whose query
+//! failed or was abandoned half way is closed, never handed on.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+use super::db::{Conn, Db, Fault, Param, Row};
+use crate::error::{Error, Kind, Result};
+
+/// How long a request waits for a free connection before it is told Unavailable.
+const WAIT_MAX: Duration = Duration::from_secs(15);
+
+/// Clones share the connections.
+#[derive(Clone)]
+pub struct Readers {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    db: Db,
+    idle: Mutex<Vec<Conn>>,
+    permits: Semaphore,
+}
+
+impl Readers {
+    pub fn new(db: Db, most: usize) -> Readers {
+        let permits = Semaphore::new(most.max(1));
+        Readers { shared: Arc::new(Shared { db, idle: Mutex::new(Vec::new()), permits }) }
+    }
+
+    /// All rows of one query. A stale idle connection (the database was restarted) is replaced once.
+    pub async fn rows(&self, sql: &str, params: Vec<Param>) -> Result<Vec<Row>> {
+        let busy = || Error::new(Kind::Unavailable, "The database is too busy to answer.");
+        let waiting = tokio::time::timeout(WAIT_MAX, self.shared.permits.acquire());
+        let _permit = waiting.await.map_err(|_| busy())?.map_err(|_| busy())?;
+        let idle = self.idle().pop();
+        if let Some(mut conn) = idle {
+            match conn.rows(sql, params.clone()).await {
+                Err(Fault::Lost(_)) => {}
+                done => return self.finish(conn, done),
+            }
+        }
+        let mut conn = self.shared.db.connect_reader().await?;
+        let done = conn.rows(sql, params).await;
+        self.finish(conn, done)
+    }
+
+    /// Closes what is idle; a later query would open a new connection.
+    pub async fn close(&self) {
+        let idle = std::mem::take(&mut *self.idle());
+        for conn in idle {
+            conn.close().await;
+        }
+    }
+
+    fn finish(&self, conn: Conn, done: Result<Vec<Row>, Fault>) -> Result<Vec<Row>> {
+        if done.as_ref().err().is_none_or(Fault::spares_connection) {
+            self.idle().push(conn);
+        }
+        Ok(done?)
+    }
+
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Conn>> {
+        self.shared.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,242 @@
+//! Turns the drafts of a transaction into sealed rows, in one batch: surrogates, keys, sections, capsules, blind
+//! terms, domain rows. After this nothing readable is left of them.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{Context, SHA256};
+use zeroize::Zeroizing;
+
+use super::Store;
+use super::apply::{DOMAIN_TABLES, DomainSealed, RecordRow, VersionRow, WriteSet};
+use super::compartment::{Home, Surrogates};
+use super::sealed::{self, Spot};
+use super::tx::{Basis, WrittenHash};
+use crate::domain::DomainRow;
+use crate::error::{Error, Result};
+use crate::fhir::{Resource, TypeId, definitions};
+use crate::mapping::mapping;
+use crate::search::values::Header;
+use crate::search::{Values, capsule, terms};
+use crate::vault::{Keys, Pk, Rid, Vault};
+
+/// One draft: a new version, or (without content) a deletion.
+pub(super) struct Prepared {
+    pub header: Header,
+    pub content: Option<Content>,
+}
+
+pub(super) struct Content {
+    pub resource: Resource,
+    pub values: Values,
+    pub domain: Option<DomainRow>,
+    pub claims: Vec<(&'static str, String)>,
+}
+
+/// A draft with everything needed to seal it, on any thread.
+struct Order {
+    draft: Prepared,
+    rid: Rid,
+    keys: Arc<Keys>,
+    /// The newest of its resource in this transaction: the one the record and the domain row show.
+    last: bool,
+}
+
+/// A sealed draft.
+struct Made {
+    version: VersionRow,
+    hash: WrittenHash,
+    /// For the last version of a resource.
+    shown: Option<Shown>,
+}
+
+struct Shown {
+    yr: Option<i16>,
+    capsule: Vec<u8>,
+    terms: Vec<i64>,
+    domain: Option<DomainSealed>,
+    claims: Vec<[u8; 16]>,
+}
+
+/// Drafts per blocking task; fewer than this many are sealed where they are.
+const PER_TASK: usize = 16;
+
+type Key = (TypeId, String);
+
+/// Seals all drafts.
+pub(super) async fn seal(
+    store: &Store,
+    seen: HashMap<Key, Option<Basis>>,
+    drafts: Vec<Prepared>,
+) -> Result<(WriteSet, Vec<WrittenHash>)> {
+    let orders = place(store, &seen, drafts).await?;
+    let vault = &store.inner.vault;
+    let mut made = Vec::with_capacity(orders.len());
+    if orders.len() < PER_TASK {
+        for order in orders {
+            made.push(order.seal(vault)?);
+        }
+    } else {
+        let mut tasks = Vec::new();
+        let mut orders = orders.into_iter();
+        loop {
+            let chunk: Vec<Order> = orders.by_ref().take(PER_TASK).collect();
+            if chunk.is_empty() {
+                break;
+            }
+            let vault = vault.clone();
+            tasks.push(tokio::task::spawn_blocking(move || {
+                chunk.into_iter().map(|order| order.seal(&vault)).collect::<Result<Vec<Made>>>()
+            }));
+        }
+        for task in tasks {
+            made.extend(task.await.map_err(Error::internal)??);
+        }
+    }
+    Ok(assemble(store, &seen, made))
+}
+
+/// Finds rid, surrogate and keys of every draft: compartments in one batch, keys in one batch.
+async fn place(store: &Store, seen: &HashMap<Key, Option<Basis>>, drafts: Vec<Prepared>) -> Result<Vec<Order>> {
+    let vault = &store.inner.vault;
+    let tokens: HashSet<[u8; 16]> = drafts.iter().filter_map(|draft| Home::of(&draft.header).token(vault)).collect();
+    let tokens: Vec<[u8; 16]> = tokens.into_iter().collect();
+    let compartments = store.compartments_or_new(&tokens).await?;
+
+    let mut last: HashMap<Key, usize> = HashMap::new();
+    for (at, draft) in drafts.iter().enumerate() {
+        last.insert((draft.header.kind, draft.header.id.clone()), at);
+    }
+    let patient = definitions().type_id("Patient");
+    let mut chosen: HashMap<Key, (Rid, Pk, Vec<String>)> = HashMap::new();
+    let mut placed = Vec::with_capacity(drafts.len());
+    for (at, mut draft) in drafts.into_iter().enumerate() {
+        let key = (draft.header.kind, draft.header.id.clone());
+        let home = Home::of(&draft.header);
+        let surrogates = home.token(vault).and_then(|token| compartments.get(&token)).copied();
+        let before = chosen.remove(&key).or_else(|| {
+            let basis = seen.get(&key)?.as_ref()?;
+            Some((basis.rid, basis.pk, basis.header.patients.clone()))
+        });
+        let (rid, pk) = match before {
+            // The surrogate stays as long as the patients do.
+            Some((rid, pk, patients)) if patients == draft.header.patients => (rid, pk),
+            Some((rid, ..)) => (rid, home_pk(store, &draft.header, surrogates)),
+            None => (Rid(store.inner.world.surrogate()), home_pk(store, &draft.header, surrogates)),
+        };
+        if patient == Some(draft.header.kind) {
+            draft.header.clinical = surrogates.map(|surrogates| surrogates.clinical);
+            if let Some(content) = &mut draft.content {
+                content.values.header.clinical = draft.header.clinical;
+            }
+        }
+        chosen.insert(key.clone(), (rid, pk, draft.header.patients.clone()));
+        placed.push((draft, rid, pk, last.get(&key) == Some(&at)));
+    }
+    let pks: Vec<Pk> = placed.iter().map(|(_, _, pk, _)| *pk).collect();
+    let keys = vault.keys_or_new(&pks).await?;
+    let order = |((draft, rid, _, last), keys)| Order { draft, rid, keys, last };
+    Ok(placed.into_iter().zip(keys).map(order).collect())
+}
+
+/// SHA-256 over what `record_version` holds of a version.
+pub(super) fn version_hash(head: &[u8], sealed: &[u8]) -> [u8; 32] {
+    let mut hash = Context::new(&SHA256);
+    hash.update(head);
+    hash.update(sealed);
+    let mut out = [0; 32];
+    out.copy_from_slice(hash.finish().as_ref());
+    out
+}
+
+fn home_pk(store: &Store, header: &Header, surrogates: Option<Surrogates>) -> Pk {
+    match surrogates {
+        Some(surrogates) => surrogates.of(header.kind),
+        None => Pk(store.inner.world.surrogate()),
+    }
+}
+
+impl Order {
+    fn seal(self, vault: &Vault) -> Result<Made> {
+        let Order { draft: Prepared { header, content }, rid, keys, last } = self;
+        let pk = keys.pk();
+        let spot = Spot { rid, kind: header.kind, version: header.version };
+        let deleted = content.is_none();
+        let head = spot.seal_head(&keys, &header, deleted)?;
+        let sealed = match &content {
+            Some(content) => spot.seal_sections(&keys, &sealed::split(&content.resource))?,
+            None => Vec::new(),
+        };
+        let sha256 = version_hash(&head, &sealed);
+        let shown = match (last, content) {
+            (false, _) => None,
+            (true, None) => Some(Shown::gone()),
+            (true, Some(content)) => Some(Shown::seal(content, spot, &keys, vault)?),
+        };
+        let version = VersionRow { rid, ver: header.version, pk, head, sealed };
+        let (kind, id, patients) = (header.kind, header.id, header.patients);
+        let hash = WrittenHash { rid, kind, id, version: header.version, deleted, patients, sha256 };
+        Ok(Made { version, hash, shown })
+    }
+}
+
+impl Shown {
+    fn gone() -> Shown {
+        Shown { yr: None, capsule: Vec::new(), terms: Vec::new(), domain: None, claims: Vec::new() }
+    }
+
+    fn seal(content: Content, spot: Spot, keys: &Keys, vault: &Vault) -> Result<Shown> {
+        let pk = keys.pk();
+        let capsule = keys.seal(&spot.capsule(), &Zeroizing::new(capsule::encode(&content.values)))?;
+        let mut claims: Vec<[u8; 16]> =
+            content.claims.iter().map(|(domain, value)| vault.token(domain, value.as_bytes())).collect();
+        let mut domain = None;
+        if let Some(row) = content.domain {
+            claims.extend(row.unique.iter().map(|(domain, value)| vault.token(domain, value.as_bytes())));
+            let table = DOMAIN_TABLES.into_iter().find(|table| *table == row.table);
+            let table = table.ok_or_else(|| Error::internal("a domain table that does not exist"))?;
+            let plain = Zeroizing::new(serde_json::to_vec(&row.fields).map_err(Error::internal)?);
+            let sealed = keys.seal(&spot.domain(), &plain)?;
+            domain = Some(DomainSealed { table, rid: spot.rid, pk, ver: spot.version, sealed });
+        }
+        claims.sort_unstable();
+        claims.dedup();
+        let (yr, terms) = (terms::year(&content.values), terms::terms(&content.values, pk, vault));
+        Ok(Shown { yr, capsule, terms, domain, claims })
+    }
+}
+
+/// Sorts what was made into rows.
+fn assemble(store: &Store, seen: &HashMap<Key, Option<Basis>>, made: Vec<Made>) -> (WriteSet, Vec<WrittenHash>) {
+    let mut set = WriteSet::default();
+    let mut written = Vec::with_capacity(made.len());
+    for Made { version, hash, shown } in made {
+        if let Some(shown) = shown {
+            let basis = seen.get(&(hash.kind, hash.id.clone())).and_then(Option::as_ref);
+            let table = mapping(hash.kind).domain.as_deref();
+            let table = DOMAIN_TABLES.into_iter().find(|name| Some(*name) == table);
+            if basis.is_some() {
+                set.claims_of.push(version.rid);
+                set.domain_gone.extend(table.filter(|_| shown.domain.is_none()).map(|table| (table, version.rid)));
+            }
+            set.claims.extend(shown.claims.into_iter().map(|token| (token, version.rid)));
+            set.domain.extend(shown.domain);
+            set.records.push(RecordRow {
+                rid: version.rid,
+                rtype: hash.kind.0,
+                id_token: store.id_token(hash.kind, &hash.id),
+                base: basis.map(|basis| basis.version),
+                pk: version.pk,
+                yr: shown.yr,
+                ver: version.ver,
+                deleted: hash.deleted,
+                capsule: shown.capsule,
+                terms: shown.terms,
+                terms_before: basis.map(|basis| basis.terms.clone()).unwrap_or_default(),
+            });
+        }
+        set.versions.push(version);
+        written.push(hash);
+    }
+    (set, written)
+}

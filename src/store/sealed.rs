@@ -1,0 +1,243 @@
+//! How one version lies in the database: its sealed sections in one frame, and the small sealed head beside them that
+//! history and deletions are read from. Opens a body only against the [`Receipt`] of a durable audit entry.
+
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use super::{Receipt, Sealed};
+use crate::error::{Error, Kind, Result};
+use crate::fhir::TypeId;
+use crate::mapping::Section;
+use crate::search::values::{Header, Values};
+use crate::search::{View, capsule};
+use crate::vault::{Keys, Place, Purpose, Rid, Vault};
+
+/// Where a version's parts are sealed.
+#[derive(Clone, Copy)]
+pub struct Spot {
+    pub rid: Rid,
+    pub kind: TypeId,
+    pub version: u32,
+}
+
+const SECTIONS: [Section; 6] = [
+    Section::Identity,
+    Section::Contact,
+    Section::GovernmentId,
+    Section::Insurance,
+    Section::Clinical,
+    Section::Narrative,
+];
+
+impl Spot {
+    fn place(self, purpose: Purpose, section: u8) -> Place {
+        Place { purpose, rtype: self.kind.0, rid: self.rid, version: self.version, section }
+    }
+
+    pub fn capsule(self) -> Place {
+        self.place(Purpose::Capsule, 0)
+    }
+
+    pub fn domain(self) -> Place {
+        self.place(Purpose::Domain, 0)
+    }
+
+    /// The head shares the subkey family of bodies; sections count from 1, so 0 is free for it.
+    fn head(self) -> Place {
+        self.place(Purpose::Body, 0)
+    }
+
+    /// Seals a head: a flag for deletions, then the header as a capsule without values.
+    pub fn seal_head(self, keys: &Keys, header: &Header, deleted: bool) -> Result<Vec<u8>> {
+        let values = Values { header: header.clone(), params: Default::default() };
+        let mut plain = Zeroizing::new(vec![u8::from(deleted)]);
+        plain.extend_from_slice(&Zeroizing::new(capsule::encode(&values)));
+        keys.seal(&self.head(), &plain)
+    }
+
+    /// Header, and whether the version is a deletion.
+    pub fn open_head(self, keys: &Keys, sealed: &[u8]) -> Result<(Header, bool)> {
+        let plain = keys.open(&self.head(), sealed)?;
+        let (deleted, rest) = plain.split_first().ok_or_else(|| Error::tampered("version head"))?;
+        let header = View::new(rest)?.header()?;
+        self.check(&header)?;
+        Ok((header, *deleted != 0))
+    }
+
+    /// The header must say what the row says.
+    pub fn check(self, header: &Header) -> Result<()> {
+        if header.kind == self.kind && header.version == self.version {
+            Ok(())
+        } else {
+            Err(Error::tampered("version header"))
+        }
+    }
+
+    /// Seals every section and puts them into one frame: a count, then section number, length and envelope of each.
+    /// Each section's plaintext starts with the set of all sections, so that none can be taken away unseen.
+    pub fn seal_sections(self, keys: &Keys, sections: &[(Section, Zeroizing<Vec<u8>>)]) -> Result<Vec<u8>> {
+        let all = sections.iter().fold(0u16, |all, (section, _)| all | 1 << *section as u16);
+        let mut frame = vec![sections.len() as u8];
+        for (section, content) in sections {
+            let mut plain = Zeroizing::new(Vec::with_capacity(content.len() + 2));
+            plain.extend_from_slice(&all.to_be_bytes());
+            plain.extend_from_slice(content);
+            let sealed = keys.seal(&self.place(Purpose::Body, *section as u8), &plain)?;
+            let length = u32::try_from(sealed.len()).map_err(|_| Error::new(Kind::TooLarge, "Too large to store."))?;
+            frame.push(*section as u8);
+            frame.extend_from_slice(&length.to_be_bytes());
+            frame.extend_from_slice(&sealed);
+        }
+        Ok(frame)
+    }
+
+    /// Opens the sections that `wanted` allows; says whether others were left closed.
+    pub fn open_sections(self, keys: &Keys, frame: &[u8], wanted: impl Fn(Section) -> bool) -> Result<Opened> {
+        let tampered = || Error::tampered("sections");
+        let (count, mut rest) = frame.split_first().ok_or_else(tampered)?;
+        let mut seen = 0u16;
+        let mut promised = None;
+        let mut opened = Opened { sections: Vec::new(), left_out: false };
+        for _ in 0..*count {
+            let (number, tail) = rest.split_first().ok_or_else(tampered)?;
+            let (length, tail) = tail.split_first_chunk::<4>().ok_or_else(tampered)?;
+            let (sealed, tail) = tail.split_at_checked(u32::from_be_bytes(*length) as usize).ok_or_else(tampered)?;
+            rest = tail;
+            let section = *SECTIONS.iter().find(|section| **section as u8 == *number).ok_or_else(tampered)?;
+            seen |= 1 << *number;
+            if !wanted(section) {
+                opened.left_out = true;
+                continue;
+            }
+            let plain = keys.open(&self.place(Purpose::Body, *number), sealed)?;
+            let (all, content) = plain.split_first_chunk::<2>().ok_or_else(tampered)?;
+            if promised.is_some_and(|promised| promised != *all) {
+                return Err(tampered());
+            }
+            promised = Some(*all);
+            opened.sections.push((section, Zeroizing::new(content.to_vec())));
+        }
+        let complete = promised.is_none_or(|promised| u16::from_be_bytes(promised) == seen);
+        if !rest.is_empty() || !complete || seen.count_ones() != u32::from(*count) {
+            return Err(tampered());
+        }
+        Ok(opened)
+    }
+}
+
+/// Opened sections, in the order they were split.
+pub struct Opened {
+    pub sections: Vec<(Section, Zeroizing<Vec<u8>>)>,
+    pub left_out: bool,
+}
+
+impl Receipt {
+    /// Whether the audit entry names this version.
+    fn covers(&self, rid: Rid, version: u32) -> bool {
+        self.covers.contains(&(rid, version))
+    }
+
+    /// When the entry says it happened.
+    pub fn at(&self) -> crate::world::Instant {
+        self.at
+    }
+}
+
+impl Sealed {
+    /// Row and version, for the audit entry that is to cover it.
+    pub(crate) fn version_of(&self) -> (Rid, u32) {
+        (self.rid, self.header.version)
+    }
+
+    pub fn kind(&self) -> TypeId {
+        self.header.kind
+    }
+
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Whether this version is a deletion (it has no content then).
+    pub fn is_deleted(&self) -> bool {
+        self.deleted
+    }
+
+    /// Opens the content as JSON bytes (sections put together; without those the grant does not allow, and then tagged SUBSETTED).
+    ///
+    /// # Errors
+    /// `Kind::Audit` when the receipt does not cover this version; `Kind::Tampered` when it does not verify;
+    /// `Kind::Gone` when it is a deletion or its key was destroyed.
+    pub(crate) async fn open(&self, receipt: &Receipt, vault: &Vault) -> Result<Zeroizing<Vec<u8>>> {
+        if !receipt.covers(self.rid, self.header.version) {
+            return Err(Error::new(Kind::Audit, "The audit entry does not name this version; nothing is released."));
+        }
+        if self.deleted {
+            return Err(Error::new(Kind::Gone, "The resource was deleted."));
+        }
+        let keys = match vault.cached_keys(self.pk) {
+            Some(keys) => Some(keys),
+            None => vault.keys(&[self.pk]).await?.pop().flatten(),
+        };
+        let keys: Arc<Keys> = keys.ok_or_else(|| Error::new(Kind::Gone, "The resource was erased."))?;
+        let spot = Spot { rid: self.rid, kind: self.header.kind, version: self.header.version };
+        let opened = spot.open_sections(&keys, &self.bytes, |section| self.sections.allows(section))?;
+        join(opened)
+    }
+}
+
+/// The content of a version in parts: until mappings name several sections, one part.
+pub fn split(resource: &crate::fhir::Resource) -> Vec<(Section, Zeroizing<Vec<u8>>)> {
+    let section = crate::mapping::mapping(resource.kind()).section;
+    vec![(section, Zeroizing::new(crate::fhir::json::write(resource.node())))]
+}
+
+/// The reverse of [`split`].
+pub fn join(opened: Opened) -> Result<Zeroizing<Vec<u8>>> {
+    match opened.sections.into_iter().next() {
+        Some((_, content)) if !opened.left_out => Ok(content),
+        _ => Err(Error::new(Kind::Forbidden, "No part of the resource may be opened.")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vault::Pk;
+    use crate::vault::memory;
+
+    fn spot(rid: i64, version: u32) -> Spot {
+        Spot { rid: Rid(rid), kind: TypeId(3), version }
+    }
+
+    fn part(section: Section, text: &str) -> (Section, Zeroizing<Vec<u8>>) {
+        (section, Zeroizing::new(text.as_bytes().to_vec()))
+    }
+
+    #[tokio::test]
+    async fn sections_open_alone_and_no_change_goes_unseen() {
+        let vault = memory::vault();
+        let keys = vault.keys_or_new(&[Pk(1)]).await.expect("keys").remove(0);
+        let parts = [part(Section::Identity, "{\"a\":1}"), part(Section::Contact, "{\"b\":2}")];
+        let frame = spot(1, 1).seal_sections(&keys, &parts).expect("seals");
+        let all = spot(1, 1).open_sections(&keys, &frame, |_| true).expect("opens");
+        assert!(all.sections == parts && !all.left_out);
+        let one = spot(1, 1).open_sections(&keys, &frame, |section| section == Section::Contact).expect("opens");
+        assert!(one.sections == parts[1..] && one.left_out);
+
+        // Moved to another row or version, cut at any place, any bit flipped, a section taken away.
+        let opens = |spot: Spot, frame: &[u8]| spot.open_sections(&keys, frame, |_| true).is_ok();
+        assert!(!opens(spot(2, 1), &frame) && !opens(spot(1, 2), &frame));
+        assert!((0..frame.len()).all(|len| !opens(spot(1, 1), &frame[..len])));
+        for at in 0..frame.len() {
+            let mut bent = frame.clone();
+            bent[at] ^= 0x20;
+            assert!(!opens(spot(1, 1), &bent), "byte {at}");
+        }
+        let first = 6 + u32::from_be_bytes([frame[2], frame[3], frame[4], frame[5]]) as usize;
+        let without: Vec<u8> = [&[1], &frame[first..]].concat();
+        assert!(!opens(spot(1, 1), &without));
+        let twice: Vec<u8> = [&[2], &frame[1..first], &frame[1..first]].concat();
+        assert!(!opens(spot(1, 1), &twice));
+    }
+}

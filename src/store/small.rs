@@ -1,0 +1,123 @@
+//! Small durable changes beside records: counters, compartments, keyed values of other rooms. They ride in the same
+//! group commits as everything else.
+
+use super::apply::Chunks;
+use super::db::{Conn, Fault, Param, placeholder_list, placeholders};
+use crate::world::Instant;
+
+/// One small change.
+pub enum Small {
+    /// The next number of a counter.
+    Count(&'static str),
+    /// Inserts those compartments that are absent; answers with what stands for all of them.
+    Compartments(Vec<Sealed16>),
+    KvPut {
+        space: &'static str,
+        token: Vec<u8>,
+        sealed: Vec<u8>,
+    },
+    /// Inserts unless it is there and has not expired.
+    KvInsertNew {
+        space: &'static str,
+        token: Vec<u8>,
+        sealed: Vec<u8>,
+        expires: Option<Instant>,
+        now: Instant,
+    },
+    KvDelete {
+        space: &'static str,
+        token: Vec<u8>,
+    },
+    KvExpire {
+        now: Instant,
+    },
+}
+
+/// A blind token and something sealed.
+pub type Sealed16 = ([u8; 16], Vec<u8>);
+
+/// What a small change gave.
+pub enum SmallAnswer {
+    Number(u64),
+    Standing(Vec<Sealed16>),
+    /// Rows touched.
+    Touched(u64),
+}
+
+const ROWS_MAX: usize = 64;
+
+impl Small {
+    /// Runs inside the open transaction.
+    pub async fn run(&self, conn: &mut Conn) -> Result<SmallAnswer, Fault> {
+        match self {
+            Small::Count(name) => count(conn, name).await,
+            Small::Compartments(rows) => compartments(conn, rows).await,
+            Small::KvPut { space, token, sealed } => {
+                let sql = "insert into kv (space, token, sealed, expires) values ($1, $2, $3, null) \
+                           on conflict (space, token) do update set sealed = excluded.sealed, expires = null";
+                let params = vec![text(space), Param::Bytes(token.clone()), Param::Bytes(sealed.clone())];
+                Ok(SmallAnswer::Touched(conn.run(sql, params).await?))
+            }
+            Small::KvInsertNew { space, token, sealed, expires, now } => {
+                let sql = "insert into kv (space, token, sealed, expires) values ($1, $2, $3, $4) \
+                           on conflict (space, token) do update set sealed = excluded.sealed, \
+                           expires = excluded.expires where kv.expires < $5";
+                let params = vec![
+                    text(space),
+                    Param::Bytes(token.clone()),
+                    Param::Bytes(sealed.clone()),
+                    Param::OptInt(expires.map(|at| at.0)),
+                    Param::Int(now.0),
+                ];
+                Ok(SmallAnswer::Touched(conn.run(sql, params).await?))
+            }
+            Small::KvDelete { space, token } => {
+                let sql = "delete from kv where space = $1 and token = $2";
+                let params = vec![text(space), Param::Bytes(token.clone())];
+                Ok(SmallAnswer::Touched(conn.run(sql, params).await?))
+            }
+            Small::KvExpire { now } => {
+                let sql = "delete from kv where expires is not null and expires < $1";
+                Ok(SmallAnswer::Touched(conn.run(sql, vec![Param::Int(now.0)]).await?))
+            }
+        }
+    }
+}
+
+fn text(of: &str) -> Param {
+    Param::Text(of.to_owned())
+}
+
+async fn count(conn: &mut Conn, name: &str) -> Result<SmallAnswer, Fault> {
+    let sql = "insert into counter (name, n) values ($1, 1) on conflict (name) do update set n = counter.n + 1 \
+               returning n";
+    let rows = conn.rows(sql, vec![text(name)]).await?;
+    let row = rows.first().ok_or_else(|| Fault::Shape(sqlx::Error::RowNotFound))?;
+    Ok(SmallAnswer::Number(row.int(0)?.cast_unsigned()))
+}
+
+async fn compartments(conn: &mut Conn, rows: &[Sealed16]) -> Result<SmallAnswer, Fault> {
+    // One order for everybody, so that two writers never wait for each other in a circle.
+    let mut sorted: Vec<&Sealed16> = rows.iter().collect();
+    sorted.sort_unstable();
+    let mut standing = Vec::with_capacity(rows.len());
+    for chunk in Chunks::of(&sorted, ROWS_MAX) {
+        let sql = format!(
+            "insert into compartment (token, sealed) values {} on conflict do nothing",
+            placeholders(chunk.len(), 2, 0)
+        );
+        let params =
+            chunk.iter().flat_map(|(token, sealed)| [Param::Bytes(token.to_vec()), Param::Bytes(sealed.clone())]);
+        conn.run(&sql, params.collect()).await?;
+        let tokens = chunk.iter().map(|(token, _)| Param::Bytes(token.to_vec())).collect();
+        for row in conn.rows(&select_compartments(chunk.len()), tokens).await? {
+            standing.push((row.array(0)?, row.bytes(1)?.to_vec()));
+        }
+    }
+    Ok(SmallAnswer::Standing(standing))
+}
+
+/// The query for so many tokens.
+pub fn select_compartments(count: usize) -> String {
+    format!("select token, sealed from compartment where token in ({})", placeholder_list(count, 0))
+}
