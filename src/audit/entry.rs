@@ -1,5 +1,5 @@
-//! One audit entry: what happened, who did it, what was touched. One entry may hold many patients; over FHIR it reads
-//! as one BALP AuditEvent per patient.
+//! One audit event as the rest of the server states it: what happened, who did it, what was touched. One entry may
+//! hold many patients; over FHIR it reads as one BALP AuditEvent per patient (`balp`).
 
 use crate::access::Who;
 use crate::fhir::TypeId;
@@ -11,16 +11,20 @@ pub enum What {
     Read,
     Vread,
     HistoryInstance,
+    HistoryType,
+    HistorySystem,
     SearchType,
     SearchSystem,
     Create,
     Update,
+    Patch,
     Delete,
     Batch,
     Transaction,
     Capabilities,
     Operation,
     TokenIssued,
+    TokenRefused,
     ServerStart,
     ServerStop,
     Import,
@@ -29,11 +33,14 @@ pub enum What {
 /// `audit-event-outcome`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
+    /// 0.
     Success,
     /// 4: refused or the client's fault.
     Minor,
     /// 8: the server's fault.
     Serious,
+    /// 12: the server cannot go on.
+    Major,
 }
 
 /// The request as it came in. The raw query is PHI: it is kept sealed only.
@@ -50,7 +57,7 @@ pub struct Request {
 }
 
 /// One resource version touched.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Touched {
     pub kind: TypeId,
     pub id: String,
@@ -74,4 +81,104 @@ pub struct Event {
     /// Type asked for, if any.
     pub kind: Option<TypeId>,
     pub touched: Vec<Touched>,
+    /// Logical ids of patients that the request itself names: they are on record even when nothing was found.
+    pub patients: Vec<String>,
+    /// Named facts of server and OAuth events (never a secret): `scope`, `grant_type`, `error`.
+    pub detail: Vec<(String, String)>,
+}
+
+impl What {
+    /// The word it is stored as. Never change one that has been stored.
+    pub fn code(self) -> &'static str {
+        match self {
+            What::Read => "read",
+            What::Vread => "vread",
+            What::HistoryInstance => "history-instance",
+            What::HistoryType => "history-type",
+            What::HistorySystem => "history-system",
+            What::SearchType => "search-type",
+            What::SearchSystem => "search-system",
+            What::Create => "create",
+            What::Update => "update",
+            What::Patch => "patch",
+            What::Delete => "delete",
+            What::Batch => "batch",
+            What::Transaction => "transaction",
+            What::Capabilities => "capabilities",
+            What::Operation => "operation",
+            What::TokenIssued => "token-issued",
+            What::TokenRefused => "token-refused",
+            What::ServerStart => "server-start",
+            What::ServerStop => "server-stop",
+            What::Import => "import",
+        }
+    }
+
+    pub(super) const ALL: [What; 20] = [
+        What::Read,
+        What::Vread,
+        What::HistoryInstance,
+        What::HistoryType,
+        What::HistorySystem,
+        What::SearchType,
+        What::SearchSystem,
+        What::Create,
+        What::Update,
+        What::Patch,
+        What::Delete,
+        What::Batch,
+        What::Transaction,
+        What::Capabilities,
+        What::Operation,
+        What::TokenIssued,
+        What::TokenRefused,
+        What::ServerStart,
+        What::ServerStop,
+        What::Import,
+    ];
+
+    pub(super) fn from_code(code: &str) -> Option<What> {
+        What::ALL.into_iter().find(|what| what.code() == code)
+    }
+
+    /// `AuditEvent.action`: C, R, U, D or E.
+    pub fn action(self) -> &'static str {
+        match self {
+            What::Create | What::Import => "C",
+            What::Update | What::Patch => "U",
+            What::Delete => "D",
+            What::Read | What::Vread | What::HistoryInstance | What::Capabilities => "R",
+            _ => "E",
+        }
+    }
+}
+
+impl Outcome {
+    /// Code of `http://terminology.hl7.org/CodeSystem/audit-event-outcome`.
+    pub fn code(self) -> &'static str {
+        match self {
+            Outcome::Success => "0",
+            Outcome::Minor => "4",
+            Outcome::Serious => "8",
+            Outcome::Major => "12",
+        }
+    }
+}
+
+impl Event {
+    /// A successful event without caller or content; the rest is set field by field.
+    pub fn new(at: Instant, what: What, request: Request) -> Event {
+        Event {
+            at,
+            what,
+            outcome: Outcome::Success,
+            reason: None,
+            who: None,
+            request,
+            kind: None,
+            touched: Vec::new(),
+            patients: Vec::new(),
+            detail: Vec::new(),
+        }
+    }
 }

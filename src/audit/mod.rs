@@ -4,6 +4,7 @@
 pub mod balp;
 pub mod entry;
 pub mod release;
+pub mod stored;
 pub mod trail;
 
 pub use entry::{Event, Outcome, Request, Touched, What};

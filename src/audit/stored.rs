@@ -1,0 +1,193 @@
+//! An entry as it is stored: canonical bytes, the salted commitment over them, the month whose key seals it.
+//!
+//! The bytes are JSON with fixed member order and type names instead of numbers, so that a verifier needs nothing of
+//! this server to read them. They are written once and hashed as written; they are never made again from a reading.
+
+use std::collections::HashMap;
+
+use aws_lc_rs::digest::{Context, SHA256};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::entry::{Event, What};
+use crate::error::{Error, Result};
+use crate::fhir::definitions;
+use crate::vault::Rid;
+use crate::world::{self, Instant};
+
+/// Salt of a commitment, in front of the canonical bytes in the sealed text.
+pub const SALT_BYTES: usize = 32;
+/// Form of the canonical bytes.
+const FORM: u8 = 1;
+
+/// What one entry says, as it is stored. PHI: no Debug.
+#[derive(Serialize, Deserialize)]
+pub struct Entry {
+    form: u8,
+    pub id: String,
+    /// Milliseconds since 1970.
+    pub at: i64,
+    /// `What::code`.
+    pub what: String,
+    /// `audit-event-outcome`.
+    pub outcome: String,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub who: Option<StoredWho>,
+    pub request: StoredRequest,
+    /// Type asked for.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub kind: Option<String>,
+    /// Logical ids of all patients; others refer to them by place.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub patients: Vec<String>,
+    /// How many of `patients`, from the first, the request itself named.
+    pub named: usize,
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub touched: Vec<StoredTouch>,
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub written: Vec<Written>,
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub detail: Vec<(String, String)>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct StoredWho {
+    pub client: String,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub jti: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub iss: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub user: Option<String>,
+    /// A task of the server itself.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub task: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct StoredRequest {
+    pub id: String,
+    pub address: String,
+    pub host: String,
+    pub raw: String,
+}
+
+/// Type, id, version (0: none), what, places in `patients`.
+#[derive(Serialize, Deserialize)]
+pub struct StoredTouch(pub String, pub String, pub u32, pub String, pub Vec<usize>);
+
+/// Row id, version, and SHA-256 (hex) of what was written to it: makes the rollback of a row visible.
+#[derive(Serialize, Deserialize)]
+pub struct Written(pub i64, pub u32, pub String);
+
+/// Months since year 0 (UTC): the audit key that seals entries of this time.
+pub fn month(at: Instant) -> i32 {
+    let stamp = jiff::Timestamp::from_millisecond(at.0).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    let date = stamp.to_zoned(jiff::tz::TimeZone::UTC).date();
+    i32::from(date.year()) * 12 + i32::from(date.month()) - 1
+}
+
+/// What the sealed text of an entry is bound to.
+pub fn aad(id: &str, month: i32) -> Vec<u8> {
+    let mut aad = b"phial-audit-1".to_vec();
+    aad.extend_from_slice(&month.to_be_bytes());
+    aad.extend_from_slice(id.as_bytes());
+    aad
+}
+
+/// SHA-256(salt || canonical bytes).
+pub fn commitment(plain: &[u8]) -> [u8; 32] {
+    let mut context = Context::new(&SHA256);
+    context.update(plain);
+    let mut out = [0u8; 32];
+    out.copy_from_slice(context.finish().as_ref());
+    out
+}
+
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Entry {
+    /// Takes an event as it is to be stored under `id`.
+    pub fn new(id: String, event: &Event, written: &[(Rid, u32, [u8; 32])]) -> Entry {
+        let name = |kind| definitions().type_name(kind).to_owned();
+        let mut patients: Vec<String> = Vec::new();
+        let mut places: HashMap<String, usize> = HashMap::new();
+        let mut place = |patient: &String| {
+            *places.entry(patient.clone()).or_insert_with(|| {
+                patients.push(patient.clone());
+                patients.len() - 1
+            })
+        };
+        let named = event.patients.iter().map(|patient| place(patient) + 1).max().unwrap_or(0);
+        let touched = event
+            .touched
+            .iter()
+            .map(|touch| {
+                let of = touch.patients.iter().map(&mut place).collect();
+                let version = touch.version.unwrap_or(0);
+                StoredTouch(name(touch.kind), touch.id.clone(), version, touch.what.code().to_owned(), of)
+            })
+            .collect();
+        Entry {
+            form: FORM,
+            id,
+            at: event.at.0,
+            what: event.what.code().to_owned(),
+            outcome: event.outcome.code().to_owned(),
+            reason: event.reason.clone(),
+            who: event.who.as_ref().map(|who| StoredWho {
+                client: who.client_id.clone(),
+                jti: who.token_id.clone(),
+                iss: who.issuer.clone(),
+                user: who.user.clone(),
+                task: who.task.is_some(),
+            }),
+            request: StoredRequest {
+                id: event.request.id.clone(),
+                address: event.request.address.clone(),
+                host: event.request.host.clone(),
+                raw: event.request.raw.clone(),
+            },
+            kind: event.kind.map(name),
+            patients,
+            named,
+            touched,
+            written: written.iter().map(|(rid, version, hash)| Written(rid.0, *version, hex(hash))).collect(),
+            detail: event.detail.clone(),
+        }
+    }
+
+    /// A fresh salt and the canonical bytes.
+    pub fn plain(&self) -> Result<Zeroizing<Vec<u8>>> {
+        let mut plain = Zeroizing::new(vec![0u8; SALT_BYTES]);
+        world::secret(&mut plain);
+        serde_json::to_writer(&mut *plain, self).map_err(Error::internal)?;
+        Ok(plain)
+    }
+
+    /// Reads opened bytes (salt and canonical form).
+    ///
+    /// # Errors
+    /// `Kind::Tampered` when they are no entry.
+    pub fn read(plain: &[u8]) -> Result<Entry> {
+        let tampered = || Error::tampered("audit entry");
+        let entry: Entry = serde_json::from_slice(plain.get(SALT_BYTES..).ok_or_else(tampered)?)
+            .map_err(|error| tampered().caused_by(json_fault(&error)))?;
+        let places = entry.touched.iter().flat_map(|touch| &touch.4);
+        let whole = entry.form == FORM && entry.named <= entry.patients.len() && entry.what().is_some();
+        (whole && places.into_iter().all(|place| *place < entry.patients.len())).then_some(entry).ok_or_else(tampered)
+    }
+
+    pub fn what(&self) -> Option<What> {
+        What::from_code(&self.what)
+    }
+}
+
+/// The place of a JSON fault without its text, which may quote the entry.
+fn json_fault(error: &serde_json::Error) -> String {
+    format!("{:?} at line {}, column {}", error.classify(), error.line(), error.column())
+}
