@@ -3,6 +3,8 @@
 //!
 //! The number of a slice is part of the id of its AuditEvent, so slicing depends on nothing but the entry.
 
+use std::collections::{HashMap, HashSet};
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value as Json, json};
@@ -36,28 +38,33 @@ fn is_query(what: What) -> bool {
 pub fn slices(entry: &Entry) -> Vec<Slice<'_>> {
     let whole = entry.what().unwrap_or(What::Operation);
     let mut slices: Vec<Slice<'_>> = Vec::new();
+    // Where later touches of the same question (or of the same resource's history) belong.
+    let mut open = HashMap::new();
     for touch in &entry.touched {
         let what = What::from_code(&touch.3).unwrap_or(whole);
+        let of = match what {
+            _ if is_query(what) => Some(None),
+            What::HistoryInstance => Some(Some((&touch.0, &touch.1))),
+            _ => None,
+        };
         let patients = touch.4.iter().map(|place| Some(entry.patients[*place].as_str()));
         let patients: Vec<Option<&str>> = if touch.4.is_empty() { vec![None] } else { patients.collect() };
         for patient in patients {
-            let joins = |slice: &&mut Slice<'_>| {
-                let same_resource = slice.touched.iter().any(|other| other.0 == touch.0 && other.1 == touch.1);
-                slice.what == what
-                    && slice.patient == patient
-                    && (is_query(what) || what == What::HistoryInstance && same_resource)
-            };
-            match slices.iter_mut().find(joins) {
-                Some(slice) => slice.touched.push(touch),
-                None => slices.push(Slice { number: slices.len() + 1, what, patient, touched: vec![touch] }),
+            let key = of.map(|of| (what.code(), of, patient));
+            if let Some(at) = key.and_then(|key| open.get(&key).copied()) {
+                let slice: &mut Slice<'_> = &mut slices[at];
+                slice.touched.push(touch);
+                continue;
             }
+            if let Some(key) = key {
+                open.insert(key, slices.len());
+            }
+            slices.push(Slice { number: slices.len() + 1, what, patient, touched: vec![touch] });
         }
     }
-    for patient in entry.patients[..entry.named].iter().map(String::as_str) {
-        if !slices.iter().any(|slice| slice.patient == Some(patient)) {
-            let number = slices.len() + 1;
-            slices.push(Slice { number, what: whole, patient: Some(patient), touched: Vec::new() });
-        }
+    let seen: HashSet<&str> = slices.iter().filter_map(|slice| slice.patient).collect();
+    for patient in entry.patients[..entry.named].iter().map(String::as_str).filter(|patient| !seen.contains(patient)) {
+        slices.push(Slice { number: slices.len() + 1, what: whole, patient: Some(patient), touched: Vec::new() });
     }
     if slices.is_empty() {
         slices.push(Slice { number: 1, what: whole, patient: None, touched: Vec::new() });

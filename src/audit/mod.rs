@@ -5,6 +5,7 @@ pub mod balp;
 pub mod entry;
 pub mod release;
 pub mod stored;
+pub mod terms;
 pub mod trail;
 
 pub use entry::{Event, Outcome, Request, Touched, What};

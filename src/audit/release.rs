@@ -7,12 +7,39 @@ use crate::world::Instant;
 
 /// JSON bytes of one resource (or of a Bundle made of such) whose disclosure is durable. Only `audit` makes one. No
 /// Debug, no Serialize; zeroized on drop.
+///
+/// Anyone may look at what it is of:
+///
+/// ```
+/// fn version(released: &phial::audit::Released) -> u32 {
+///     released.version()
+/// }
+/// ```
+/// Nobody else can make one, nor take its content out, nor print it:
+///
+/// ```compile_fail,E0451
+/// fn forge(kind: phial::fhir::TypeId, at: phial::world::Instant) -> phial::audit::Released {
+///     let bytes = b"{}".to_vec().into();
+///     phial::audit::Released { bytes, kind, id: String::new(), version: 1, last_updated: at, deleted: false }
+/// }
+/// ```
+/// ```compile_fail,E0624
+/// fn take(released: &phial::audit::Released) -> &[u8] {
+///     released.bytes()
+/// }
+/// ```
+/// ```compile_fail,E0277
+/// fn print(released: &phial::audit::Released) -> String {
+///     format!("{released:?}")
+/// }
+/// ```
 pub struct Released {
     pub(super) bytes: Zeroizing<Vec<u8>>,
     pub(super) kind: TypeId,
     pub(super) id: String,
     pub(super) version: u32,
     pub(super) last_updated: Instant,
+    pub(super) deleted: bool,
 }
 
 impl Released {
@@ -30,6 +57,11 @@ impl Released {
 
     pub fn last_updated(&self) -> Instant {
         self.last_updated
+    }
+
+    /// A deletion in a history: it has no content.
+    pub fn is_deleted(&self) -> bool {
+        self.deleted
     }
 
     /// The bytes, for the reply alone.

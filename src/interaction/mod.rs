@@ -107,16 +107,8 @@ struct Scene<'a> {
 impl Scene<'_> {
     /// A successful event of this request, as yet without what it touched.
     fn event(&self, what: What, kind: Option<TypeId>) -> Event {
-        Event {
-            at: self.app.world.now(),
-            what,
-            outcome: Outcome::Success,
-            reason: None,
-            who: Some(self.caller.who().clone()),
-            request: self.facts.request.clone(),
-            kind,
-            touched: Vec::new(),
-        }
+        let event = Event::new(self.app.world.now(), what, self.facts.request.clone());
+        Event { who: Some(self.caller.who().clone()), kind, ..event }
     }
 }
 
@@ -156,14 +148,12 @@ pub async fn refuse(app: &App, who: Option<Who>, facts: &Facts, about: About, er
         what: about.what,
     });
     let event = Event {
-        at: app.world.now(),
-        what: about.what,
         outcome: outcome_of(error.kind),
         reason: Some(reason_of(error.kind).to_owned()),
         who,
-        request: facts.request.clone(),
         kind: about.kind,
         touched: touched.into_iter().collect(),
+        ..Event::new(app.world.now(), about.what, facts.request.clone())
     };
     match app.trail.record(event).await {
         Ok(_) => error,

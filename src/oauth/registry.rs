@@ -1,0 +1,102 @@
+//! The registered clients, sealed in the store and shared by all servers on one database.
+
+use std::sync::Arc;
+
+use super::client::{Client, Registration, Secret};
+use crate::error::{Error, Kind, Result};
+use crate::store::Store;
+use crate::vault::{SystemKey, Vault};
+use crate::world::World;
+
+const SPACE: &str = "oauth-client";
+/// Clients one server keeps.
+pub const CLIENTS_MAX: usize = 10_000;
+
+/// What a registration gave.
+pub struct Registered {
+    pub client: Client,
+    /// Of a confidential-symmetric client; it is not kept, and cannot be shown again.
+    pub secret: Option<Secret>,
+}
+
+/// The registry. Clones are cheap.
+#[derive(Clone)]
+pub struct Clients {
+    store: Store,
+    vault: Vault,
+    world: Arc<World>,
+    base: String,
+}
+
+impl Clients {
+    /// `base` is the FHIR base URL, against which filters of scopes are read.
+    pub fn new(store: Store, vault: Vault, world: Arc<World>, base: &str) -> Clients {
+        Clients { store, vault, world, base: base.to_owned() }
+    }
+
+    /// Registers a client.
+    ///
+    /// # Errors
+    /// `Kind::Invalid` / `Kind::Unsupported` with the place of the fault; `Kind::Conflict` when the id is taken.
+    pub async fn add(&self, asked: Registration) -> Result<Registered> {
+        let (client, secret) = Client::check(asked, self.world.uuid(), &self.base, self.world.now())?;
+        if self.store.kv_list(SPACE).await?.len() >= CLIENTS_MAX {
+            return Err(Error::new(Kind::TooCostly, format!("A server keeps at most {CLIENTS_MAX} clients.")));
+        }
+        let (key, sealed) = self.sealed(&client).await?;
+        if !self.store.kv_insert_new(SPACE, &key, &sealed, None).await? {
+            return Err(Error::new(Kind::Conflict, "There is a client of this client_id already.").at("client_id"));
+        }
+        Ok(Registered { client, secret })
+    }
+
+    pub async fn get(&self, client_id: &str) -> Result<Option<Client>> {
+        let key = self.key(client_id);
+        let Some(sealed) = self.store.kv_get(SPACE, &key).await? else { return Ok(None) };
+        self.open(&key, &sealed).await.map(Some)
+    }
+
+    /// All clients, by client_id.
+    pub async fn list(&self) -> Result<Vec<Client>> {
+        let mut clients = Vec::new();
+        for (key, sealed) in self.store.kv_list(SPACE).await? {
+            clients.push(self.open(&key, &sealed).await?);
+        }
+        clients.sort_by(|a, b| a.client_id.cmp(&b.client_id));
+        Ok(clients)
+    }
+
+    /// Gives no more tokens to a client. Those it has last at most `access::token::TOKEN_SECONDS` longer. False: there
+    /// is no such client.
+    pub async fn disable(&self, client_id: &str) -> Result<bool> {
+        let Some(mut client) = self.get(client_id).await? else { return Ok(false) };
+        client.disabled = true;
+        let (key, sealed) = self.sealed(&client).await?;
+        self.store.kv_put(SPACE, &key, &sealed).await?;
+        Ok(true)
+    }
+
+    /// Whether a client of a demonstration is registered: a real server must not start on such a database.
+    pub async fn any_demo(&self) -> Result<bool> {
+        Ok(self.list().await?.iter().any(|client| client.demo))
+    }
+
+    fn key(&self, client_id: &str) -> [u8; 16] {
+        self.vault.token(SPACE, client_id.as_bytes())
+    }
+
+    async fn sealed(&self, client: &Client) -> Result<([u8; 16], Vec<u8>)> {
+        let key = self.key(&client.client_id);
+        let plain = serde_json::to_vec(client).map_err(Error::internal)?;
+        Ok((key, self.vault.seal_system(SystemKey::Secret, &aad(&key), &plain).await?))
+    }
+
+    async fn open(&self, key: &[u8], sealed: &[u8]) -> Result<Client> {
+        let plain = self.vault.open_system(SystemKey::Secret, &aad(key), sealed).await?;
+        serde_json::from_slice(&plain).map_err(Error::internal)
+    }
+}
+
+fn aad(key: &[u8]) -> Vec<u8> {
+    [SPACE.as_bytes(), key].concat()
+}

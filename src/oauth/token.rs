@@ -1,0 +1,166 @@
+//! The token endpoint: client credentials for scopes, every answer on record.
+
+use serde_json::json;
+
+use super::assertion::Unverified;
+use super::client::{Client, ClientKind, check_filters};
+use super::form::{ClientCredentials, Proof, Refusal, without_secrets};
+use super::{State, TokenRequest};
+use crate::access::scope::Context;
+use crate::access::token::TOKEN_SECONDS;
+use crate::access::{Claims, Scope, Scopes, Who};
+use crate::audit::{Event, Outcome, What};
+use crate::error::Error;
+use crate::world::Instant;
+
+const JTI_SPACE: &str = "oauth-jti";
+/// Stands in the store for a client assertion that was used.
+const USED: &[u8] = &[1];
+
+/// A granted token.
+pub struct Granted {
+    access_token: String,
+    pub scope: String,
+    pub expires_in: i64,
+}
+
+impl Granted {
+    pub fn access_token(&self) -> &str {
+        &self.access_token
+    }
+
+    /// The JSON body of the 200 (RFC 6749, section 5.1).
+    pub fn body(&self) -> Vec<u8> {
+        let body = json!({
+            "access_token": self.access_token,
+            "token_type": "bearer",
+            "expires_in": self.expires_in,
+            "scope": self.scope
+        });
+        body.to_string().into_bytes()
+    }
+}
+
+fn unavailable(error: Error) -> Refusal {
+    tracing::error!(?error, "the token endpoint could not answer");
+    Refusal::new("temporarily_unavailable", "The server cannot give tokens now.")
+}
+
+impl State {
+    /// Answers a request to the token endpoint. Grants and refusals are on record before this returns.
+    ///
+    /// # Errors
+    /// The refusal to send.
+    pub async fn token(&self, request: TokenRequest<'_>) -> Result<Granted, Refusal> {
+        let now = self.world.now();
+        let TokenRequest { form, authorization, mut request } = request;
+        request.raw = without_secrets(form);
+        let mut event = Event::new(now, What::TokenIssued, request);
+        let answer = self.client_credentials(form, authorization, now, &mut event).await;
+        if let Err(refusal) = &answer {
+            event.what = What::TokenRefused;
+            event.outcome = if refusal.status == 503 { Outcome::Serious } else { Outcome::Minor };
+            // Its text may quote the scope asked for, which the request on record holds anyway.
+            event.reason = Some(refusal.description.clone());
+            event.detail.push(("error".to_owned(), refusal.error.to_owned()));
+        }
+        self.trail.record(event).await.map_err(unavailable)?;
+        answer
+    }
+
+    async fn client_credentials(
+        &self,
+        form: &[(String, String)],
+        authorization: Option<&str>,
+        now: Instant,
+        event: &mut Event,
+    ) -> Result<Granted, Refusal> {
+        let asked = ClientCredentials::read(form, authorization)?;
+        let client = self.authenticated(&asked, now).await?;
+        let who = Who {
+            client_id: client.client_id.clone(),
+            token_id: None,
+            issuer: Some(self.keys.issuer().to_owned()),
+            user: None,
+            expires: None,
+            task: None,
+        };
+        event.who = Some(who.clone());
+        let scopes = self.granted(&client, asked.scope, now)?;
+        let jti = self.world.uuid();
+        let claims = Claims {
+            iss: self.keys.issuer().to_owned(),
+            aud: self.keys.audience().to_owned(),
+            sub: client.client_id.clone(),
+            client_id: client.client_id,
+            scope: scopes.to_string(),
+            jti: jti.clone(),
+            iat: now.seconds(),
+            exp: now.seconds() + TOKEN_SECONDS,
+        };
+        let access_token = self.signing.sign("at+jwt", &claims).map_err(unavailable)?;
+        event.who = Some(Who { token_id: Some(jti), expires: Some(Instant(claims.exp * 1000)), ..who });
+        event.detail.push(("scope".to_owned(), claims.scope.clone()));
+        Ok(Granted { access_token, scope: claims.scope, expires_in: TOKEN_SECONDS })
+    }
+
+    /// The client that proves itself.
+    async fn authenticated(&self, asked: &ClientCredentials<'_>, now: Instant) -> Result<Client, Refusal> {
+        let client = match &asked.proof {
+            Proof::Assertion(text) => self.by_assertion(text, now).await?,
+            Proof::Secret { client_id, secret, basic } => {
+                let refused = || Refusal {
+                    basic: *basic,
+                    ..Refusal::new("invalid_client", "The client_id or the client_secret is wrong.")
+                };
+                let client = self.clients.get(client_id).await.map_err(unavailable)?.ok_or_else(refused)?;
+                if client.disabled || !client.has_secret(secret) {
+                    return Err(refused());
+                }
+                client
+            }
+        };
+        if asked.client_id.is_some_and(|client_id| client_id != client.client_id) {
+            return Err(Refusal::new("invalid_client", "The client_id is not that of the client assertion."));
+        }
+        if client.kind == ClientKind::Public {
+            let text = "A public client cannot use grant_type client_credentials.";
+            return Err(Refusal::new("unauthorized_client", text));
+        }
+        Ok(client)
+    }
+
+    async fn by_assertion(&self, text: &str, now: Instant) -> Result<Client, Refusal> {
+        let refused = |why: &'static str| Refusal::new("invalid_client", why);
+        let unverified = Unverified::read(text).map_err(refused)?;
+        let client = self.clients.get(unverified.client_id()).await.map_err(unavailable)?;
+        let client = client.filter(|client| !client.disabled);
+        let client = client.ok_or_else(|| refused("The client assertion's iss is no client of this server."))?;
+        let assertion = unverified.verify(&client, &self.token_url, now).map_err(refused)?;
+        // Last, so that only genuine assertions are remembered; one-time on all servers of this database.
+        let value = [client.client_id.as_bytes(), b"\0", assertion.jti.as_bytes()].concat();
+        let key = self.vault.token(JTI_SPACE, &value);
+        let inserted = self.store.kv_insert_new(JTI_SPACE, &key, USED, Some(assertion.forget_at)).await;
+        if !inserted.map_err(unavailable)? {
+            return Err(refused("The client assertion was used before: its jti must be new."));
+        }
+        Ok(client)
+    }
+
+    /// What is granted of the scopes asked for: `system/` only, narrowed to what the client may have.
+    fn granted(&self, client: &Client, asked: &str, now: Instant) -> Result<Scopes, Refusal> {
+        let invalid = |error: Error| Refusal::new("invalid_scope", error.to_string());
+        let asked = Scopes::parse(asked).map_err(invalid)?;
+        let system = |scope: &Scope| scope.resource().is_some_and(|scope| scope.context == Context::System);
+        let asked = Scopes(asked.0.into_iter().filter(system).collect());
+        if asked.is_empty() {
+            return Err(Refusal::new("invalid_scope", "Without a user only system/ scopes can be granted."));
+        }
+        let granted = asked.narrowed_by(&client.scopes().map_err(unavailable)?);
+        if granted.is_empty() {
+            return Err(Refusal::new("invalid_scope", "The client may have none of the scopes it asks for."));
+        }
+        check_filters(&granted, self.keys.audience(), now).map_err(invalid)?;
+        Ok(granted)
+    }
+}
