@@ -1,45 +1,226 @@
 //! The plaintext of a search capsule: a compact, versioned binary form of [`Values`], readable without decoding all.
+//!
+//! ```text
+//! u8 version, u8 flags (0: wide directory, 1: clinical surrogate follows)
+//! u16 type, varint version, i64 last updated (ms), [i64 clinical], id, count + patients
+//! count + directory: per parameter, by number: u16 parameter, u16 or u32 end of its bytes in the body
+//! body: per parameter a count and the values
+//! ```
+//! Numbers are little-endian; a text is a varint (twice its length; odd: its number in the table of known strings) and
+//! its UTF-8.
 
-use super::values::{Header, Value, Values};
+use std::collections::BTreeMap;
+
+use super::borrowed::{ReferenceRef, Types, ValueIter, ValueRef, put_values};
+use super::values::{Common, Header, Value, Values};
+use super::wire::{Reader, broken, put_text, put_varint};
 use crate::error::Result;
+use crate::fhir::date::Range;
 use crate::fhir::{ParamId, TypeId};
+use crate::vault::Pk;
+use crate::world::Instant;
+
+/// Version of the layout.
+const VERSION: u8 = 1;
+const WIDE: u8 = 1;
+const CLINICAL: u8 = 2;
 
 /// Bytes of a capsule (to be sealed).
-pub fn encode(_values: &Values) -> Vec<u8> {
-    todo!()
+pub fn encode(values: &Values) -> Vec<u8> {
+    let mut body = Vec::with_capacity(512);
+    let mut ends = Vec::with_capacity(values.params.len());
+    for (param, of) in &values.params {
+        put_values(&mut body, of);
+        ends.push((param.0, body.len() as u32));
+    }
+    let wide = body.len() > usize::from(u16::MAX);
+    let header = &values.header;
+    let mut out = Vec::with_capacity(body.len() + 128 + ends.len() * 6);
+    out.push(VERSION);
+    out.push(if wide { WIDE } else { 0 } | if header.clinical.is_some() { CLINICAL } else { 0 });
+    out.extend_from_slice(&header.kind.0.to_le_bytes());
+    put_varint(&mut out, header.version.into());
+    out.extend_from_slice(&header.last_updated.0.to_le_bytes());
+    if let Some(pk) = header.clinical {
+        out.extend_from_slice(&pk.0.to_le_bytes());
+    }
+    put_text(&mut out, &header.id);
+    put_varint(&mut out, header.patients.len() as u64);
+    header.patients.iter().for_each(|patient| put_text(&mut out, patient));
+    put_varint(&mut out, ends.len() as u64);
+    for (param, end) in ends {
+        out.extend_from_slice(&param.to_le_bytes());
+        match wide {
+            true => out.extend_from_slice(&end.to_le_bytes()),
+            false => out.extend_from_slice(&(end as u16).to_le_bytes()),
+        }
+    }
+    out.extend_from_slice(&body);
+    out
 }
 
 /// An opened capsule; values are decoded parameter by parameter, when asked for.
+#[derive(Clone, Copy)]
 pub struct View<'a> {
-    _bytes: &'a [u8],
+    kind: TypeId,
+    version: u32,
+    last_updated: Instant,
+    clinical: Option<Pk>,
+    id: &'a str,
+    patients: Reader<'a>,
+    patient_count: usize,
+    directory: &'a [u8],
+    /// Bytes of one directory entry: 4 or 6.
+    stride: usize,
+    body: &'a [u8],
 }
 
 impl<'a> View<'a> {
     /// # Errors
     /// `Kind::Tampered` when the bytes are no capsule.
-    pub fn new(_bytes: &'a [u8]) -> Result<View<'a>> {
-        todo!()
+    pub fn new(bytes: &'a [u8]) -> Result<View<'a>> {
+        let mut bytes = Reader::new(bytes);
+        let [version, flags] = bytes.array()?;
+        if version != VERSION || flags & !(WIDE | CLINICAL) != 0 {
+            return Err(broken());
+        }
+        let kind = TypeId(u16::from_le_bytes(bytes.array()?));
+        let version = u32::try_from(bytes.varint()?).map_err(|_| broken())?;
+        let last_updated = Instant(i64::from_le_bytes(bytes.array()?));
+        let clinical = match flags & CLINICAL {
+            0 => None,
+            _ => Some(Pk(i64::from_le_bytes(bytes.array()?))),
+        };
+        let id = bytes.text()?;
+        let patient_count = bytes.count()?;
+        let patients = bytes;
+        for _ in 0..patient_count {
+            bytes.text()?;
+        }
+        let stride = if flags & WIDE == 0 { 4 } else { 6 };
+        let entries = bytes.count()?;
+        let directory = bytes.take(entries.checked_mul(stride).ok_or_else(broken)?)?;
+        let body = bytes.rest();
+        Ok(View { kind, version, last_updated, clinical, id, patients, patient_count, directory, stride, body })
     }
 
-    pub fn header(&self) -> Result<Header> {
-        todo!()
+    pub fn kind(&self) -> TypeId {
+        self.kind
     }
 
     /// The logical id, borrowed.
     pub fn id(&self) -> &'a str {
-        todo!()
+        self.id
     }
 
-    pub fn param(&self, _id: ParamId) -> Result<Vec<Value>> {
-        todo!()
+    pub fn last_updated(&self) -> Instant {
+        self.last_updated
     }
 
-    /// The resources on this server that one parameter refers to, or (None) any reference parameter.
-    pub fn references(&self, _param: Option<ParamId>) -> Result<Vec<(TypeId, String)>> {
-        todo!()
+    /// # Errors
+    /// `Kind::Tampered` when the bytes are no capsule.
+    pub fn header(&self) -> Result<Header> {
+        let mut patients = self.patients;
+        Ok(Header {
+            kind: self.kind,
+            id: self.id.into(),
+            version: self.version,
+            last_updated: self.last_updated,
+            patients: (0..self.patient_count).map(|_| patients.text().map(String::from)).collect::<Result<_>>()?,
+            clinical: self.clinical,
+        })
     }
 
+    fn entries(&self) -> usize {
+        self.directory.len() / self.stride
+    }
+
+    /// Parameter and end of its bytes of one directory entry.
+    fn entry(&self, at: usize) -> Result<(ParamId, usize)> {
+        let mut bytes = Reader::new(self.directory.get(at * self.stride..).ok_or_else(broken)?);
+        let param = ParamId(u16::from_le_bytes(bytes.array()?));
+        let end = match self.stride {
+            4 => usize::from(u16::from_le_bytes(bytes.array()?)),
+            _ => u32::from_le_bytes(bytes.array()?) as usize,
+        };
+        Ok((param, end))
+    }
+
+    fn stored(&self, at: usize) -> Result<ValueIter<'a>> {
+        let start = if at == 0 { 0 } else { self.entry(at - 1)?.1 };
+        let end = self.entry(at)?.1;
+        ValueIter::new(self.body.get(start..end).ok_or_else(broken)?, false)
+    }
+
+    fn find(&self, param: ParamId) -> Result<Option<usize>> {
+        let (mut low, mut high) = (0, self.entries());
+        while low < high {
+            let middle = low.midpoint(high);
+            match self.entry(middle)?.0.cmp(&param) {
+                std::cmp::Ordering::Equal => return Ok(Some(middle)),
+                std::cmp::Ordering::Less => low = middle + 1,
+                std::cmp::Ordering::Greater => high = middle,
+            }
+        }
+        Ok(None)
+    }
+
+    /// The values of a parameter, borrowed, `_id` and `_lastUpdated` included.
+    ///
+    /// # Errors
+    /// `Kind::Tampered` when the bytes are no capsule (also of each item).
+    pub fn values(&self, param: ParamId) -> Result<impl Iterator<Item = Result<ValueRef<'a>>> + use<'a>> {
+        let common = Common::get();
+        let from_header = if param == common.id {
+            Some(ValueRef::Identifier { system: None, value: Some(self.id), text: None, types: Types::NONE })
+        } else if param == common.last_updated {
+            Some(ValueRef::Date(Range { lo: self.last_updated.0, hi: self.last_updated.0 }))
+        } else {
+            None
+        };
+        let stored = match from_header {
+            Some(_) => None,
+            None => self.find(param)?,
+        };
+        let stored = stored.map_or_else(|| Ok(ValueIter::none()), |at| self.stored(at))?;
+        Ok(from_header.into_iter().map(Ok).chain(stored))
+    }
+
+    /// [`View::values`], owned.
+    pub fn param(&self, id: ParamId) -> Result<Vec<Value>> {
+        self.values(id)?.map(|value| value?.to_value()).collect()
+    }
+
+    /// The resources on this server that one parameter refers to, or (None) any reference parameter; distinct.
+    pub fn references(&self, param: Option<ParamId>) -> Result<Vec<(TypeId, String)>> {
+        let mut found = Vec::new();
+        let mut collect = |values: &mut dyn Iterator<Item = Result<ValueRef<'a>>>| -> Result<()> {
+            for value in values {
+                if let ValueRef::Reference { to: Some(ReferenceRef::Local { kind, id, .. }), .. } = value?
+                    && !found.iter().any(|(of, known): &(TypeId, String)| *of == kind && known == id)
+                {
+                    found.push((kind, id.into()));
+                }
+            }
+            Ok(())
+        };
+        match param {
+            Some(param) => collect(&mut self.values(param)?)?,
+            None => (0..self.entries()).try_for_each(|at| collect(&mut self.stored(at)?))?,
+        }
+        Ok(found)
+    }
+
+    /// All of it, decoded.
+    ///
+    /// # Errors
+    /// `Kind::Tampered` when the bytes are no capsule.
     pub fn to_values(&self) -> Result<Values> {
-        todo!()
+        let mut params = BTreeMap::new();
+        for at in 0..self.entries() {
+            let values = self.stored(at)?.map(|value| value?.to_value()).collect::<Result<_>>()?;
+            params.insert(self.entry(at)?.0, values);
+        }
+        Ok(Values { header: self.header()?, params })
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! Every search value of a resource is in its capsule, so a search is decided without opening a body.
 
+pub mod borrowed;
 pub mod capsule;
 pub mod matcher;
 pub mod query;
@@ -10,6 +11,7 @@ pub mod terms;
 pub mod text;
 pub mod ucum;
 pub mod values;
+mod wire;
 
 pub use capsule::View;
 pub use matcher::{Matcher, SortKey};

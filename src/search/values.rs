@@ -1,11 +1,12 @@
 //! The search values of one resource, by parameter, computed with the official expressions.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use crate::error::Result;
 use crate::fhir::date::Range;
 use crate::fhir::reference::Reference;
-use crate::fhir::{ParamId, Resource, TypeId};
+use crate::fhir::{ParamId, Resource, TypeId, definitions};
 use crate::vault::Pk;
 use crate::world::Instant;
 
@@ -83,4 +84,27 @@ pub struct Values {
 /// `Kind::Invalid` with a FHIRPath when a value cannot be read (a date that is none).
 pub fn values(_resource: &Resource, _version: u32, _at: Instant, _base: &str) -> Result<Values> {
     todo!()
+}
+
+/// Parameters that are answered from the header.
+#[derive(Clone, Copy)]
+pub(super) struct Common {
+    pub id: ParamId,
+    pub last_updated: ParamId,
+}
+
+impl Common {
+    pub(super) fn get() -> Common {
+        static COMMON: LazyLock<Common> = LazyLock::new(|| {
+            let param = |code: &str| {
+                let any = definitions().types().first().copied()?;
+                definitions().param(any, code).map(|param| param.id)
+            };
+            Common {
+                id: param("_id").expect("the fact tables have _id"),
+                last_updated: param("_lastUpdated").expect("the fact tables have _lastUpdated"),
+            }
+        });
+        *COMMON
+    }
 }

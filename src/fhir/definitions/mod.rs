@@ -111,6 +111,11 @@ impl Definitions {
         }
     }
 
+    /// What a type derives from directly: `DomainResource` for `Patient`; None for `Element`, `Resource` and the unknown.
+    pub fn base(&self, kind: &str) -> Option<&'static str> {
+        self.bases.get(kind).copied().filter(|base| !base.is_empty())
+    }
+
     /// Whether a type of this name exists at all (resource, datatype or primitive; abstract ones included).
     pub fn is_type(&self, name: &str) -> bool {
         self.bases.contains_key(name)

@@ -1,14 +1,26 @@
 //! Query text to a checked [`Query`]. What cannot be honoured is an error here, never ignored later.
 
+mod chain;
+mod control;
+mod escape;
+mod include;
+mod kinds;
+mod number;
+mod parse;
 mod pending;
+mod wanted;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashSet;
 
-use crate::error::{Issue, Result};
+use crate::error::Issue;
 use crate::fhir::date::Range;
 use crate::fhir::{ParamId, TypeId};
 use crate::world::Instant;
 
+pub use parse::limits;
 pub use pending::{Pending, Take, pending, supply};
 
 /// Limits and leniency for parsing.
@@ -205,36 +217,4 @@ pub enum WantedReference {
     Local { kinds: Vec<TypeId>, id: String, version: Option<String> },
     /// Any other url, urn or canonical.
     Url(String),
-}
-
-impl Query {
-    /// Parses decoded (name, value) pairs, in order.
-    ///
-    /// # Errors
-    /// `Kind::Invalid` / `Kind::Unsupported` / `Kind::TooCostly`, one issue per parameter that is wrong, naming it.
-    pub fn parse(_kind: TypeId, _pairs: &[(String, String)], _options: &QueryOptions) -> Result<Query> {
-        todo!()
-    }
-
-    /// The types without which the query cannot be answered at all (its own, those of `_has`, of chains to one type
-    /// and of includes that name their type): the caller needs a grant for each.
-    pub fn kinds(&self) -> Vec<TypeId> {
-        todo!()
-    }
-
-    /// The other types it may touch (chains and includes over several types): those without a grant are left out of
-    /// the answer, and said to be.
-    pub fn optional_kinds(&self) -> Vec<TypeId> {
-        todo!()
-    }
-}
-
-impl Criterion {
-    /// Parses one condition (`name` with modifier and chain), as a scope or a subscription states it.
-    ///
-    /// # Errors
-    /// As [`Query::parse`]; a control parameter (`_sort` and the like) is `Kind::Invalid`. None: the value is empty.
-    pub fn parse(_kind: TypeId, _name: &str, _value: &str, _options: &QueryOptions) -> Result<Option<Criterion>> {
-        todo!()
-    }
 }

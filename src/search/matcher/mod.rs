@@ -1,0 +1,101 @@
+//! The in-memory matcher: decides every hit, gives sort keys. Works on an opened capsule; fresh values are encoded
+//! first, so that there is one logic. Must not know where capsules come from.
+
+mod compare;
+mod prefix;
+mod sort;
+
+use std::sync::Arc;
+
+use super::borrowed::{ReferenceRef, ValueRef};
+use super::capsule::View;
+use super::query::{Criterion, Modifier, Wanted, pending};
+use crate::error::{Error, Kind, Result};
+use crate::fhir::ParamId;
+
+pub use sort::{SortKey, sort_key};
+
+/// Decides whether a resource satisfies all criteria. Chains and `_has` must have been resolved before.
+#[derive(Clone)]
+pub struct Matcher {
+    criteria: Arc<[Criterion]>,
+}
+
+impl Matcher {
+    /// # Errors
+    /// `Kind::Internal` when a chain or `_has` is still unresolved.
+    pub fn new(criteria: Vec<Criterion>) -> Result<Matcher> {
+        if pending(&criteria).is_some() {
+            return Err(unresolved());
+        }
+        Ok(Matcher { criteria: criteria.into() })
+    }
+
+    /// # Errors
+    /// `Kind::Tampered` when the capsule does not decode.
+    pub fn matches(&self, view: &View<'_>) -> Result<bool> {
+        all(&self.criteria, view)
+    }
+}
+
+pub(super) fn unresolved() -> Error {
+    Error::new(Kind::Internal, "The server could not complete the request.").caused_by("a chain or _has is unresolved")
+}
+
+fn all(criteria: &[Criterion], view: &View<'_>) -> Result<bool> {
+    for criterion in criteria {
+        if !holds(criterion, view)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn holds(criterion: &Criterion, view: &View<'_>) -> Result<bool> {
+    match criterion {
+        Criterion::Param { param, modifier, any_of } => param_holds(*param, *modifier, any_of, view),
+        Criterion::ReferenceIn { param, target, ids } => {
+            for value in view.values(*param)? {
+                if let ValueRef::Reference { to: Some(ReferenceRef::Local { kind, id, .. }), .. } = value?
+                    && kind == *target
+                    && ids.contains(id)
+                {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        }
+        Criterion::IdIn(ids) => Ok(ids.contains(view.id())),
+        Criterion::AnyOf(lists) => {
+            for list in lists {
+                if all(list, view)? {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        }
+        Criterion::Chain { .. } | Criterion::Has { .. } => Err(unresolved()),
+    }
+}
+
+fn param_holds(param: ParamId, modifier: Option<Modifier>, any_of: &[Wanted], view: &View<'_>) -> Result<bool> {
+    if modifier == Some(Modifier::Missing) {
+        let missing = view.values(param)?.next().transpose()?.is_none();
+        return Ok(any_of.iter().any(|wanted| matches!(wanted, Wanted::Missing(wanted) if *wanted == missing)));
+    }
+    let mut found = false;
+    for value in view.values(param)? {
+        let value = value?;
+        for wanted in any_of {
+            if compare::hits(wanted, modifier, &value)? {
+                found = true;
+                break;
+            }
+        }
+        if found {
+            break;
+        }
+    }
+    // `:not` also finds resources that have no value at all.
+    Ok(found != (modifier == Some(Modifier::Not)))
+}

@@ -1,0 +1,236 @@
+//! The name of a parameter: modifiers, chains (`subject:Patient.name`), `_has`.
+
+use super::wanted::{may_target, target_names, wanted};
+use super::{Criterion, Modifier, QueryOptions, escape, parse::limits};
+use crate::error::{Error, Kind};
+use crate::fhir::definitions::Param;
+use crate::fhir::{ParamKind, TypeId, definitions};
+use crate::mapping::{self, Treatment};
+
+/// Why a parameter is not applied.
+pub(super) enum Fault {
+    /// Unknown or unsupported: lenient handling leaves it out.
+    Unknown(Error),
+    /// Wrong: refused in any case.
+    Wrong(Error),
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Fault::Wrong(error)
+    }
+}
+
+fn wrong(text: String) -> Fault {
+    Fault::Wrong(Error::invalid(text))
+}
+
+/// How many inner searches a query has named so far.
+#[derive(Default)]
+pub(super) struct Links {
+    count: usize,
+}
+
+/// Parses one condition; the value is not empty. `depth` counts the chains and `_has` around it.
+pub(super) fn criterion(
+    kind: TypeId,
+    name: &str,
+    value: &str,
+    options: &QueryOptions,
+    links: &mut Links,
+    depth: usize,
+) -> Result<Criterion, Fault> {
+    if depth > limits::DEPTH {
+        let text = format!("'{name}' is nested too deeply: at most {} chains and _has in one another.", limits::DEPTH);
+        return Err(Fault::Wrong(Error::new(Kind::TooCostly, text)));
+    }
+    let next = |kind, rest: &str, links: &mut Links| criterion(kind, rest, value, options, links, depth + 1);
+    if let Some(rest) = name.strip_prefix("_has:") {
+        return has(kind, name, rest, links, next);
+    }
+    if let Some((head, rest)) = name.split_once('.') {
+        return chain(kind, name, head, rest, links, next);
+    }
+    simple(kind, name, value, options)
+}
+
+/// A parameter of a type that can be searched by, or why not.
+pub(super) fn searchable(kind: TypeId, code: &str) -> Result<&'static Param, Fault> {
+    let type_name = definitions().type_name(kind);
+    let Some(param) = definitions().param(kind, code) else {
+        let near = super::control::near(code, definitions().params(kind).iter().map(|param| param.code));
+        let text = format!("'{code}' is no search parameter of {type_name}{near}.");
+        return Err(Fault::Unknown(Error::invalid(text)));
+    };
+    if let Treatment::Refused { reason } = mapping::treatment(kind, param.id) {
+        let text = format!("The search parameter '{code}' of {type_name} is not supported: {reason}");
+        return Err(Fault::Unknown(Error::unsupported(text)));
+    }
+    if param.kind == ParamKind::Special || param.text(kind).is_none() {
+        let text = format!("The search parameter '{code}' of {type_name} is not supported.");
+        return Err(Fault::Unknown(Error::unsupported(text)));
+    }
+    Ok(param)
+}
+
+fn simple(kind: TypeId, name: &str, value: &str, options: &QueryOptions) -> Result<Criterion, Fault> {
+    let (code, modifier) = match name.split_once(':') {
+        Some((code, modifier)) => (code, Some(modifier)),
+        None => (name, None),
+    };
+    let param = searchable(kind, code)?;
+    let modifier = modifier.map(|text| read_modifier(param, code, text)).transpose()?;
+    let parts: Vec<&str> = escape::split(value, ',').into_iter().filter(|part| !part.is_empty()).collect();
+    if parts.is_empty() {
+        return Err(wrong(format!("'{name}' has only empty values.")));
+    }
+    if parts.len() > limits::VALUES {
+        let text = format!("'{name}' has {} values; at most {} are taken.", parts.len(), limits::VALUES);
+        return Err(Fault::Wrong(Error::new(Kind::TooCostly, text)));
+    }
+    if modifier == Some(Modifier::Missing) && parts.len() > 1 {
+        return Err(wrong(format!("'{name}' takes one value, true or false.")));
+    }
+    let any_of = parts.into_iter().map(|part| wanted(param, modifier, name, part, options));
+    Ok(Criterion::Param { param: param.id, modifier, any_of: any_of.collect::<Result<_, _>>()? })
+}
+
+/// Modifiers by the table of R4, 2.21.1.4; one that does not apply is refused, whatever the handling.
+fn read_modifier(param: &Param, code: &str, text: &str) -> Result<Modifier, Fault> {
+    let modifier = match text {
+        "exact" => Some(Modifier::Exact),
+        "contains" => Some(Modifier::Contains),
+        "text" => Some(Modifier::Text),
+        "not" => Some(Modifier::Not),
+        "missing" => Some(Modifier::Missing),
+        "of-type" => Some(Modifier::OfType),
+        "identifier" => Some(Modifier::Identifier),
+        "above" => Some(Modifier::Above),
+        "below" => Some(Modifier::Below),
+        other => definitions().type_id(other).map(Modifier::Type),
+    };
+    let terminology = param.kind == ParamKind::Token && matches!(text, "in" | "not-in" | "above" | "below");
+    let hierarchy = param.kind == ParamKind::Reference && matches!(text, "above" | "below");
+    if terminology || hierarchy {
+        let needs = if terminology { "terminology" } else { "resource hierarchy" };
+        let text =
+            format!("The modifier ':{text}' of '{code}' needs {needs} support, which this server does not have.");
+        return Err(Fault::Wrong(Error::unsupported(text)));
+    }
+    let applies = modifier.is_some_and(|modifier| match (modifier, param.kind) {
+        (Modifier::Missing, of) => of != ParamKind::Composite,
+        (Modifier::Exact | Modifier::Contains, of) => of == ParamKind::String,
+        (Modifier::Text | Modifier::Not | Modifier::OfType, of) => of == ParamKind::Token,
+        (Modifier::Above | Modifier::Below, of) => of == ParamKind::Uri,
+        (Modifier::Identifier, of) => of == ParamKind::Reference,
+        (Modifier::Type(kind), of) => of == ParamKind::Reference && may_target(param, kind),
+    });
+    match modifier {
+        Some(modifier) if applies => Ok(modifier),
+        _ => {
+            let kind = param.kind.code();
+            let known = match param.kind {
+                ParamKind::String => ":missing, :exact, :contains".into(),
+                ParamKind::Token => ":missing, :text, :not, :of-type".into(),
+                ParamKind::Uri => ":missing, :above, :below".into(),
+                ParamKind::Reference if param.targets.is_empty() => ":missing, :identifier, :[type]".into(),
+                ParamKind::Reference => {
+                    format!(":missing, :identifier, or a type ({})", target_names(param, None))
+                }
+                ParamKind::Number | ParamKind::Date | ParamKind::Quantity => ":missing".into(),
+                ParamKind::Composite | ParamKind::Special => "none".to_owned(),
+            };
+            let text =
+                format!("The modifier ':{text}' does not apply to the {kind} parameter '{code}'; it takes {known}.");
+            Err(wrong(text))
+        }
+    }
+}
+
+/// `_has:Type:ref:rest`.
+fn has(
+    kind: TypeId,
+    name: &str,
+    rest: &str,
+    links: &mut Links,
+    next: impl Fn(TypeId, &str, &mut Links) -> Result<Criterion, Fault>,
+) -> Result<Criterion, Fault> {
+    let mut parts = rest.splitn(3, ':');
+    let (Some(source), Some(code), Some(rest)) = (parts.next(), parts.next(), parts.next()) else {
+        return Err(wrong(format!("'{name}' is incomplete; expected _has:Type:reference:parameter.")));
+    };
+    let source = type_id(name, source)?;
+    let param = searchable(source, code)?;
+    if param.kind != ParamKind::Reference || !may_target(param, kind) {
+        let (of, to) = (definitions().type_name(source), definitions().type_name(kind));
+        return Err(wrong(format!("'{code}' of {of} in '{name}' does not refer to {to}.")));
+    }
+    links.add(name)?;
+    let inner = next(source, rest, links)?;
+    Ok(Criterion::Has { source, param: param.id, of: kind, inner: Box::new(inner) })
+}
+
+/// `head.rest`, where head may name the type of the target.
+fn chain(
+    kind: TypeId,
+    name: &str,
+    head: &str,
+    rest: &str,
+    links: &mut Links,
+    next: impl Fn(TypeId, &str, &mut Links) -> Result<Criterion, Fault>,
+) -> Result<Criterion, Fault> {
+    let (code, only) = match head.split_once(':') {
+        Some((code, of)) => (code, Some(type_id(name, of)?)),
+        None => (head, None),
+    };
+    let param = searchable(kind, code)?;
+    if param.kind != ParamKind::Reference {
+        return Err(wrong(format!("'{code}' in '{name}' is no reference, so nothing can be chained to it.")));
+    }
+    if let Some(of) = only.filter(|of| !may_target(param, *of)) {
+        let (of, may) = (definitions().type_name(of), target_names(param, None));
+        return Err(wrong(format!("'{code}' in '{name}' does not refer to {of}, but to {may}.")));
+    }
+    let targets = only.map_or_else(|| param.targets.clone(), |of| vec![of]);
+    if targets.is_empty() {
+        let text = format!("'{code}' in '{name}' may refer to any type: say which, as in '{code}:Patient.{rest}'.");
+        return Err(wrong(text));
+    }
+    let (mut roads, mut first) = (Vec::new(), None);
+    for target in targets {
+        links.add(name)?;
+        match next(target, rest, links) {
+            Ok(inner) => roads.push(Criterion::Chain { param: param.id, target, inner: Box::new(inner) }),
+            // A type that lacks the parameter has no matches; it is a fault only if every type lacks it.
+            Err(fault @ Fault::Unknown(_)) => {
+                links.count -= 1;
+                first = first.or(Some(fault));
+            }
+            Err(fault) => return Err(fault),
+        }
+    }
+    match (roads.len(), first) {
+        (0, Some(fault)) => Err(fault),
+        (1, _) => Ok(roads.remove(0)),
+        _ => Ok(Criterion::AnyOf(roads.into_iter().map(|road| vec![road]).collect())),
+    }
+}
+
+impl Links {
+    fn add(&mut self, name: &str) -> Result<(), Fault> {
+        self.count += 1;
+        if self.count > limits::LINKS {
+            let text = format!(
+                "'{name}' needs more than {} inner searches: name the types of the references (as in subject:Patient.name).",
+                limits::LINKS
+            );
+            return Err(Fault::Wrong(Error::new(Kind::TooCostly, text)));
+        }
+        Ok(())
+    }
+}
+
+/// A resource type that the query names.
+pub(super) fn type_id(name: &str, of: &str) -> Result<TypeId, Fault> {
+    definitions().type_id(of).ok_or_else(|| wrong(format!("'{of}' in '{name}' is no resource type.")))
+}

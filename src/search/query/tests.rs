@@ -1,0 +1,1 @@
+//! Tables from the search page of R4.
