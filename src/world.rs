@@ -99,3 +99,17 @@ impl World {
 pub fn secret(out: &mut [u8]) {
     rand::fill(out).expect("the operating system gives randomness");
 }
+
+/// Measures how long something takes; for figures and logs only, never for decisions.
+#[derive(Clone, Copy)]
+pub struct Stopwatch(std::time::Instant);
+
+impl Stopwatch {
+    pub fn start() -> Self {
+        Stopwatch(std::time::Instant::now())
+    }
+
+    pub fn elapsed(self) -> std::time::Duration {
+        self.0.elapsed()
+    }
+}

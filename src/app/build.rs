@@ -5,8 +5,11 @@ use std::sync::Arc;
 use super::config::Config;
 use crate::audit::Trail;
 use crate::error::Result;
+use crate::oauth;
+use crate::store::keydb::KeyDb;
 use crate::store::{Store, StoreConfig};
 use crate::vault::Vault;
+use crate::vault::keyring::LocalKeyring;
 use crate::world::World;
 
 /// What every request works with.
@@ -16,6 +19,7 @@ pub struct App {
     pub vault: Vault,
     pub store: Store,
     pub trail: Trail,
+    pub oauth: Arc<oauth::State>,
 }
 
 impl App {
@@ -24,7 +28,7 @@ impl App {
     /// # Errors
     /// Whatever part could not be opened, by name.
     pub async fn open(config: Config, world: Arc<World>) -> Result<App> {
-        let vault = Self::vault(&config, &world).await?;
+        let vault = Self::vault(&config).await?;
         let store_config = StoreConfig {
             url: config.database_url.clone(),
             base: config.base_url.clone(),
@@ -34,11 +38,28 @@ impl App {
         };
         let store = Store::open(store_config, vault.clone(), world.clone()).await?;
         let trail = Trail::new(store.clone(), vault.clone(), world.clone());
-        Ok(App { config, world, vault, store, trail })
+        let token_url = config.token_url();
+        let oauth = oauth::State::open(
+            store.clone(),
+            vault.clone(),
+            trail.clone(),
+            world.clone(),
+            config.issuer(),
+            &config.base_url,
+            &token_url,
+        );
+        let oauth = oauth.await?;
+        Ok(App { config, world, vault, store, trail, oauth })
     }
 
-    async fn vault(_config: &Config, _world: &Arc<World>) -> Result<Vault> {
-        todo!("the keyring file and the key database")
+    /// The vault over the local keyring file and the key database.
+    ///
+    /// # Errors
+    /// When either cannot be opened, or the keyring is not the one the key database was made with.
+    pub async fn vault(config: &Config) -> Result<Vault> {
+        let root = LocalKeyring::open_or_create(&config.keyring)?;
+        let keys = KeyDb::open(&config.key_database_url).await?;
+        Vault::open(Arc::new(root), keys).await
     }
 
     /// Finishes what is under way; nothing is accepted afterwards.

@@ -300,9 +300,33 @@ impl Config {
 
     /// Path of the base URL, without a trailing slash: `/fhir`; empty when the base is the root.
     pub fn base_path(&self) -> &str {
-        let rest = self.base_url.split_once("://").map_or("", |(_, rest)| rest);
-        rest.find('/').map_or("", |slash| &rest[slash..])
+        path_of(&self.base_url)
     }
+
+    /// Who issues tokens: the base URL without its last `/fhir`.
+    pub fn issuer(&self) -> &str {
+        self.base_url.strip_suffix("/fhir").unwrap_or(&self.base_url)
+    }
+
+    /// Path of the issuer, without a trailing slash; empty when it is the root.
+    pub fn issuer_path(&self) -> &str {
+        path_of(self.issuer())
+    }
+
+    /// The absolute address of the token endpoint.
+    pub fn token_url(&self) -> String {
+        format!("{}/oauth/token", self.issuer())
+    }
+
+    /// The absolute address of the server's public keys.
+    pub fn jwks_url(&self) -> String {
+        format!("{}/oauth/jwks", self.issuer())
+    }
+}
+
+fn path_of(url: &str) -> &str {
+    let rest = url.split_once("://").map_or("", |(_, rest)| rest);
+    rest.find('/').map_or("", |slash| &rest[slash..])
 }
 
 /// The table of settings as Markdown: `docs/configuration.md` and `phial help config`.

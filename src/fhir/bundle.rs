@@ -1,1 +1,320 @@
-//! Bundles: entries in, entries out, `urn:uuid` references.
+//! Bundles that ask for something: their entries taken apart, and references between entries rewritten once the ids
+//! are known (http.html#trules).
+
+use std::collections::HashMap;
+
+use super::definitions::{Primitive, Shape, definitions};
+use super::json::Node;
+use crate::error::{Error, Issue, Kind, Result};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BundleType {
+    Batch,
+    Transaction,
+}
+
+/// One entry: `Bundle.entry.request` with its resource.
+pub struct Entry {
+    pub full_url: Option<String>,
+    pub resource: Option<Node>,
+    /// `GET`, `POST` ... as sent.
+    pub method: String,
+    /// Relative to the base: `Patient/1`, `Patient?name=x`.
+    pub url: String,
+    pub if_match: Option<String>,
+    pub if_none_match: Option<String>,
+    pub if_modified_since: Option<String>,
+    pub if_none_exist: Option<String>,
+}
+
+/// Full urls of the entries of a transaction and what their resources are called here (`Patient/1`).
+#[derive(Default)]
+pub struct Addresses(HashMap<String, String>);
+
+/// The type of a Bundle that asks for something.
+///
+/// # Errors
+/// `Kind::Invalid` when it is no Bundle or of another type.
+pub fn type_of(node: &Node) -> Result<BundleType> {
+    if node.get("resourceType").and_then(Node::as_str) != Some("Bundle") {
+        return Err(Error::invalid("The base takes a Bundle of type batch or transaction.").at("Bundle"));
+    }
+    match node.get("type").and_then(Node::as_str) {
+        Some("batch") => Ok(BundleType::Batch),
+        Some("transaction") => Ok(BundleType::Transaction),
+        _ => Err(Error::invalid("The type of the Bundle must be batch or transaction.").at("Bundle.type")),
+    }
+}
+
+/// Takes the entries out of a Bundle. A fault of one entry is its own, so that a batch can go on without it.
+///
+/// # Errors
+/// `Kind::TooCostly` for more than `entries_max`; `Kind::Invalid` when `entry` is no list.
+pub fn entries(mut node: Node, entries_max: usize) -> Result<Vec<Result<Entry>>> {
+    let list = match node.get_mut("entry").map(Node::take) {
+        None => return Ok(Vec::new()),
+        Some(Node::Array(list)) => list,
+        Some(_) => return Err(Error::invalid("Bundle.entry must be a list.").at("Bundle.entry")),
+    };
+    if list.len() > entries_max {
+        let text = format!("The Bundle has more than the {entries_max} entries this server takes: send it in parts.");
+        return Err(Error::new(Kind::TooCostly, text).at("Bundle.entry"));
+    }
+    Ok(list.into_iter().enumerate().map(|(n, node)| entry(node, n)).collect())
+}
+
+fn entry(mut node: Node, n: usize) -> Result<Entry> {
+    let place = format!("Bundle.entry[{n}]");
+    let resource = node.get_mut("resource").map(Node::take);
+    let full_url = node.get("fullUrl").and_then(Node::as_str).map(str::to_owned);
+    let Some(request) = node.get("request").filter(|request| request.is_object()) else {
+        return Err(Error::with_issues(
+            Kind::Invalid,
+            vec![Issue::error("required", "An entry must say what is asked for.").at(format!("{place}.request"))],
+        ));
+    };
+    let text = |name: &str| match request.get(name) {
+        None => Ok(None),
+        Some(Node::String(text)) => Ok(Some(text.clone())),
+        Some(_) => Err(Error::invalid("A text is expected here.").at(format!("{place}.request.{name}"))),
+    };
+    let required = |name: &str| {
+        let missing = || Issue::error("required", "An entry must have this.").at(format!("{place}.request.{name}"));
+        text(name)?.ok_or_else(|| Error::with_issues(Kind::Invalid, vec![missing()]))
+    };
+    Ok(Entry {
+        full_url,
+        resource,
+        method: required("method")?,
+        url: required("url")?,
+        if_match: text("ifMatch")?,
+        if_none_match: text("ifNoneMatch")?,
+        if_modified_since: text("ifModifiedSince")?,
+        if_none_exist: text("ifNoneExist")?,
+    })
+}
+
+impl Addresses {
+    /// Notes what the resource of an entry is called here.
+    ///
+    /// # Errors
+    /// `Kind::Invalid` when another entry has the same full url.
+    pub fn add(&mut self, full_url: &str, address: String) -> Result<()> {
+        match self.0.insert(full_url.to_owned(), address) {
+            None => Ok(()),
+            Some(_) => Err(Error::invalid("Two entries have this fullUrl: what refers to it has no one target.")),
+        }
+    }
+
+    /// Rewrites every reference of a resource to an entry of the same Bundle. `full_url` is that of the resource's own
+    /// entry: relative references are relative to it. Looks at `Reference.reference`, at elements of type `uri`, `url`,
+    /// `oid` and `uuid`, and at links and images of the narrative. Everything else stays as sent.
+    pub fn rewrite(&self, resource: &mut Node, full_url: Option<&str>) {
+        if self.0.is_empty() {
+            return;
+        }
+        let base = full_url.and_then(base_of);
+        visit(resource, &mut |found| match found {
+            Link::Reference(text) => {
+                if let Some(address) = self.target(text, base) {
+                    *text = address;
+                }
+            }
+            Link::Uri(text) => {
+                if let Some(address) = self.0.get(text.as_str()) {
+                    text.clone_from(address);
+                }
+            }
+            Link::Narrative(text) => self.rewrite_narrative(text),
+        });
+    }
+
+    /// What a reference is called here, if it is to an entry.
+    fn target(&self, reference: &str, base: Option<&str>) -> Option<String> {
+        let (plain, fragment) = reference.split_once('#').map_or((reference, None), |(p, f)| (p, Some(f)));
+        if plain.is_empty() {
+            return None;
+        }
+        let found = self.0.get(plain).or_else(|| {
+            let base = base.filter(|_| !plain.contains(':'))?;
+            self.0.get(&format!("{base}/{plain}"))
+        })?;
+        Some(match fragment {
+            Some(fragment) => format!("{found}#{fragment}"),
+            None => found.clone(),
+        })
+    }
+
+    fn rewrite_narrative(&self, div: &mut String) {
+        for attribute in ["href=\"", "src=\"", "href='", "src='"] {
+            let quote = if attribute.ends_with('"') { '"' } else { '\'' };
+            let mut from = 0;
+            while let Some(found) = div[from..].find(attribute) {
+                let start = from + found + attribute.len();
+                let Some(length) = div[start..].find(quote) else { break };
+                from = start + length;
+                if let Some(address) = self.0.get(&div[start..from]) {
+                    div.replace_range(start..from, address);
+                    from = start + address.len();
+                }
+            }
+        }
+    }
+}
+
+/// `http://a.example/fhir` of `http://a.example/fhir/Patient/1`.
+fn base_of(full_url: &str) -> Option<&str> {
+    let (rest, id) = full_url.rsplit_once('/')?;
+    let (base, kind) = rest.rsplit_once('/')?;
+    (!id.is_empty() && definitions().type_id(kind).is_some()).then_some(base)
+}
+
+/// A place that can point to another resource.
+enum Link<'a> {
+    Reference(&'a mut String),
+    Uri(&'a mut String),
+    Narrative(&'a mut String),
+}
+
+/// Calls `see` with every `Reference.reference` of a resource, contained and nested resources included.
+pub fn references(resource: &mut Node, mut see: impl FnMut(&mut String)) {
+    visit(resource, &mut |found| {
+        if let Link::Reference(text) = found {
+            see(text);
+        }
+    });
+}
+
+fn visit(resource: &mut Node, see: &mut impl FnMut(Link<'_>)) {
+    let shape = resource.get("resourceType").and_then(Node::as_str).and_then(|name| definitions().shape(name));
+    if let Some(shape) = shape {
+        visit_object(resource, shape, see);
+    }
+}
+
+fn visit_object(node: &mut Node, shape: &'static Shape, see: &mut impl FnMut(Link<'_>)) {
+    let Some(members) = node.as_object_mut() else { return };
+    for (name, value) in members {
+        if let Some(primitive) = name.strip_prefix('_') {
+            if shape.child(primitive).is_some_and(|child| child.primitive.is_some()) {
+                let element = definitions().shape("Element");
+                each(value, &mut |value| element.into_iter().for_each(|element| visit_object(value, element, see)));
+            }
+            continue;
+        }
+        let Some(child) = shape.child(name) else { continue };
+        let of_reference = shape.path == "Reference" && child.name == "reference";
+        each(value, &mut |value| match (value, child.primitive, child.shape()) {
+            (Node::String(text), _, _) if of_reference => see(Link::Reference(text)),
+            (Node::String(text), Some(Primitive::Uri | Primitive::Url | Primitive::Oid | Primitive::Uuid), _) => {
+                see(Link::Uri(text));
+            }
+            (Node::String(text), Some(Primitive::Xhtml), _) => see(Link::Narrative(text)),
+            (value, None, Some(inner)) if inner.path == "Resource" => visit(value, see),
+            (value, None, Some(inner)) => visit_object(value, inner, see),
+            _ => {}
+        });
+    }
+}
+
+fn each(value: &mut Node, act: &mut impl FnMut(&mut Node)) {
+    match value {
+        Node::Array(items) => items.iter_mut().for_each(act),
+        one => act(one),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn addresses(pairs: &[(&str, &str)]) -> Addresses {
+        let mut addresses = Addresses::default();
+        for (full_url, address) in pairs {
+            addresses.add(full_url, (*address).to_owned()).expect("distinct");
+        }
+        addresses
+    }
+
+    #[test]
+    fn references_uris_and_narrative_links_are_rewritten_and_nothing_else() {
+        let mut node = json!({
+            "resourceType": "Observation",
+            "text": {"status": "generated", "div": "<div><a href=\"urn:uuid:p\">p</a><img src='urn:uuid:p'/></div>"},
+            "contained": [{"resourceType": "Provenance", "target": [{"reference": "urn:uuid:p"}]}],
+            "extension": [{"url": "urn:uuid:p", "valueReference": {"reference": "urn:uuid:p"}}],
+            "identifier": [{"system": "urn:ietf:rfc:3986", "value": "urn:uuid:p"}],
+            "_status": {"extension": [{"url": "http://x", "valueUri": "urn:uuid:p"}]},
+            "status": "final",
+            "code": {"text": "urn:uuid:p"},
+            "subject": {"reference": "urn:uuid:p", "display": "urn:uuid:p"},
+            "performer": [{"reference": "Practitioner/7"}, {"reference": "#c"}, {"reference": "urn:uuid:q#part"}]
+        });
+        let map = addresses(&[("urn:uuid:p", "Patient/1"), ("urn:uuid:q", "Group/2")]);
+        map.rewrite(&mut node, Some("urn:uuid:o"));
+        let expected = json!({
+            "resourceType": "Observation",
+            "text": {"status": "generated", "div": "<div><a href=\"Patient/1\">p</a><img src='Patient/1'/></div>"},
+            "contained": [{"resourceType": "Provenance", "target": [{"reference": "Patient/1"}]}],
+            "extension": [{"url": "Patient/1", "valueReference": {"reference": "Patient/1"}}],
+            "identifier": [{"system": "urn:ietf:rfc:3986", "value": "urn:uuid:p"}],
+            "_status": {"extension": [{"url": "http://x", "valueUri": "Patient/1"}]},
+            "status": "final",
+            "code": {"text": "urn:uuid:p"},
+            "subject": {"reference": "Patient/1", "display": "urn:uuid:p"},
+            "performer": [{"reference": "Practitioner/7"}, {"reference": "#c"}, {"reference": "Group/2#part"}]
+        });
+        assert_eq!(node, expected);
+    }
+
+    #[test]
+    fn relative_references_are_relative_to_the_entry() {
+        let map = addresses(&[("http://a.example/fhir/Patient/1", "Patient/9")]);
+        let resource = |reference: &str| json!({"resourceType": "Observation", "subject": {"reference": reference}});
+        for (full_url, reference, expected) in [
+            (Some("http://a.example/fhir/Observation/2"), "Patient/1", "Patient/9"),
+            (Some("http://b.example/fhir/Observation/2"), "Patient/1", "Patient/1"),
+            (Some("urn:uuid:x"), "Patient/1", "Patient/1"),
+            (None, "http://a.example/fhir/Patient/1", "Patient/9"),
+        ] {
+            let mut node = resource(reference);
+            map.rewrite(&mut node, full_url);
+            assert_eq!(node, resource(expected), "{full_url:?} {reference}");
+        }
+    }
+
+    #[test]
+    fn the_same_full_url_twice_is_refused() {
+        let mut map = addresses(&[("urn:uuid:p", "Patient/1")]);
+        assert!(map.add("urn:uuid:p", "Patient/2".into()).is_err());
+    }
+
+    #[test]
+    fn faults_of_entries_name_their_place_and_leave_the_others_alone() {
+        let bundle = json!({"resourceType": "Bundle", "type": "batch", "entry": [
+            {"request": {"method": "GET", "url": "Patient/1"}},
+            {"request": {"method": "GET"}},
+            {"resource": {"resourceType": "Patient"}},
+        ]});
+        let entries = entries(bundle.clone(), 3).expect("three entries");
+        let places: Vec<Option<String>> = entries
+            .iter()
+            .map(|entry| entry.as_ref().err().and_then(|error| error.issues[0].expression.clone()))
+            .collect();
+        let expected =
+            [None, Some("Bundle.entry[1].request.url".to_owned()), Some("Bundle.entry[2].request".to_owned())];
+        assert_eq!(places, expected);
+        assert!(super::entries(bundle, 2).is_err_and(|error| error.kind == Kind::TooCostly));
+    }
+
+    #[test]
+    fn only_batches_and_transactions_ask_for_something() {
+        let of = |kind: &str| type_of(&json!({"resourceType": "Bundle", "type": kind})).ok();
+        assert_eq!(of("batch"), Some(BundleType::Batch));
+        assert_eq!(of("transaction"), Some(BundleType::Transaction));
+        assert_eq!(of("searchset"), None);
+        assert!(type_of(&json!({"resourceType": "Patient"})).is_err());
+    }
+}

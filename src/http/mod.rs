@@ -1,9 +1,16 @@
-//! The only user of axum: one route table, caller, request, reply, outcome.
+//! The only user of axum: addresses, caller, request, reply, outcome. Must not know storage or search.
 
-use crate::app::App;
-use crate::error::Result;
+mod body;
+mod capability;
+mod dispatch;
+mod fhir;
+mod meter;
+mod negotiate;
+mod outcome;
+mod pages;
+mod reply;
+mod serve;
+mod write;
 
-/// Serves until SIGTERM or SIGINT, finishes what is under way, and closes the app.
-pub async fn serve(_app: App) -> Result<()> {
-    todo!()
-}
+pub use dispatch::Server;
+pub use serve::serve;

@@ -125,6 +125,11 @@ pub fn find(method: Option<Method>, path: &str) -> Result<Found<'_>> {
     })
 }
 
+/// Whether a verb of the table is defined for a type: AuditEvents are added, never changed.
+pub fn defined(verb: Verb, type_name: &str) -> bool {
+    type_name != "AuditEvent" || verb != Verb::Delete
+}
+
 /// Methods defined for a path, for the `Allow` header.
 pub fn allowed(path: &str) -> Vec<Method> {
     ROUTES.iter().filter(|route| fit(route, path, &mut false).is_some()).map(|route| route.method).collect()

@@ -1,0 +1,146 @@
+//! The CapabilityStatement: made from the address table, the definitions and the mappings, so that it says what works
+//! and nothing else.
+
+use std::collections::HashSet;
+
+use serde_json::json;
+
+use crate::app::Config;
+use crate::fhir::definitions::Param;
+use crate::fhir::json::Node;
+use crate::fhir::{ParamKind, TypeId, definitions};
+use crate::interaction::route::{self, ROUTES, Verb};
+use crate::mapping::{Treatment, treatment};
+
+/// Builds it. `date` is when this server started, as a FHIR instant.
+pub(super) fn statement(config: &Config, date: &str) -> Node {
+    let resources: Vec<Node> = definitions().types().iter().filter_map(|kind| resource(*kind)).collect();
+    json!({
+        "resourceType": "CapabilityStatement",
+        "status": "active",
+        "date": date,
+        "publisher": "Phial",
+        "kind": "instance",
+        "software": {"name": "Phial", "version": env!("CARGO_PKG_VERSION")},
+        "implementation": {"description": "Phial FHIR server", "url": config.base_url},
+        "fhirVersion": "4.0.1",
+        "format": ["application/fhir+json", "application/fhir+xml", "json", "xml"],
+        "rest": [{
+            "mode": "server",
+            "documentation": limits(config),
+            "security": security(config),
+            "resource": resources,
+            "interaction": system_interactions(),
+        }],
+    })
+}
+
+fn limits(config: &Config) -> String {
+    format!(
+        "Limits: request body {} bytes, {} entries in a bundle, {} entries on a page (default {}), {} rows looked \
+         through by one search, {} seconds for a request; page links work for {} seconds and only for the client they \
+         were made for. Request and response bodies may be gzip or zstd. Reads and searches inside a transaction are \
+         performed after its writes are committed, and each has its own status. AuditEvents can be added, never \
+         changed or deleted.",
+        config.body_bytes_max.get(),
+        config.bundle_entries_max.get(),
+        config.page_size_max.get(),
+        config.page_size.get(),
+        config.candidates_max.get(),
+        config.request_timeout_s.get(),
+        config.cursor_lifetime_s.get(),
+    )
+}
+
+fn security(config: &Config) -> Node {
+    json!({
+        "extension": [{
+            "url": "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris",
+            "extension": [{"url": "token", "valueUri": config.token_url()}],
+        }],
+        "cors": false,
+        "service": [{
+            "coding": [{
+                "system": "http://terminology.hl7.org/CodeSystem/restful-security-service",
+                "code": "SMART-on-FHIR",
+                "display": "SMART-on-FHIR",
+            }],
+            "text": "SMART Backend Services: OAuth2 client credentials with private_key_jwt",
+        }],
+    })
+}
+
+fn system_interactions() -> Vec<Node> {
+    let verbs = ROUTES.iter().filter(|route| route.verb == Verb::Bundle);
+    verbs.flat_map(|route| route.verb.codes()).map(|code| json!({"code": code})).collect()
+}
+
+/// Verbs of one type, in the order of the table, each once.
+fn type_interactions(name: &str) -> Vec<Node> {
+    let mut seen = HashSet::new();
+    ROUTES
+        .iter()
+        .filter(|route| route.pattern.starts_with("{type}") && route::defined(route.verb, name))
+        .flat_map(|route| route.verb.codes())
+        .filter(|code| seen.insert(**code))
+        .map(|code| json!({"code": code}))
+        .collect()
+}
+
+fn resource(kind: TypeId) -> Option<Node> {
+    let name = definitions().type_name(kind);
+    let interactions = type_interactions(name);
+    if interactions.is_empty() {
+        return None;
+    }
+    let params: Vec<&Param> = searchable(kind).collect();
+    let references = |kind: TypeId| searchable(kind).filter(|param| param.kind == ParamKind::Reference);
+    let includes: Vec<String> = references(kind).map(|param| format!("{name}:{}", param.code)).collect();
+    let rev_includes: Vec<String> = definitions()
+        .types()
+        .iter()
+        .flat_map(|source| references(*source).map(move |param| (*source, param)))
+        .filter(|(_, param)| param.targets.contains(&kind))
+        .map(|(source, param)| format!("{}:{}", definitions().type_name(source), param.code))
+        .collect();
+    let mut resource = json!({
+        "type": name,
+        "profile": format!("http://hl7.org/fhir/StructureDefinition/{name}"),
+        "interaction": interactions,
+        "versioning": "versioned-update",
+        "readHistory": true,
+        "updateCreate": true,
+        "conditionalCreate": true,
+        "conditionalRead": "full-support",
+        "conditionalUpdate": false,
+        "conditionalDelete": "not-supported",
+        "referencePolicy": ["literal", "logical"],
+    });
+    for (member, list) in [("searchInclude", includes), ("searchRevInclude", rev_includes)] {
+        if !list.is_empty() {
+            resource[member] = json!(list);
+        }
+    }
+    resource["searchParam"] = params.iter().map(|param| search_param(param)).collect();
+    Some(resource)
+}
+
+/// The parameters by which a type can be searched.
+fn searchable(kind: TypeId) -> impl Iterator<Item = &'static Param> {
+    let refused = move |param: &&&'static Param| matches!(treatment(kind, param.id), Treatment::Refused { .. });
+    definitions().params(kind).iter().filter(move |param| !refused(param)).copied()
+}
+
+fn search_param(param: &Param) -> Node {
+    json!({"name": param.code, "definition": param.url, "type": match param.kind {
+        ParamKind::Number => "number",
+        ParamKind::Date => "date",
+        ParamKind::String => "string",
+        ParamKind::Token => "token",
+        ParamKind::Reference => "reference",
+        ParamKind::Composite => "composite",
+        ParamKind::Quantity => "quantity",
+        ParamKind::Uri => "uri",
+        ParamKind::Special => "special",
+    }})
+}

@@ -1,0 +1,157 @@
+//! One request: server addresses first, then FHIR by the address table. Every FHIR request ends on record, refused or
+//! performed; only the CapabilityStatement and the SMART configuration need no token and no record.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::http::header::HOST;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Request, StatusCode};
+use axum::response::Response;
+use tokio::sync::Semaphore;
+
+use super::negotiate::Wanted;
+use super::{capability, fhir, meter, outcome, pages, reply};
+use crate::app::App;
+use crate::error::{Error, Kind, Result};
+use crate::fhir::json::Node;
+use crate::world::Stopwatch;
+
+/// What every request is served with.
+pub struct Server {
+    pub app: App,
+    pub(super) statement: Node,
+    places: Semaphore,
+    waiting: AtomicUsize,
+}
+
+/// What became of a request, for log and figures: never its path or query.
+pub(super) struct Served {
+    pub reply: Response,
+    pub route: &'static str,
+}
+
+impl Server {
+    pub fn new(app: App) -> Arc<Server> {
+        let statement = capability::statement(&app.config, &app.world.now().to_fhir());
+        let places = Semaphore::new(app.config.requests_max.size());
+        meter::handle();
+        Arc::new(Server { app, statement, places, waiting: AtomicUsize::new(0) })
+    }
+
+    /// Answers one request.
+    pub async fn serve(self: Arc<Self>, request: Request<Body>) -> Response {
+        let watch = Stopwatch::start();
+        let (parts, body) = request.into_parts();
+        let request_id = request_id(&parts.headers, &self.app);
+        let _flight = meter::InFlight::new();
+        let mut served = self.limited(&parts, body, &request_id).await;
+        reply::finish(&mut served.reply, &request_id);
+        let method = method_label(&parts);
+        let status = served.reply.status().as_u16();
+        let took = watch.elapsed();
+        meter::answered(served.route, method, status, took);
+        tracing::info!(method, route = served.route, status, ms = took.as_secs_f64() * 1e3, request_id, "request");
+        served.reply
+    }
+
+    /// Gives the request a place and its time.
+    async fn limited(&self, parts: &Parts, body: Body, request_id: &str) -> Served {
+        if let Some(served) = pages::server_page(self, parts).await {
+            return served;
+        }
+        let limits = &self.app.config;
+        let _place = match self.places.try_acquire() {
+            Ok(place) => place,
+            Err(_) => {
+                let before = self.waiting.fetch_add(1, Ordering::SeqCst);
+                let place = match before < limits.queue_max.size() {
+                    true => self.places.acquire().await.ok(),
+                    false => None,
+                };
+                self.waiting.fetch_sub(1, Ordering::SeqCst);
+                match place {
+                    Some(place) => place,
+                    None => return unavailable("The server has as much to do as it can take. Try again."),
+                }
+            }
+        };
+        let time = Duration::from_secs(limits.request_timeout_s.get());
+        match tokio::time::timeout(time, self.routed(parts, body, request_id)).await {
+            Ok(served) => served,
+            Err(_) => unavailable("The request took longer than this server gives it."),
+        }
+    }
+
+    async fn routed(&self, parts: &Parts, body: Body, request_id: &str) -> Served {
+        if let Some(path) = below(parts.uri.path(), self.app.config.base_path()) {
+            return fhir::serve(self, parts, path, body, request_id).await;
+        }
+        pages::oauth_page(self, parts, body, request_id).await.unwrap_or_else(|| Served {
+            reply: reply::refusal(&Error::new(Kind::NotFound, "There is no such address."), Wanted::default(), &[]),
+            route: "(none)",
+        })
+    }
+}
+
+fn unavailable(text: &'static str) -> Served {
+    Served { reply: reply::refusal(&Error::new(Kind::Unavailable, text), Wanted::default(), &[]), route: "(none)" }
+}
+
+/// The part of a path below a base, without the slash between them.
+pub(super) fn below<'a>(path: &'a str, base: &str) -> Option<&'a str> {
+    let rest = path.strip_prefix(base)?;
+    match rest.strip_prefix('/') {
+        Some(rest) => Some(rest.strip_suffix('/').unwrap_or(rest)),
+        None => rest.is_empty().then_some(""),
+    }
+}
+
+/// The client's own request id when it is a plain one, else a new one.
+fn request_id(headers: &HeaderMap, app: &App) -> String {
+    let given = headers.get("x-request-id").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let plain = (1..=64).contains(&given.len())
+        && given.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte));
+    if plain { given.to_owned() } else { app.world.uuid() }
+}
+
+fn method_label(parts: &Parts) -> &'static str {
+    match parts.method.as_str() {
+        "GET" => "GET",
+        "HEAD" => "HEAD",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "DELETE" => "DELETE",
+        "PATCH" => "PATCH",
+        "OPTIONS" => "OPTIONS",
+        _ => "other",
+    }
+}
+
+/// Facts of the request for the audit. `raw` is PHI and is kept sealed only.
+pub(super) fn facts_of(parts: &Parts, request_id: &str) -> crate::audit::Request {
+    let address = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+    let raw = parts.uri.path_and_query().map(|whole| whole.as_str().to_owned()).unwrap_or_default();
+    let host = parts.headers.get(HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    crate::audit::Request {
+        id: request_id.to_owned(),
+        address: address.map(|info| info.0.ip().to_string()).unwrap_or_default(),
+        raw,
+        host: host.to_owned(),
+    }
+}
+
+/// A reply for an error, with its cause in the log.
+pub(super) fn refused(error: &Error, wanted: Wanted, request_id: &str) -> Response {
+    outcome::log(error, request_id);
+    reply::refusal(error, wanted, &[])
+}
+
+/// 200 with a JSON document of the server.
+pub(super) fn json_document(bytes: Vec<u8>) -> Result<Response> {
+    Ok(reply::document(StatusCode::OK, "application/json", bytes))
+}

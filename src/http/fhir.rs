@@ -1,0 +1,253 @@
+//! A FHIR request: address, token, negotiation, body, interaction, reply, in this order. Nothing of a body is read
+//! before the token is known to be good.
+
+use axum::body::Body;
+use axum::http::HeaderMap;
+use axum::http::header::{AUTHORIZATION, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH};
+use axum::http::request::Parts;
+use axum::response::Response;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::json;
+
+use super::dispatch::{Served, Server, facts_of, json_document, refused};
+use super::negotiate::{self, Format, Sent, Wanted};
+use super::{body, outcome, reply, write};
+use crate::access::Caller;
+use crate::audit::What;
+use crate::error::{Error, Kind, Result};
+use crate::fhir::json::{self, Node};
+use crate::fhir::{definitions, xml};
+use crate::interaction::route::{self, Found, Method, Verb};
+use crate::interaction::{self, About, Conditions, Facts, Interaction, Pairs, Prefer, form};
+use crate::oauth;
+
+/// Serves an address below the FHIR base.
+pub(super) async fn serve(server: &Server, parts: &Parts, path: &str, sent: Body, request_id: &str) -> Served {
+    let method = Method::parse(parts.method.as_str());
+    if path == ".well-known/smart-configuration" && method == Some(Method::Get) {
+        let config = &server.app.config;
+        let bytes = oauth::smart_configuration(&config.token_url(), &config.jwks_url());
+        let reply = json_document(bytes).unwrap_or_else(|error| refused(&error, Wanted::default(), request_id));
+        return Served { reply, route: "/.well-known/smart-configuration" };
+    }
+    let found = route::find(method, path);
+    let label = found.as_ref().map_or("(none)", |found| label(found.route.pattern));
+    let mut request = FhirRequest { server, parts, request_id, wanted: Wanted::default(), facts: Facts::default() };
+    let reply = match request.take(path, found, sent).await {
+        Ok(reply) => reply,
+        Err(error) => {
+            outcome::log(&error, request_id);
+            reply::refusal(&error, request.wanted, &route::allowed(path))
+        }
+    };
+    Served { reply, route: label }
+}
+
+/// The base itself has the empty pattern.
+fn label(pattern: &'static str) -> &'static str {
+    if pattern.is_empty() { "(base)" } else { pattern }
+}
+
+struct FhirRequest<'a> {
+    server: &'a Server,
+    parts: &'a Parts,
+    request_id: &'a str,
+    wanted: Wanted,
+    facts: Facts,
+}
+
+impl FhirRequest<'_> {
+    /// Everything up to the interaction itself. What is refused here is put on record here; the interaction sees to
+    /// its own.
+    async fn take(&mut self, path: &str, found: Result<Found<'_>>, sent: Body) -> Result<Response> {
+        self.facts.request = facts_of(self.parts, self.request_id);
+        let about = about(&found, path);
+        if let Ok(Found { route: route::Route { verb: Verb::Capabilities, .. }, .. }) = &found {
+            self.negotiate(&mut form::decode(self.parts.uri.query().unwrap_or_default())?, false)?;
+            return self.statement();
+        }
+        let caller = match self.caller().await {
+            Ok(caller) => caller,
+            Err(error) => return Err(self.refuse(None, about, error).await),
+        };
+        let asked = match found {
+            Ok(found) => self.interaction(&found, sent).await,
+            Err(error) => Err(error),
+        };
+        let asked = match asked {
+            Ok(asked) => asked,
+            Err(error) => return Err(self.refuse(Some(&caller), about, error).await),
+        };
+        let app = &self.server.app;
+        let answer = interaction::perform(app, &caller, &self.facts, asked).await?;
+        reply::answer(&answer, &app.config.base_url, self.wanted)
+    }
+
+    async fn refuse(&self, caller: Option<&Caller>, about: About, error: Error) -> Error {
+        let who = caller.map(|caller| caller.who().clone());
+        interaction::refuse(&self.server.app, who, &self.facts, about, error).await
+    }
+
+    fn statement(&self) -> Result<Response> {
+        let bytes = write::node(&self.server.statement, self.wanted)?;
+        Ok(reply::document(axum::http::StatusCode::OK, self.wanted.format.content_type(), bytes))
+    }
+
+    async fn caller(&self) -> Result<Caller> {
+        let missing = || Error::new(Kind::Unauthenticated, "An access token is needed: Authorization: Bearer.");
+        let header = self.parts.headers.get(AUTHORIZATION).ok_or_else(missing)?;
+        let (scheme, token) = header.to_str().ok().and_then(|text| text.split_once(' ')).ok_or_else(missing)?;
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return Err(missing());
+        }
+        self.server.app.oauth.caller(token.trim())
+    }
+
+    /// Takes `_format` and `_pretty` out of the parameters and decides on the reply's form.
+    fn negotiate(&mut self, pairs: &mut Pairs, binary: bool) -> Result<()> {
+        let mut take = |name: &str| {
+            let mut found: Pairs = pairs.extract_if(.., |(own, _)| own == name).collect();
+            match found.len() {
+                0 | 1 => Ok(found.pop().map(|(_, value)| value)),
+                _ => Err(Error::invalid(format!("{name} may be given once."))),
+            }
+        };
+        let (format, pretty) = (take("_format")?, take("_pretty")?);
+        self.wanted = negotiate::wanted(&self.parts.headers, format.as_deref(), pretty.as_deref(), binary)?;
+        self.facts.format = format;
+        Ok(())
+    }
+
+    /// Reads the request to the end and gives what it asks for.
+    async fn interaction(&mut self, found: &Found<'_>, sent: Body) -> Result<Interaction> {
+        let headers = &self.parts.headers;
+        self.facts.conditions = conditions(headers);
+        self.facts.prefer = Prefer::parse(texts(headers, "prefer"));
+        let mut query = form::decode(self.parts.uri.query().unwrap_or_default())?;
+        let binary = found.kind.is_some_and(|kind| definitions().type_name(kind) == "Binary");
+        if found.route.verb == Verb::SearchType && found.route.method == Method::Post {
+            query.append(&mut self.form(sent).await?);
+            self.negotiate(&mut query, false)?;
+            return self.built(found, query, None);
+        }
+        self.negotiate(&mut query, binary && found.route.method == Method::Get)?;
+        let has_body = matches!(found.route.verb, Verb::Create | Verb::Update | Verb::Bundle);
+        let node = if has_body { Some(self.resource(sent, binary).await?) } else { None };
+        if has_body && !query.is_empty() && !self.facts.prefer.lenient {
+            let text = format!("The parameter {} is not defined for this address.", query[0].0);
+            return Err(Error::invalid(text));
+        }
+        self.built(found, query, node)
+    }
+
+    fn built(&self, found: &Found<'_>, query: Pairs, body: Option<Node>) -> Result<Interaction> {
+        let absent = || Error::internal("the address table and its reader differ");
+        let kind = || found.kind.ok_or_else(absent);
+        let id = || found.id.map(str::to_owned).ok_or_else(absent);
+        Ok(match found.route.verb {
+            Verb::Bundle => Interaction::Bundle { body: body.ok_or_else(absent)? },
+            Verb::SearchType => Interaction::SearchType { kind: kind()?, query },
+            Verb::Create => Interaction::Create { kind: kind()?, body: body.ok_or_else(absent)? },
+            Verb::Read => Interaction::Read { kind: kind()?, id: id()?, query },
+            Verb::Update => Interaction::Update { kind: kind()?, id: id()?, body: body.ok_or_else(absent)? },
+            Verb::Delete => Interaction::Delete { kind: kind()?, id: id()? },
+            Verb::HistoryInstance => Interaction::HistoryInstance { kind: kind()?, id: id()?, query },
+            Verb::Vread => {
+                let vid = found.vid.map(str::to_owned).ok_or_else(absent)?;
+                Interaction::Vread { kind: kind()?, id: id()?, vid, query }
+            }
+            Verb::Capabilities => return Err(absent()),
+        })
+    }
+
+    /// The form of a POST search; it goes on record with the address.
+    async fn form(&mut self, sent: Body) -> Result<Pairs> {
+        let headers = &self.parts.headers;
+        let bytes = body::read(headers, sent, self.server.app.config.body_bytes_max.size()).await?;
+        if bytes.is_empty() {
+            return Ok(Pairs::new());
+        }
+        if negotiate::sent(headers)? != Sent::Form {
+            return Err(Error::new(Kind::MediaType, "The body of a search is application/x-www-form-urlencoded."));
+        }
+        let text = std::str::from_utf8(&bytes).map_err(|_| Error::invalid("The form is no UTF-8."))?;
+        let raw = &mut self.facts.request.raw;
+        raw.push(if raw.contains('?') { '&' } else { '?' });
+        raw.push_str(text);
+        form::decode(text)
+    }
+
+    /// The resource in the body. For a Binary any other media type is its content (binary.html).
+    async fn resource(&self, sent: Body, binary: bool) -> Result<Node> {
+        let headers = &self.parts.headers;
+        let kind = negotiate::sent(headers)?;
+        let max = self.server.app.config.body_bytes_max.size();
+        match kind {
+            Sent::Fhir(format) => {
+                let bytes = body::read(headers, sent, max).await?;
+                match format {
+                    Format::Json => json::parse(&bytes),
+                    Format::Xml => xml::read(&bytes),
+                }
+            }
+            Sent::Other(content_type) if binary => {
+                let bytes = body::read(headers, sent, max).await?;
+                Ok(self.binary(&content_type, &bytes))
+            }
+            Sent::Form | Sent::Other(_) => {
+                Err(Error::new(Kind::MediaType, "The body must be application/fhir+json or application/fhir+xml."))
+            }
+        }
+    }
+
+    fn binary(&self, content_type: &str, bytes: &[u8]) -> Node {
+        let mut node = json!({"resourceType": "Binary"});
+        let id = self.parts.uri.path().rsplit('/').next().filter(|_| self.parts.method == "PUT");
+        if let Some(id) = id {
+            node["id"] = json!(id);
+        }
+        node["contentType"] = json!(content_type);
+        if let Some(context) = texts(&self.parts.headers, "x-security-context").next() {
+            node["securityContext"] = json!({"reference": context});
+        }
+        if !bytes.is_empty() {
+            node["data"] = json!(STANDARD.encode(bytes));
+        }
+        node
+    }
+}
+
+fn texts<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a str> {
+    headers.get_all(name).iter().filter_map(|value| value.to_str().ok())
+}
+
+fn conditions(headers: &HeaderMap) -> Conditions {
+    let text = |name: &str| texts(headers, name).next().map(str::to_owned);
+    Conditions {
+        if_match: text(IF_MATCH.as_str()),
+        if_none_match: text(IF_NONE_MATCH.as_str()),
+        if_modified_since: text(IF_MODIFIED_SINCE.as_str()),
+        if_none_exist: text("if-none-exist"),
+    }
+}
+
+/// What a request is about before it is understood, for the record of its refusal.
+fn about(found: &Result<Found<'_>>, path: &str) -> About {
+    let Ok(found) = found else {
+        let kind = path.split('/').next().and_then(|name| definitions().type_id(name));
+        return About { what: What::Operation, kind, id: None };
+    };
+    let what = match found.route.verb {
+        Verb::Capabilities => What::Capabilities,
+        Verb::Bundle => What::Batch,
+        Verb::SearchType => What::SearchType,
+        Verb::Create => What::Create,
+        Verb::Read => What::Read,
+        Verb::Update => What::Update,
+        Verb::Delete => What::Delete,
+        Verb::HistoryInstance => What::HistoryInstance,
+        Verb::Vread => What::Vread,
+    };
+    About { what, kind: found.kind, id: found.id.map(str::to_owned) }
+}
