@@ -183,4 +183,27 @@ mod tests {
         }
         assert_eq!(without, ["Patient.age", "Patient.birthOrderBoolean"]);
     }
+
+    #[test]
+    fn every_expression_compiles() {
+        let d = definitions();
+        let mut faults = Vec::new();
+        let mut try_one = |param: &Param, text: &str| {
+            if let Err(e) = Expr::parse(text) {
+                faults.push(format!("{}: {text}: {e}", param.url));
+            }
+        };
+        for &of in d.types() {
+            for param in d.params(of) {
+                if let Some(text) = param.text(of) {
+                    try_one(param, &text);
+                }
+                for component in &param.components {
+                    try_one(param, component.expression);
+                    assert!(d.param_by_id(component.param).is_some(), "{}", param.url);
+                }
+            }
+        }
+        assert_eq!(faults, Vec::<String>::new());
+    }
 }
