@@ -35,6 +35,8 @@ pub enum Param {
     Text(String),
     /// An array on PostgreSQL; on SQLite a blob of big-endian numbers.
     Ints(Vec<i64>),
+    /// For `column in (list)` (see [`Db::list`]): an array on PostgreSQL, JSON on SQLite.
+    List(Vec<i64>),
 }
 
 /// One row of an answer.
@@ -107,6 +109,14 @@ impl Db {
 
     pub fn is_postgres(&self) -> bool {
         matches!(self, Db::Postgres(_))
+    }
+
+    /// `column in (a [`Param::List`] bound as placeholder number `at`)`: one statement text for every length.
+    pub fn list(&self, column: &str, at: usize) -> String {
+        match self {
+            Db::Sqlite(_) => format!("{column} in (select value from json_each(${at}))"),
+            Db::Postgres(_) => format!("{column} = any(${at})"),
+        }
     }
 
     /// A new connection.
@@ -212,10 +222,16 @@ fn sqlite_arguments(params: Vec<Param>) -> Result<SqliteArguments, Fault> {
             Param::Bytes(bytes) => arguments.add(bytes),
             Param::Text(text) => arguments.add(text),
             Param::Ints(list) => arguments.add(list.iter().flat_map(|n| n.to_be_bytes()).collect::<Vec<u8>>()),
+            Param::List(list) => arguments.add(json_list(&list)),
         }
         .map_err(|e| Fault::Other(sqlx::Error::Encode(e)))?;
     }
     Ok(arguments)
+}
+
+fn json_list(list: &[i64]) -> String {
+    let numbers: Vec<String> = list.iter().map(i64::to_string).collect();
+    format!("[{}]", numbers.join(","))
 }
 
 fn postgres_arguments(params: Vec<Param>) -> Result<PgArguments, Fault> {
@@ -227,7 +243,7 @@ fn postgres_arguments(params: Vec<Param>) -> Result<PgArguments, Fault> {
             Param::OptInt(n) => arguments.add(n),
             Param::Bytes(bytes) => arguments.add(bytes),
             Param::Text(text) => arguments.add(text),
-            Param::Ints(list) => arguments.add(list),
+            Param::Ints(list) | Param::List(list) => arguments.add(list),
         }
         .map_err(|e| Fault::Other(sqlx::Error::Encode(e)))?;
     }

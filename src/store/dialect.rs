@@ -1,5 +1,5 @@
 //! The whole difference between the two databases as far as records are concerned: PostgreSQL keeps the blind terms
-//! of a row in an array with a GIN index, SQLite in a posting table.
+//! of a row in an array with a GIN index and plans by statistics; SQLite has a posting table and is told where to start.
 
 use super::db::{Db, Param, placeholder_list};
 
@@ -7,81 +7,144 @@ use super::db::{Db, Param, placeholder_list};
 pub const POSTINGS_INSERT: &str = "insert into posting (term, rid) values {} on conflict do nothing";
 pub const POSTINGS_DELETE: &str = "delete from posting where (term, rid) in (values {})";
 
-/// Text and values of a condition under construction; every value is bound.
-pub struct Condition {
-    postgres: bool,
+/// What narrows the rows of one type; everything in it must hold.
+#[derive(Clone, Default)]
+pub struct Narrowing {
+    /// One of these blind id tokens.
+    pub ids: Option<Vec<[u8; 16]>>,
+    /// Under one of these surrogates, or with one of these terms.
+    pub compartment: Option<(Vec<i64>, Vec<i64>)>,
+    /// At least one term of every list.
+    pub terms: Vec<Vec<i64>>,
+    /// Rows without a year always stay.
+    pub years: Option<(i16, i16)>,
+}
+
+/// A statement under construction; every value is bound.
+pub struct Statement {
     pub sql: String,
     pub params: Vec<Param>,
 }
 
-impl Condition {
-    /// Starts with a fixed text and its values.
-    pub fn new(db: &Db, sql: &str, params: Vec<Param>) -> Condition {
-        Condition { postgres: db.is_postgres(), sql: sql.to_owned(), params }
-    }
-
-    /// `and column in (...)`.
-    pub fn and_in(&mut self, column: &str, values: Vec<Param>) {
-        let list = placeholder_list(values.len(), self.params.len());
-        self.sql.push_str(&format!(" and {column} in ({list})"));
-        self.params.extend(values);
-    }
-
-    /// `and column in (...)` for numbers: one array on PostgreSQL.
-    pub fn and_any(&mut self, column: &str, values: &[i64]) {
-        self.sql.push_str(" and ");
-        self.any(column, values);
-    }
-
-    /// The row has at least one of these terms.
-    pub fn and_terms(&mut self, terms: &[i64]) {
-        self.sql.push_str(" and ");
-        self.terms(terms);
-    }
-
-    /// The row belongs to one of these compartments, or has one of these terms (rows of several patients).
-    pub fn and_compartment(&mut self, pks: &[i64], terms: &[i64]) {
-        self.sql.push_str(" and (");
-        self.any("r.pk", pks);
-        self.sql.push_str(" or ");
-        self.terms(terms);
-        self.sql.push(')');
-    }
-
-    /// Rows without a year always stay.
-    pub fn and_years(&mut self, from: i16, to: i16) {
-        let at = self.params.len();
-        self.sql.push_str(&format!(" and (r.yr is null or r.yr between ${} and ${})", at + 1, at + 2));
-        self.params.extend([Param::Int(from.into()), Param::Int(to.into())]);
-    }
-
-    /// The name of the next placeholder, for a value that is bound now.
-    pub fn bind(&mut self, value: Param) -> String {
+impl Statement {
+    /// The number of the placeholder of a value that is bound now.
+    pub fn bind(&mut self, value: Param) -> usize {
         self.params.push(value);
-        format!("${}", self.params.len())
+        self.params.len()
     }
 
-    fn any(&mut self, column: &str, values: &[i64]) {
-        if self.postgres {
-            let name = self.bind(Param::Ints(values.to_vec()));
-            self.sql.push_str(&format!("{column} = any({name})"));
+    pub fn push(&mut self, sql: &str) {
+        self.sql.push_str(sql);
+    }
+}
+
+impl Narrowing {
+    /// Whether anything but the type and the year narrows.
+    pub fn is_selective(&self) -> bool {
+        self.ids.is_some() || self.compartment.is_some() || !self.terms.is_empty()
+    }
+
+    /// `select COLUMNS from record r where ...`, open for further conditions. The first term list is where SQLite
+    /// starts when nothing better narrows: put the shortest first.
+    pub fn statement(&self, db: &Db, columns: &str, rtype: u16) -> Statement {
+        let mut statement = Statement { sql: format!("select {columns} from record r"), params: Vec::new() };
+        let rtype = statement.bind(Param::Int(rtype.into()));
+        statement.push(" where r.deleted = 0");
+        if db.is_postgres() {
+            statement.push(&format!(" and r.rtype = ${rtype}"));
+            self.postgres(&mut statement, db);
         } else {
-            let list = placeholder_list(values.len(), self.params.len());
-            self.sql.push_str(&format!("{column} in ({list})"));
-            self.params.extend(values.iter().map(|value| Param::Int(*value)));
+            self.sqlite(&mut statement, db, rtype);
         }
+        if let Some((from, to)) = self.years {
+            let from = statement.bind(Param::Int(from.into()));
+            let to = statement.bind(Param::Int(to.into()));
+            statement.push(&format!(" and (r.yr is null or r.yr between ${from} and ${to})"));
+        }
+        statement
     }
 
-    fn terms(&mut self, terms: &[i64]) {
-        if self.postgres {
-            let name = self.bind(Param::Ints(terms.to_vec()));
+    fn push_ids(&self, statement: &mut Statement) {
+        let Some(ids) = &self.ids else { return };
+        let list = placeholder_list(ids.len(), statement.params.len());
+        statement.push(&format!(" and r.id_token in ({list})"));
+        statement.params.extend(ids.iter().map(|token| Param::Bytes(token.to_vec())));
+    }
+
+    fn postgres(&self, statement: &mut Statement, db: &Db) {
+        self.push_ids(statement);
+        if let Some((pks, terms)) = &self.compartment {
+            let pks = statement.bind(Param::List(pks.clone()));
+            let any = db.list("r.pk", pks);
+            if terms.is_empty() {
+                statement.push(&format!(" and {any}"));
+            } else {
+                let terms = statement.bind(Param::List(terms.clone()));
+                statement.push(&format!(" and ({any} or r.terms && ${terms})"));
+            }
+        }
+        for list in &self.terms {
             // One term: containment has the better estimate.
-            let operator = if terms.len() == 1 { "@>" } else { "&&" };
-            self.sql.push_str(&format!("r.terms {operator} {name}"));
-        } else {
-            let list = placeholder_list(terms.len(), self.params.len());
-            self.sql.push_str(&format!("r.rid in (select rid from posting where term in ({list}))"));
-            self.params.extend(terms.iter().map(|term| Param::Int(*term)));
+            let operator = if list.len() == 1 { "@>" } else { "&&" };
+            let list = statement.bind(Param::List(list.clone()));
+            statement.push(&format!(" and r.terms {operator} ${list}"));
         }
     }
+
+    /// `+column` keeps SQLite from starting with that column's index.
+    fn sqlite(&self, statement: &mut Statement, db: &Db, rtype: usize) {
+        let mut driven = self.ids.is_some();
+        statement.push(&match self.is_selective() && !driven {
+            true => format!(" and +r.rtype = ${rtype}"),
+            false => format!(" and r.rtype = ${rtype}"),
+        });
+        self.push_ids(statement);
+        if let Some((pks, terms)) = &self.compartment {
+            let pks = statement.bind(Param::List(pks.clone()));
+            let terms = statement.bind(Param::List(terms.clone()));
+            let (term, exists) = (db.list("term", terms), posting_exists(db, terms));
+            if driven {
+                statement.push(&format!(" and ({} or {exists})", db.list("r.pk", pks)));
+            } else {
+                let own = format!("q.rtype = ${rtype} and q.deleted = 0 and {}", db.list("q.pk", pks));
+                statement.push(&format!(
+                    " and r.rid in (select q.rid from record q where {own} union select rid from posting where {term})"
+                ));
+            }
+            driven = true;
+        }
+        for list in &self.terms {
+            let at = statement.bind(Param::List(list.clone()));
+            if driven {
+                statement.push(&format!(" and {}", posting_exists(db, at)));
+            } else {
+                statement.push(&format!(" and r.rid in (select rid from posting where {})", db.list("term", at)));
+            }
+            driven = true;
+        }
+    }
+}
+
+fn posting_exists(db: &Db, at: usize) -> String {
+    format!("exists (select 1 from posting p where p.rid = r.rid and {})", db.list("p.term", at))
+}
+
+/// A query that stops after `limit` rows in any order. PostgreSQL must not choose a plan because of the limit: the
+/// candidates come from a materialized set (a backward key scan was 18,000 times slower).
+pub fn first_rows(db: &Db, mut statement: Statement, limit: usize) -> Statement {
+    let limit = statement.bind(Param::Int(limit as i64));
+    statement.sql = match db.is_postgres() {
+        true => format!("with c as materialized ({}) select * from c limit ${limit}", statement.sql),
+        false => format!("{} limit ${limit}", statement.sql),
+    };
+    statement
+}
+
+/// SQLite: how long a term list is, counted no further than `most`. None where the planner knows by itself.
+pub fn posting_count(db: &Db, terms: &[i64], most: usize) -> Option<Statement> {
+    if db.is_postgres() {
+        return None;
+    }
+    let sql = format!("select count(*) from (select 1 from posting where {} limit $2)", db.list("term", 1));
+    Some(Statement { sql, params: vec![Param::List(terms.to_vec()), Param::Int(most as i64)] })
 }
