@@ -1,6 +1,8 @@
 //! What one write puts into the database, as sealed rows, and the statements that put it there inside an open
 //! transaction. A precondition that does not hold shows as a row that was not touched. Must not know plaintext.
 
+use std::collections::BTreeMap;
+
 use super::db::{Conn, Fault, Param, chunk_sizes, placeholder_list, placeholders};
 use super::dialect;
 use crate::error::{Error, Issue, Kind};
@@ -58,6 +60,8 @@ pub struct WriteSet {
     pub claims: Vec<([u8; 16], Rid)>,
     /// Rows whose earlier claims end with this write.
     pub claims_of: Vec<Rid>,
+    /// Counters that must have reached a number once this is applied.
+    pub raises: Vec<(&'static str, u32)>,
 }
 
 /// The domain tables there are.
@@ -97,7 +101,8 @@ impl WriteSet {
             self.move_postings(conn).await?;
         }
         self.put_domain(conn).await?;
-        self.put_claims(conn).await
+        self.put_claims(conn).await?;
+        self.raise_counters(conn).await
     }
 
     async fn insert_records(&self, conn: &mut Conn) -> Result<(), Refusal> {
@@ -251,6 +256,23 @@ impl WriteSet {
                     )],
                 )));
             }
+        }
+        Ok(())
+    }
+}
+
+impl WriteSet {
+    /// A number that a client brought along must not be given again.
+    async fn raise_counters(&self, conn: &mut Conn) -> Result<(), Refusal> {
+        let mut highest: BTreeMap<&'static str, u32> = BTreeMap::new();
+        for (name, least) in &self.raises {
+            let number = highest.entry(name).or_insert(0);
+            *number = (*number).max(*least);
+        }
+        for (name, least) in highest {
+            let sql = "insert into counter (name, n) values ($1, $2) on conflict (name) do update set n = excluded.n \
+                       where counter.n < excluded.n";
+            conn.run(sql, vec![Param::Text(name.to_owned()), Param::Int(least.into())]).await?;
         }
         Ok(())
     }

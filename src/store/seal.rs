@@ -29,7 +29,7 @@ pub(super) struct Prepared {
 pub(super) struct Content {
     pub resource: Resource,
     pub values: Values,
-    pub domain: Option<DomainRow>,
+    pub domain: Vec<DomainRow>,
     pub claims: Vec<(&'static str, String)>,
 }
 
@@ -54,8 +54,10 @@ struct Shown {
     yr: Option<i16>,
     capsule: Vec<u8>,
     terms: Vec<i64>,
-    domain: Option<DomainSealed>,
+    domain: Vec<DomainSealed>,
     claims: Vec<[u8; 16]>,
+    /// Counters that must have reached a number.
+    raises: Vec<(&'static str, u32)>,
 }
 
 /// Drafts per blocking task; fewer than this many are sealed where they are.
@@ -182,7 +184,14 @@ impl Order {
 
 impl Shown {
     fn gone() -> Shown {
-        Shown { yr: None, capsule: Vec::new(), terms: Vec::new(), domain: None, claims: Vec::new() }
+        Shown {
+            yr: None,
+            capsule: Vec::new(),
+            terms: Vec::new(),
+            domain: Vec::new(),
+            claims: Vec::new(),
+            raises: Vec::new(),
+        }
     }
 
     fn seal(content: Content, spot: Spot, keys: &Keys, vault: &Vault) -> Result<Shown> {
@@ -190,19 +199,20 @@ impl Shown {
         let capsule = keys.seal(&spot.capsule(), &Zeroizing::new(capsule::encode(&content.values)))?;
         let mut claims: Vec<[u8; 16]> =
             content.claims.iter().map(|(domain, value)| vault.token(domain, value.as_bytes())).collect();
-        let mut domain = None;
-        if let Some(row) = content.domain {
+        let (mut domain, mut raises) = (Vec::with_capacity(content.domain.len()), Vec::new());
+        for row in content.domain {
             claims.extend(row.unique.iter().map(|(domain, value)| vault.token(domain, value.as_bytes())));
             let table = DOMAIN_TABLES.into_iter().find(|table| *table == row.table);
             let table = table.ok_or_else(|| Error::internal("a domain table that does not exist"))?;
             let plain = Zeroizing::new(serde_json::to_vec(&row.fields).map_err(Error::internal)?);
             let sealed = keys.seal(&spot.domain(), &plain)?;
-            domain = Some(DomainSealed { table, rid: spot.rid, pk, ver: spot.version, sealed });
+            domain.push(DomainSealed { table, rid: spot.rid, pk, ver: spot.version, sealed });
+            raises.extend(row.raise);
         }
         claims.sort_unstable();
         claims.dedup();
         let (yr, terms) = (terms::year(&content.values), terms::terms(&content.values, pk, vault));
-        Ok(Shown { yr, capsule, terms, domain, claims })
+        Ok(Shown { yr, capsule, terms, domain, claims, raises })
     }
 }
 
@@ -213,12 +223,14 @@ fn assemble(store: &Store, seen: &HashMap<Key, Option<Basis>>, made: Vec<Made>) 
     for Made { version, hash, shown } in made {
         if let Some(shown) = shown {
             let basis = seen.get(&(hash.kind, hash.id.clone())).and_then(Option::as_ref);
-            let table = mapping(hash.kind).domain.as_deref();
-            let table = DOMAIN_TABLES.into_iter().find(|name| Some(*name) == table);
             if basis.is_some() {
                 set.claims_of.push(version.rid);
-                set.domain_gone.extend(table.filter(|_| shown.domain.is_none()).map(|table| (table, version.rid)));
+                let fills = |name: &&str| mapping(hash.kind).tables.iter().any(|table| table.table == *name);
+                let made = |name: &&str| shown.domain.iter().any(|row| row.table == *name);
+                let gone = DOMAIN_TABLES.into_iter().filter(|name| fills(name) && !made(name));
+                set.domain_gone.extend(gone.map(|table| (table, version.rid)));
             }
+            set.raises.extend(shown.raises);
             set.claims.extend(shown.claims.into_iter().map(|token| (token, version.rid)));
             set.domain.extend(shown.domain);
             set.records.push(RecordRow {

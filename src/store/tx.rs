@@ -31,7 +31,7 @@ pub struct Draft {
     /// New version number: current + 1, or 1.
     pub version: u32,
     pub at: Instant,
-    pub domain: Option<DomainRow>,
+    pub domain: Vec<DomainRow>,
     /// Further things that must be unique in the whole server: (domain, value). Like those of the domain row they are
     /// held until the next version of this resource (conditional creates claim their condition).
     pub claims: Vec<(&'static str, String)>,

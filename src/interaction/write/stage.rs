@@ -174,17 +174,18 @@ impl Put<'_> {
         let kind = resource.kind();
         let standing = self.current.filter(|current| !current.deleted);
         let values = standing.and_then(|current| current.values.as_ref());
-        let mrn_next = match values.is_none() && domain::needs_mrn(&resource) {
-            true => Some(scene.app.store.next_number("mrn").await?),
-            false => None,
+        let mrn_system = &scene.app.config.mrn_system;
+        let mrn_next = match domain::needs_number(&resource, values, mrn_system) {
+            Some(counter) => Some(scene.app.store.next_number(counter).await?),
+            None => None,
         };
-        let rules = Rules { mrn_system: &scene.app.config.mrn_system, mrn_next };
-        let row = domain::apply(&mut resource, values, &rules)?;
+        let rules = Rules { mrn_system, mrn_next };
+        let rows = domain::apply(&mut resource, values, &rules)?;
         let version = self.current.map_or(1, |current| current.version + 1);
         let at = scene.app.world.now();
         resource.stamp(self.id, version, at);
         let draft =
-            Draft { resource: resource.clone(), version, at, domain: row, claims: self.claim.into_iter().collect() };
+            Draft { resource: resource.clone(), version, at, domain: rows, claims: self.claim.into_iter().collect() };
         tx.put(grant, draft).await?;
         let of = VersionOf { kind, id: self.id.to_owned(), version, at, written: true };
         let done = if standing.is_some() { Done::Ok } else { Done::Created };
