@@ -97,7 +97,7 @@ pub fn render(entry: &Entry, slice: &Slice<'_>) -> Node {
     }
     event["agent"] = json!(agents(entry, slice));
     event["source"] = json!({
-        "observer": server(entry),
+        "observer": observer(entry),
         "type": [{ "system": "http://terminology.hl7.org/CodeSystem/security-source-type", "code": "4" }]
     });
     if !entities.is_empty() {
@@ -145,8 +145,8 @@ fn concept(codings: &[(&str, &str)]) -> Json {
     json!({ "coding": codings })
 }
 
-/// The server as `who` and as `source.observer`.
-fn server(entry: &Entry) -> Json {
+/// The server as `source.observer`.
+fn observer(entry: &Entry) -> Json {
     match entry.request.host.as_str() {
         "" => json!({ "display": "Phial" }),
         host => json!({ "identifier": { "value": host }, "display": "Phial" }),
@@ -210,7 +210,9 @@ fn agents(entry: &Entry, slice: &Slice<'_>) -> Vec<Json> {
     }
     let host = if entry.request.host.is_empty() { "localhost" } else { &entry.request.host };
     let network = json!({ "address": host, "type": "1" });
-    let server = json!({ "type": server_type, "who": server(entry), "requestor": false, "network": network });
+    // Without an identifier: those of agents are client ids and subjects, and searched as such.
+    let who_serves = json!({ "display": host });
+    let server = json!({ "type": server_type, "who": who_serves, "requestor": false, "network": network });
     let mut agents = vec![client, server];
     if let Some((who, user)) = user {
         let mut agent = json!({ "type": user_type, "who": { "identifier": { "value": user } }, "requestor": true });

@@ -3,11 +3,16 @@
 
 pub mod balp;
 pub mod entry;
+mod narrow;
+pub mod reading;
 pub mod release;
 pub mod stored;
 pub mod terms;
 pub mod trail;
+pub mod verify;
 
 pub use entry::{Event, Outcome, Request, Touched, What};
+pub use reading::AuditPage;
 pub use release::Released;
 pub use trail::Trail;
+pub use verify::{Flaw, Report, verify};
