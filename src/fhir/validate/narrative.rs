@@ -1,7 +1,118 @@
-//! Narrative: one well-formed XHTML `div`. So much is needed to write it as XML again and to know where it ends.
+//! Narrative: one well-formed XHTML `div` of the elements and attributes that R4 allows (`txt-1`). It is shown to
+//! people in browsers and written as XML again, so nothing that acts (scripts, event handlers) may be in it.
 
-/// Whether the text is a `div` element of XHTML and well-formed XML (no declarations, only entities HTML knows by number
-/// or that every XML reader knows).
+/// `txt-1`, elements; in order, for a binary search.
+const ELEMENTS: [&str; 48] = [
+    "a",
+    "abbr",
+    "acronym",
+    "b",
+    "big",
+    "blockquote",
+    "br",
+    "caption",
+    "cite",
+    "code",
+    "col",
+    "colgroup",
+    "dd",
+    "dfn",
+    "div",
+    "dl",
+    "dt",
+    "em",
+    "h1",
+    "h2",
+    "h3",
+    "h4",
+    "h5",
+    "h6",
+    "hr",
+    "i",
+    "img",
+    "li",
+    "ol",
+    "p",
+    "pre",
+    "q",
+    "samp",
+    "small",
+    "span",
+    "strong",
+    "sub",
+    "sup",
+    "table",
+    "tbody",
+    "td",
+    "tfoot",
+    "th",
+    "thead",
+    "tr",
+    "tt",
+    "ul",
+    "var",
+];
+
+/// `txt-1`, attributes, and those of XML itself; in order.
+const ATTRIBUTES: [&str; 54] = [
+    "abbr",
+    "accesskey",
+    "align",
+    "alt",
+    "axis",
+    "bgcolor",
+    "border",
+    "cellhalign",
+    "cellpadding",
+    "cellspacing",
+    "cellvalign",
+    "char",
+    "charoff",
+    "charset",
+    "cite",
+    "class",
+    "colspan",
+    "compact",
+    "coords",
+    "dir",
+    "frame",
+    "headers",
+    "height",
+    "href",
+    "hreflang",
+    "hspace",
+    "id",
+    "lang",
+    "longdesc",
+    "name",
+    "nowrap",
+    "rel",
+    "rev",
+    "rowspan",
+    "rules",
+    "scope",
+    "shape",
+    "span",
+    "src",
+    "start",
+    "style",
+    "summary",
+    "tabindex",
+    "title",
+    "type",
+    "valign",
+    "value",
+    "vspace",
+    "width",
+    "xml:base",
+    "xml:id",
+    "xml:lang",
+    "xml:space",
+    "xmlns",
+];
+
+/// Whether the text is a `div` element of XHTML and well-formed XML (no declarations, and of the entities with a name
+/// only those of XML: narrative is part of an XML document that declares no others).
 pub(super) fn check(text: &str) -> Result<(), &'static str> {
     let text = text.trim();
     let after = text.strip_prefix("<div").ok_or(ROOT)?;
@@ -12,6 +123,7 @@ pub(super) fn check(text: &str) -> Result<(), &'static str> {
 }
 
 const ROOT: &str = "A narrative must be one div element of the namespace http://www.w3.org/1999/xhtml.";
+const CONTENT: &str = "The narrative has an element, attribute or link that R4 does not allow there (txt-1).";
 const FORM: &str = "The narrative is not well-formed XHTML.";
 
 fn is_xhtml(tag: &str) -> bool {
@@ -60,6 +172,9 @@ fn well_formed(text: &str) -> Result<(), &'static str> {
 /// Name, whether it closes itself, and what follows.
 fn start_tag(text: &str) -> Result<(&str, bool, &str), &'static str> {
     let (name, mut rest) = name(text)?;
+    if ELEMENTS.binary_search(&name).is_err() {
+        return Err(CONTENT);
+    }
     let mut seen: Vec<&str> = Vec::new();
     loop {
         let trimmed = rest.trim_start_matches(SPACE);
@@ -80,9 +195,27 @@ fn start_tag(text: &str) -> Result<(&str, bool, &str), &'static str> {
         if value.contains('<') || seen.contains(&attribute) {
             return Err(FORM);
         }
+        if ATTRIBUTES.binary_search(&attribute).is_err()
+            || (matches!(attribute, "href" | "src") && acts(attribute, value))
+        {
+            return Err(CONTENT);
+        }
         seen.push(attribute);
         rest = after;
     }
+}
+
+/// Whether a link would run something. References to characters can hide the scheme, so they count as its letters do.
+fn acts(attribute: &str, link: &str) -> bool {
+    let scheme = link.split_once(':').map_or("", |(scheme, _)| scheme);
+    let plain: String = scheme.chars().filter(|c| !c.is_whitespace() && !c.is_control()).collect();
+    let scripts = match plain.to_ascii_lowercase().as_str() {
+        "javascript" | "vbscript" => true,
+        // An image may be inside the narrative, a page may not.
+        "data" => attribute == "href",
+        _ => false,
+    };
+    scripts || scheme.contains('&')
 }
 
 const SPACE: [char; 4] = [' ', '\t', '\n', '\r'];
@@ -111,10 +244,7 @@ fn references(text: &str) -> Result<(), &'static str> {
                 };
                 code.is_ok_and(|code| code >= 9 && char::from_u32(code).is_some())
             }
-            // R4 allows the entities of HTML 4 by name: letters and digits, as in `nbsp`, `frac12`.
-            None => {
-                !reference.is_empty() && reference.len() <= 8 && reference.bytes().all(|b| b.is_ascii_alphanumeric())
-            }
+            None => matches!(reference, "amp" | "lt" | "gt" | "quot" | "apos"),
         };
         if !known {
             return Err(FORM);
@@ -135,7 +265,7 @@ mod tests {
             "text",
             "<p>a<br/>b</p>",
             "<b class='x' title=\"a > b\">x</b>",
-            "a &amp; b &#160; &#xa0; &nbsp;",
+            "a &amp; b &#160; &#xa0; &quot;",
             "<!-- <p> -->",
             "<img src=\"#a\" alt = 'x' />",
             "<div><div></div></div>",
@@ -171,5 +301,23 @@ mod tests {
         ] {
             assert_eq!(check(bad), Err(ROOT), "{bad}");
         }
+    }
+
+    #[test]
+    fn narratives_do_nothing() {
+        for bad in [
+            "<script>alert(1)</script>",
+            "<b onclick='x()'>x</b>",
+            "<a href='javascript:x()'>x</a>",
+            "<a href=' JavaScript:x()'>x</a>",
+            "<a href='java&#115;cript:x()'>x</a>",
+            "<a href='data:text/html,x'>x</a>",
+            "<iframe src='x'/>",
+            "<svg/>",
+        ] {
+            assert_eq!(check(&format!("<div xmlns='http://www.w3.org/1999/xhtml'>{bad}</div>")), Err(CONTENT), "{bad}");
+        }
+        let good = "<img src='data:image/png;base64,AAAA'/><a href='http://a?b=c&amp;d=e:f'>x</a><a href='#x'>x</a>";
+        assert_eq!(check(&format!("<div xmlns='http://www.w3.org/1999/xhtml'>{good}</div>")), Ok(()));
     }
 }
