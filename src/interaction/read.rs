@@ -2,14 +2,18 @@
 
 use super::{Answer, Body, Content, Done, Pairs, Scene, Shape, VersionOf};
 use crate::access::{Read, authorize};
-use crate::audit::{Touched, What};
+use crate::audit::{Released, Touched, What};
 use crate::error::{Error, Kind, Result};
-use crate::fhir::TypeId;
+use crate::fhir::{TypeId, definitions};
 use crate::store::{Found, Sealed};
 
 pub(super) async fn read(scene: Scene<'_>, kind: TypeId, id: &str, query: &Pairs) -> Result<Answer> {
     let grant = authorize::<Read>(scene.caller, kind)?;
     let shape = Shape::from_pairs(query, scene.facts.prefer.lenient)?;
+    if definitions().type_name(kind) == "AuditEvent" {
+        let released = scene.app.trail.read(scene.event(What::Read, Some(kind)), &grant, id).await?;
+        return released.map(|released| whole(released, shape)).ok_or_else(Error::not_found);
+    }
     match scene.app.store.find(&grant, id).await? {
         Found::Current(sealed) => disclose(scene, What::Read, sealed, shape).await,
         Found::Deleted { version } => Err(gone(version)),
@@ -45,11 +49,15 @@ async fn disclose(scene: Scene<'_>, what: What, sealed: Sealed, shape: Shape) ->
     }
     let released = scene.app.trail.disclose(event, vec![sealed]).await?.pop();
     let released = released.ok_or_else(|| Error::internal("a disclosure without content"))?;
-    Ok(Answer {
+    Ok(whole(released, shape))
+}
+
+fn whole(released: Released, shape: Shape) -> Answer {
+    Answer {
         done: Done::Ok,
         version: Some(VersionOf::read(&released)),
         body: Body::Content(Content::Released(released, shape)),
-    })
+    }
 }
 
 /// The record of a version that was looked at.

@@ -2,28 +2,29 @@
 
 use super::{Answer, Bundle, BundleKind, Content, Entry, Mode, Pairs, Scene, Shape, cursor, form};
 use crate::access::Grants;
-use crate::audit::{Released, What};
+use crate::audit::reading::own_identifiers;
+use crate::audit::{AuditPage, Event, Released, What};
 use crate::error::{Error, Issue, Result, Severity};
 use crate::fhir::{TypeId, definitions};
-use crate::search::query::Summary;
-use crate::search::{Query, QueryOptions};
+use crate::search::query::{Summary, Wanted, WantedReference};
+use crate::search::{Criterion, Query, QueryOptions};
 use crate::store::{Count, Position, Selection};
 
+/// One page of hits whose disclosure is on record.
+struct Page {
+    released: Vec<Released>,
+    /// How many of them are matches; the others are included.
+    matched: usize,
+    total: Option<Count>,
+    next: Option<Position>,
+    notes: Vec<Issue>,
+}
+
 pub(super) async fn search(scene: Scene<'_>, kind: TypeId, pairs: Pairs) -> Result<Answer> {
-    let (query, after) = checked(scene, kind, pairs).await?;
-    let grants = Grants::of(scene.caller, &query)?;
-    let selection = scene.app.store.select(&grants, &query, after).await?;
-    let event = scene.event(What::SearchType, Some(kind));
-    let Selection { mut matches, mut included, total, next, notes, .. } = selection;
-    if query.summary == Summary::Count {
-        matches.clear();
-        included.clear();
-    }
-    let matched = matches.len();
-    matches.append(&mut included);
-    let released = match matches.is_empty() {
-        true => scene.app.trail.record(event).await.map(|_| Vec::new())?,
-        false => scene.app.trail.disclose(event, matches).await?,
+    let (mut query, after) = checked(scene, kind, pairs).await?;
+    let Page { released, matched, total, next, notes } = match definitions().type_name(kind) {
+        "AuditEvent" => trail_page(scene, &mut query, after).await?,
+        _ => page(scene, &query, after).await?,
     };
     let notes = query.notes.iter().cloned().chain(notes).chain(total.and_then(estimated)).collect();
     let mut bundle = Bundle {
@@ -39,6 +40,47 @@ pub(super) async fn search(scene: Scene<'_>, kind: TypeId, pairs: Pairs) -> Resu
     entries(scene, &query, released, matched, &mut bundle.entries);
     with_notes(notes, &mut bundle.entries);
     Ok(Answer::bundle(bundle))
+}
+
+async fn page(scene: Scene<'_>, query: &Query, after: Option<Position>) -> Result<Page> {
+    let grants = Grants::of(scene.caller, query)?;
+    let selection = scene.app.store.select(&grants, query, after).await?;
+    let Selection { mut matches, mut included, total, next, notes, .. } = selection;
+    if query.summary == Summary::Count {
+        matches.clear();
+        included.clear();
+    }
+    let matched = matches.len();
+    matches.append(&mut included);
+    let event = event(scene, query);
+    let released = match matches.is_empty() {
+        true => scene.app.trail.record(event).await.map(|_| Vec::new())?,
+        false => scene.app.trail.disclose(event, matches).await?,
+    };
+    Ok(Page { released, matched, total, next, notes })
+}
+
+/// AuditEvents: the trail's own entries together with those that clients stored.
+async fn trail_page(scene: Scene<'_>, query: &mut Query, after: Option<Position>) -> Result<Page> {
+    own_identifiers(query);
+    let grants = Grants::of(scene.caller, query)?;
+    let page = scene.app.trail.search(event(scene, query), &grants, query, after).await?;
+    let AuditPage { matches, total, next, notes } = page;
+    Ok(Page { matched: matches.len(), released: matches, total, next, notes })
+}
+
+/// The event of a search. The patients it asks for are on record even when nothing is found.
+fn event(scene: Scene<'_>, query: &Query) -> Event {
+    let patient = definitions().type_id("Patient");
+    let asked = query.criteria.iter().filter_map(|criterion| match criterion {
+        Criterion::Param { any_of, .. } => Some(any_of),
+        _ => None,
+    });
+    let ids = asked.flatten().filter_map(|wanted| match wanted {
+        Wanted::Reference(WantedReference::Local { kinds, id, .. }) if kinds.iter().copied().eq(patient) => Some(id),
+        _ => None,
+    });
+    Event { patients: ids.cloned().collect(), ..scene.event(What::SearchType, Some(query.kind)) }
 }
 
 /// Parses the query, or takes query and position from a page link.
