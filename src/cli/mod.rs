@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
 use phial::app::{App, Config, config};
-use phial::error::Result;
-use phial::jobs::{demo, import};
+use phial::error::{Error, Result};
+use phial::jobs::{credentials, demo, import};
 use phial::world::World;
 
 /// A FHIR R4 server: sealed at rest, found by blind search, every access on record.
@@ -29,6 +29,11 @@ enum Command {
     Demo(DemoArgs),
     /// Load Bundles (JSON, XML), NDJSON and folders of them, gzip too.
     Import(ImportArgs),
+    /// Register clients.
+    #[command(subcommand)]
+    Client(ClientCommand),
+    /// Ask a running server for an access token, as a registered client, and print it.
+    Token(TokenArgs),
     /// Keys: status and rotation.
     #[command(subcommand)]
     Keys(KeysCommand),
@@ -59,7 +64,7 @@ struct DemoArgs {
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
     /// Patients to make on the first start.
-    #[arg(long, value_name = "N", default_value_t = 100)]
+    #[arg(long, value_name = "N", default_value_t = 120)]
     patients: usize,
     /// The same seed gives the same data.
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -73,6 +78,44 @@ struct ImportArgs {
     /// Files and folders.
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum ClientCommand {
+    /// Register a backend service and print what it needs to ask for tokens. Without --jwks a key pair is made, and
+    /// its private half is in what is printed and nowhere else.
+    Add(ClientAddArgs),
+}
+
+#[derive(Args)]
+struct ClientAddArgs {
+    #[command(flatten)]
+    with: WithConfig,
+    /// Scopes it may be granted, separated by spaces: `system/Patient.rs system/Observation.rs`.
+    #[arg(long, value_name = "SCOPES")]
+    scopes: String,
+    /// Its client_id; a random one otherwise.
+    #[arg(long, value_name = "ID")]
+    id: Option<String>,
+    /// A name for people.
+    #[arg(long, value_name = "NAME", default_value = "Backend service")]
+    name: String,
+    /// File with its public JWK Set.
+    #[arg(long, value_name = "FILE")]
+    jwks: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct TokenArgs {
+    /// What `phial client add` printed.
+    #[arg(value_name = "FILE", required_unless_present = "data")]
+    client: Option<PathBuf>,
+    /// Data folder of a demonstration, instead of a file.
+    #[arg(long, value_name = "DIR", conflicts_with = "client")]
+    data: Option<PathBuf>,
+    /// Where to ask, when not at the token_url of the file.
+    #[arg(long, value_name = "URL")]
+    token_url: Option<String>,
 }
 
 #[derive(Subcommand)]
@@ -123,6 +166,8 @@ async fn command(command: Command) -> Result<ExitCode> {
         Command::Serve(with) => serve(&with).await,
         Command::Demo(args) => run_demo(args).await,
         Command::Import(args) => run_import(args).await,
+        Command::Client(ClientCommand::Add(args)) => add_client(args).await,
+        Command::Token(args) => token(&args),
         Command::Keys(KeysCommand::Status(_)) => todo!(),
         Command::Audit(AuditCommand::Verify(_)) => todo!(),
         Command::Migrate(with) => {
@@ -162,7 +207,7 @@ async fn serve(with: &WithConfig) -> Result<ExitCode> {
     let app = open(with).await?;
     if demo::is_demo(&app).await? {
         app.close().await;
-        return Err(phial::error::Error::invalid(
+        return Err(Error::invalid(
             "this data was made by `phial demo` and its credentials are public: serve it with `phial demo`, or start on an empty database",
         ));
     }
@@ -178,6 +223,7 @@ async fn run_demo(args: DemoArgs) -> Result<ExitCode> {
         ("key_database_url", format!("sqlite:{}", at("keys.db"))),
         ("keyring", at("keyring")),
     ];
+    demo::folder(&args.data, &["phial.db", "keys.db"])?;
     let app = App::open(load(None, &set)?, Arc::new(World::real())).await?;
     let text = demo::prepare(&app, &demo::Demo { data: args.data, patients: args.patients, seed: args.seed }).await?;
     println!("{text}");
@@ -190,4 +236,34 @@ async fn run_import(args: ImportArgs) -> Result<ExitCode> {
     let summary = import::run(&app, &args.paths).await;
     app.close().await;
     Ok(if summary?.refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn add_client(args: ClientAddArgs) -> Result<ExitCode> {
+    let jwks = args.jwks.as_deref().map(read_json).transpose()?;
+    let app = open(&args.with).await?;
+    let asked = credentials::Backend { client_id: args.id, name: args.name, scopes: args.scopes, jwks, demo: false };
+    let added = credentials::add_backend(&app, asked).await;
+    app.close().await;
+    println!("{:#}", added?);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn token(args: &TokenArgs) -> Result<ExitCode> {
+    let (client, own_url) = match (&args.data, &args.client) {
+        (Some(data), _) => demo::described_client(data)?,
+        (None, Some(file)) => {
+            let client = read_json(file)?;
+            let url = client["token_url"].as_str().unwrap_or_default().to_owned();
+            (client, url)
+        }
+        (None, None) => return Err(Error::invalid("a file or --data is expected")),
+    };
+    let url = args.token_url.as_deref().unwrap_or(&own_url);
+    println!("{}", *credentials::fetch_token(&World::real(), &client, url)?);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read_json(file: &Path) -> Result<serde_json::Value> {
+    let bytes = std::fs::read(file).map_err(|e| Error::invalid(format!("{}: {e}", file.display())))?;
+    serde_json::from_slice(&bytes).map_err(|e| Error::invalid(format!("{}: {e}", file.display())))
 }

@@ -1,5 +1,7 @@
 //! Work of the server itself, as named system callers: demonstration data and import. Must not know axum.
 
+pub mod credentials;
 pub mod demo;
 pub mod import;
 pub mod population;
+mod progress;

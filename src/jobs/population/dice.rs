@@ -28,7 +28,7 @@ impl Dice {
 
     /// 0 <= n < `bound`; 0 when the bound is 0.
     pub fn below(&mut self, bound: u64) -> u64 {
-        (u128::from(self.next()) * u128::from(bound) >> 64) as u64
+        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
     }
 
     /// `low` <= n <= `high`.

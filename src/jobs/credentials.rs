@@ -1,0 +1,202 @@
+//! Clients of this server from the command line: registering one, and asking for a token as one.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use crate::app::App;
+use crate::error::{Error, Kind, Result};
+use crate::fhir::json::Node;
+use crate::oauth::assertion::ASSERTION_TYPE;
+use crate::oauth::{ClientKind, Registration, SigningKey, generate_es384};
+use crate::world::World;
+
+/// Seconds that an assertion of ours may be used.
+const ASSERTION_SECONDS: i64 = 240;
+const ANSWER_BYTES_MAX: u64 = 1 << 20;
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What a backend client is registered with.
+pub struct Backend {
+    /// None: the server gives a random one.
+    pub client_id: Option<String>,
+    pub name: String,
+    pub scopes: String,
+    /// The client's public JWK Set; None: a key pair is made, and its private half is in the answer, nowhere else.
+    pub jwks: Option<Node>,
+    pub demo: bool,
+}
+
+/// The token endpoint of this server.
+pub fn token_url(app: &App) -> String {
+    app.config.token_url()
+}
+
+/// Registers a backend client and gives what it needs to ask for tokens, in the form of `demo.json`.
+///
+/// # Errors
+/// What the registry has against it.
+pub async fn add_backend(app: &App, asked: Backend) -> Result<Node> {
+    let (private, public) = match asked.jwks {
+        Some(set) => (None, set),
+        None => {
+            let (private, public) = generate_es384()?;
+            (Some(private), json!({"keys": [public]}))
+        }
+    };
+    let registration = Registration {
+        client_id: asked.client_id,
+        name: asked.name,
+        kind: ClientKind::Backend,
+        jwks: Some(public),
+        jwks_url: None,
+        scopes: asked.scopes.clone(),
+        redirect_uris: Vec::new(),
+        demo: asked.demo,
+    };
+    let registered = app.oauth.clients().add(registration).await?;
+    let mut out = json!({
+        "client_id": registered.client.client_id,
+        "kind": "backend",
+        "scopes": asked.scopes,
+        "redirect_uris": [],
+        "token_url": token_url(app),
+    });
+    if let Some(private) = private {
+        out["jwk"] = private;
+    }
+    Ok(out)
+}
+
+/// Asks the token endpoint of a running server for a token, as the client that `client` describes (as
+/// [`add_backend`] gave it).
+///
+/// # Errors
+/// A description that lacks something, a server that does not answer, or its refusal.
+pub fn fetch_token(world: &World, client: &Node, token_url: &str) -> Result<Zeroizing<String>> {
+    let text = |name: &str| {
+        client[name].as_str().ok_or_else(|| Error::invalid(format!("the client's description has no {name}")))
+    };
+    let client_id = text("client_id")?;
+    let key = private_key(&client["jwk"])?;
+    // For whom the assertion is: the address the server knows itself by, wherever it is reached.
+    let audience = client["token_url"].as_str().unwrap_or(token_url);
+    let now = world.now().seconds();
+    let claims = json!({
+        "iss": client_id, "sub": client_id, "aud": audience, "jti": world.uuid(),
+        "iat": now, "exp": now + ASSERTION_SECONDS,
+    });
+    let assertion = key.sign("JWT", &claims)?;
+    let form = [
+        ("grant_type", "client_credentials"),
+        ("scope", text("scopes")?),
+        ("client_assertion_type", ASSERTION_TYPE),
+        ("client_assertion", &assertion),
+    ];
+    let form: Vec<String> = form.iter().map(|(name, value)| format!("{name}={}", percent(value))).collect();
+    let answer = post(token_url, &form.join("&"))?;
+    let answer: Node = serde_json::from_slice(&answer).map_err(|e| unanswered(token_url).caused_by(e))?;
+    match answer["access_token"].as_str() {
+        Some(token) => Ok(Zeroizing::new(token.to_owned())),
+        None => {
+            let part = |name: &str| answer[name].as_str().unwrap_or_default();
+            let text = format!("the server refuses a token: {} {}", part("error"), part("error_description"));
+            Err(Error::new(Kind::Unauthenticated, text))
+        }
+    }
+}
+
+fn private_key(jwk: &Node) -> Result<SigningKey> {
+    let wrong = || Error::invalid("the client's jwk is no private P-384 key (kty EC, crv P-384, x, y, d)");
+    if jwk["kty"] != "EC" || jwk["crv"] != "P-384" {
+        return Err(wrong());
+    }
+    let part = |name: &str| -> Result<Zeroizing<Vec<u8>>> {
+        let bytes = jwk[name].as_str().and_then(|text| URL_SAFE_NO_PAD.decode(text).ok());
+        bytes.map(Zeroizing::new).ok_or_else(wrong)
+    };
+    let point = [&[4u8][..], &part("x")?, &part("y")?].concat();
+    let pair = EcdsaKeyPair::from_private_key_and_public_key(&ECDSA_P384_SHA384_FIXED_SIGNING, &part("d")?, &point)
+        .map_err(|_| wrong())?;
+    SigningKey::from_pkcs8(pair.to_pkcs8v1().map_err(Error::internal)?.as_ref())
+}
+
+fn percent(value: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    value.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
+fn unanswered(url: &str) -> Error {
+    Error::new(Kind::Unavailable, format!("{url} does not answer as a token endpoint does"))
+}
+
+/// One POST over plain HTTP/1.1: this is for servers on the same machine. Gives the body whatever the status.
+fn post(url: &str, form: &str) -> Result<Vec<u8>> {
+    let Some((host, path)) = url.strip_prefix("http://").and_then(|rest| rest.split_once('/')) else {
+        return Err(Error::unsupported(format!("{url}: only http:// addresses can be asked from here")));
+    };
+    let port = if host.rsplit(']').next().is_some_and(|rest| rest.contains(':')) { "" } else { ":80" };
+    let failed = |e: std::io::Error| Error::new(Kind::Unavailable, format!("{url} does not answer: {e}"));
+    let mut stream = TcpStream::connect(format!("{host}{port}")).map_err(failed)?;
+    stream.set_read_timeout(Some(ANSWER_TIMEOUT)).map_err(failed)?;
+    let request = format!(
+        "POST /{path} HTTP/1.1\r\nHost: {host}\r\nAccept: application/json\r\nConnection: close\r\n\
+         Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{form}",
+        form.len()
+    );
+    stream.write_all(request.as_bytes()).map_err(failed)?;
+    let mut answer = Vec::new();
+    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).map_err(failed)?;
+    let head = answer.windows(4).position(|four| four == b"\r\n\r\n").ok_or_else(|| unanswered(url))?;
+    let body = answer.split_off(head + 4);
+    let chunked = String::from_utf8_lossy(&answer).to_ascii_lowercase().contains("\r\ntransfer-encoding: chunked");
+    if chunked { unchunked(&body).ok_or_else(|| unanswered(url)) } else { Ok(body) }
+}
+
+fn unchunked(mut body: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    loop {
+        let end = body.windows(2).position(|two| two == b"\r\n")?;
+        let size = std::str::from_utf8(&body[..end]).ok()?.split(';').next()?;
+        let size = usize::from_str_radix(size.trim(), 16).ok()?;
+        if size == 0 {
+            return Some(out);
+        }
+        let chunk = body.get(end + 2..)?.get(..size)?;
+        out.extend_from_slice(chunk);
+        body = body.get(end + 2 + size + 2..)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generated_key_signs_and_one_of_another_curve_is_refused() {
+        let (private, public) = generate_es384().unwrap();
+        assert_eq!(Some(private_key(&private).unwrap().kid()), public["kid"].as_str());
+        let mut other = private.clone();
+        other["crv"] = json!("P-256");
+        assert!(private_key(&other).is_err());
+        assert!(private_key(&public).is_err());
+    }
+
+    #[test]
+    fn chunks_are_put_together_and_cut_ones_refused() {
+        assert_eq!(unchunked(b"3\r\nabc\r\n2;x=1\r\nde\r\n0\r\n\r\n").as_deref(), Some(&b"abcde"[..]));
+        assert_eq!(unchunked(b"5\r\nab"), None);
+        assert_eq!(unchunked(b"ffffffffffffffff\r\nab"), None);
+    }
+
+    #[test]
+    fn forms_are_escaped() {
+        assert_eq!(percent("system/*.cruds a"), "system%2F%2A.cruds%20a");
+    }
+}

@@ -1,0 +1,234 @@
+//! Starts the real program on data of its own and speaks to it over HTTP, as a client would. Nothing here reaches
+//! into the library: what the tests see is what an installation shows.
+
+mod http;
+mod postgres;
+pub mod samples;
+pub mod xml;
+
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+pub use http::{Client, Reply, Request};
+
+/// Scopes of the client that every server of the tests has.
+const SCOPES: &str = "system/*.cruds";
+/// Time a start may take on a busy machine.
+const START_MAX: Duration = Duration::from_secs(60);
+const STOP_MAX: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    Sqlite,
+    Postgres,
+}
+
+/// Data of one installation: it outlives the processes that serve it and is deleted when dropped.
+pub struct Data {
+    pub dir: tempfile::TempDir,
+    pub engine: Engine,
+    database_url: String,
+    key_database_url: String,
+    port: u16,
+    /// `phial client add` wrote it.
+    client: PathBuf,
+    postgres: Option<postgres::Postgres>,
+}
+
+/// A running server. Killed when dropped.
+pub struct Server {
+    child: Child,
+    port: u16,
+    pub client: Client,
+}
+
+impl Data {
+    /// An empty installation with one registered client that may do everything.
+    pub fn new(engine: Engine) -> Data {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        fs::create_dir(dir.path().join("tmp")).expect("a folder for temporary files");
+        let (database_url, key_database_url, postgres) = match engine {
+            Engine::Sqlite => {
+                let url = |name: &str| format!("sqlite:{}", dir.path().join(name).display());
+                (url("phial.db"), url("keys.db"), None)
+            }
+            Engine::Postgres => {
+                let postgres = postgres::Postgres::start();
+                (postgres.create("phial"), postgres.create("phial_keys"), Some(postgres))
+            }
+        };
+        let client = dir.path().join("client.json");
+        let data = Data { dir, engine, database_url, key_database_url, port: free_port(), client, postgres };
+        let made = data.run(&["client", "add", "--scopes", SCOPES]);
+        assert!(made.status.success(), "phial client add: {}", String::from_utf8_lossy(&made.stderr));
+        fs::write(&data.client, made.stdout).expect("the client file is written");
+        data
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The data folder of the PostgreSQL server, or the folder of the SQLite files.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let mut out = vec![self.dir.path().to_owned()];
+        out.extend(self.postgres.as_ref().map(|postgres| postgres.data().to_owned()));
+        out
+    }
+
+    /// The program with the settings of this installation.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_phial"));
+        command
+            .args(arguments)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("TMPDIR", self.path("tmp"))
+            .env("PHIAL_LISTEN", format!("127.0.0.1:{}", self.port))
+            .env("PHIAL_DATABASE_URL", &self.database_url)
+            .env("PHIAL_KEY_DATABASE_URL", &self.key_database_url)
+            .env("PHIAL_KEYRING", self.path("keyring"))
+            .env("PHIAL_LOG", "debug")
+            .env("RUST_BACKTRACE", "1")
+            .current_dir(self.dir.path());
+        command
+    }
+
+    /// Runs a command to its end.
+    pub fn run(&self, arguments: &[&str]) -> std::process::Output {
+        self.command(arguments).output().expect("the program starts")
+    }
+
+    /// Starts `phial serve` and waits until it is ready.
+    pub fn serve(&self) -> Server {
+        self.serve_on(self.port)
+    }
+
+    /// A further server on the same database (PostgreSQL): same base URL, another port.
+    pub fn serve_beside(&self) -> Server {
+        self.serve_on(free_port())
+    }
+
+    fn serve_on(&self, port: u16) -> Server {
+        let log = |name: &str| File::options().create(true).append(true).open(self.path(name)).expect("a log file");
+        let mut command = self.command(&["serve"]);
+        command
+            .env("PHIAL_LISTEN", format!("127.0.0.1:{port}"))
+            .env("PHIAL_BASE_URL", format!("http://127.0.0.1:{}/fhir", self.port))
+            .stdin(Stdio::null())
+            .stdout(log("stdout.log"))
+            .stderr(log("stderr.log"));
+        let child = command.spawn().expect("the program starts");
+        let client = Client::new(&format!("http://127.0.0.1:{port}"));
+        let mut server = Server { child, port, client };
+        server.wait_ready(&self.path("stderr.log"));
+        server.client.token = Some(self.token(port));
+        server
+    }
+
+    /// An access token for the registered client, from the server on this port.
+    pub fn token(&self, port: u16) -> String {
+        let client = self.client.to_str().expect("a path in UTF-8");
+        let url = format!("http://127.0.0.1:{port}/oauth/token");
+        let out = self.run(&["token", client, "--token-url", &url]);
+        assert!(out.status.success(), "phial token: {}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8(out.stdout).expect("a token").trim().to_owned()
+    }
+}
+
+impl Server {
+    fn wait_ready(&mut self, log: &Path) {
+        let since = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("the child can be asked") {
+                panic!("the server ended with {status}:\n{}", tail(log));
+            }
+            if self.client.get("/readyz").is_ok_and(|reply| reply.status == 200) {
+                return;
+            }
+            assert!(since.elapsed() < START_MAX, "the server is not ready after {START_MAX:?}:\n{}", tail(log));
+            sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// `kill -9`.
+    pub fn kill(mut self) {
+        self.child.kill().expect("the child can be killed");
+        self.child.wait().expect("the child can be waited for");
+    }
+
+    /// SIGTERM; gives how the process ended.
+    pub fn terminate(mut self) -> ExitStatus {
+        let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        assert!(sent.expect("kill is there").success());
+        let since = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("the child can be asked") {
+                return status;
+            }
+            assert!(since.elapsed() < STOP_MAX, "the server does not stop on SIGTERM");
+            sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Already gone when it was killed or terminated.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The last lines of a log, for messages.
+fn tail(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(20)..].join("\n")
+}
+
+/// A port that was free a moment ago and that no other test of this process was given.
+fn free_port() -> u16 {
+    static GIVEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());
+    loop {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let port = listener.local_addr().expect("it has an address").port();
+        let mut given = GIVEN.lock().expect("no test panics while it holds this");
+        if !given.contains(&port) {
+            given.push(port);
+            return port;
+        }
+    }
+}
+
+/// Whether two JSON trees are equal, numbers by their digits as written; the path of the first difference otherwise.
+pub fn difference(sent: &Value, back: &Value, path: &str) -> Option<String> {
+    match (sent, back) {
+        (Value::Object(a), Value::Object(b)) => {
+            let missing = a.keys().find(|key| !b.contains_key(*key)).map(|key| format!("{path}.{key} is missing"));
+            let added = || b.keys().find(|key| !a.contains_key(*key)).map(|key| format!("{path}.{key} was added"));
+            let order = || (!a.keys().eq(b.keys())).then(|| format!("{path}: members in another order"));
+            let inner = || a.iter().find_map(|(key, value)| difference(value, &b[key], &format!("{path}.{key}")));
+            missing.or_else(added).or_else(inner).or_else(order)
+        }
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+            a.iter().zip(b).enumerate().find_map(|(n, (a, b))| difference(a, b, &format!("{path}[{n}]")))
+        }
+        (a, b) => (a != b).then(|| format!("{path}: sent {a}, came back {b}")),
+    }
+}
