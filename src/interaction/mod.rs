@@ -10,6 +10,7 @@ pub mod form;
 pub mod route;
 pub mod shape;
 
+mod bundles;
 mod conditional;
 mod cursor;
 mod history;
@@ -127,7 +128,7 @@ pub async fn perform(app: &App, caller: &Caller, facts: &Facts, interaction: Int
         Interaction::Create { kind, body } => write::create(scene, kind, body).await,
         Interaction::Update { kind, id, body } => write::update(scene, kind, &id, body).await,
         Interaction::Delete { kind, id } => write::delete(scene, kind, &id).await,
-        Interaction::Bundle { .. } => Err(Error::unsupported("bundles")),
+        Interaction::Bundle { body } => bundles::perform(scene, body).await,
     };
     match answer {
         Ok(answer) => Ok(answer),

@@ -12,7 +12,7 @@ use crate::fhir::TypeId;
 use crate::fhir::json::Node;
 
 /// How often a write that lost a race is tried again before the client hears of it.
-const TRIES_MAX: u32 = 5;
+pub(super) const TRIES_MAX: u32 = 5;
 
 pub(super) async fn create(scene: Scene<'_>, kind: TypeId, body: Node) -> Result<Answer> {
     let grant = authorize::<Create>(scene.caller, kind)?;

@@ -4,7 +4,7 @@
 use crate::access::{Create, Delete, Grant, Update};
 use crate::audit::What;
 use crate::domain::{self, Rules};
-use crate::error::{Error, Issue, Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::fhir::json::Node;
 use crate::fhir::{Resource, TypeId, definitions};
 use crate::interaction::{Conditions, Done, Scene, VersionOf};
@@ -52,12 +52,17 @@ pub(in crate::interaction) struct Staged {
 /// # Errors
 /// `Kind::Invalid` with the place of each fault.
 pub(in crate::interaction) fn checked(kind: TypeId, body: Node) -> Result<Resource> {
+    checked_at(kind, body, definitions().type_name(kind))
+}
+
+/// The same for a resource within a Bundle, at `place`.
+pub(in crate::interaction) fn checked_at(kind: TypeId, body: Node, place: &str) -> Result<Resource> {
     let expected = definitions().type_name(kind);
     if body.get("resourceType").and_then(Node::as_str) != Some(expected) {
         let text = format!("The address asks for a {expected}, but resourceType is another or absent.");
-        return Err(Error::invalid(text).at(format!("{expected}.resourceType")));
+        return Err(Error::invalid(text).at(format!("{place}.resourceType")));
     }
-    Resource::check(body)
+    Resource::check_at(body, place)
 }
 
 /// Checks that the resource of an update carries the id of its address.
@@ -209,28 +214,4 @@ async fn remove(
     tx.delete(grant, kind, id, version, at).await?;
     let of = VersionOf { kind, id: id.to_owned(), version, at, written: false };
     Ok(Staged { done: Done::NoContent, version: Some(of), resource: None, writes: true })
-}
-
-/// Puts the place of a bundle entry before the issues of its error: `Bundle.entry[2].resource.name`.
-pub(in crate::interaction) fn in_entry(mut error: Error, n: usize) -> Error {
-    for issue in &mut error.issues {
-        let place = issue.expression.take();
-        issue.expression = Some(entry_place(n, place.as_deref()));
-    }
-    if error.issues.is_empty() {
-        error.issues.push(Issue::error("processing", "The entry could not be performed.").at(entry_place(n, None)));
-    }
-    error
-}
-
-fn entry_place(n: usize, inner: Option<&str>) -> String {
-    let own = format!("Bundle.entry[{n}]");
-    match inner {
-        None => own,
-        Some(place) if place.starts_with("Bundle.") => place.to_owned(),
-        Some(place) => match place.split_once('.') {
-            Some((_, rest)) => format!("{own}.resource.{rest}"),
-            None => format!("{own}.resource"),
-        },
-    }
 }
