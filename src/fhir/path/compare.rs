@@ -98,9 +98,7 @@ fn tree_equivalent(a: &Node, b: &Node) -> bool {
         (Node::Number(a), Node::Number(b)) => {
             decimal(a.as_str()).is_some_and(|a| decimal(b.as_str()).is_some_and(|b| near(a, b)))
         }
-        (Node::Array(a), Node::Array(b)) => {
-            a.len() == b.len() && matched(a, b, |a, b| tree_equivalent(a, b)).unwrap_or(false)
-        }
+        (Node::Array(a), Node::Array(b)) => a.len() == b.len() && matched(a, b, tree_equivalent).unwrap_or(false),
         (Node::Object(a), Node::Object(b)) => {
             a.len() == b.len() && a.iter().all(|(key, a)| b.get(key).is_some_and(|b| tree_equivalent(a, b)))
         }

@@ -172,7 +172,7 @@ impl Temporal {
 
     /// The time of day.
     pub fn to_time(self) -> Option<Temporal> {
-        (self.clock == Clock::DateTime && self.grain >= Grain::Hour).then(|| Temporal {
+        (self.clock == Clock::DateTime && self.grain >= Grain::Hour).then_some(Temporal {
             clock: Clock::Time,
             year: 1,
             month: 1,

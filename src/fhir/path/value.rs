@@ -5,7 +5,6 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use rust_decimal::Decimal;
-use rust_decimal::prelude::ToPrimitive;
 use serde_json::{Map, Number};
 
 use super::Item;
@@ -155,7 +154,7 @@ impl<'a> Val<'a> {
             Val::Node { node, sibling, ty } => (Cow::Borrowed(node), sibling, ty),
             Val::Target { reference, ty } => (Cow::Borrowed(reference), None, ty),
             made => {
-                let name = made.system_name().and_then(|name| super::types::by_suffix(name));
+                let name = made.system_name().and_then(super::types::by_suffix);
                 (Cow::Owned(made.to_json()), None, name.unwrap_or(Ty::UNKNOWN))
             }
         };
@@ -207,11 +206,6 @@ pub(super) fn decimal(text: &str) -> Option<Decimal> {
         return Decimal::from_scientific(text).ok();
     }
     Decimal::from_str_exact(text).or_else(|_| Decimal::from_str(text)).ok()
-}
-
-/// A whole number that fits.
-pub(super) fn whole(value: Decimal) -> Option<i64> {
-    value.is_integer().then(|| value.to_i64()).flatten()
 }
 
 fn node_sys(node: &Node, ty: Ty) -> Sys<'_> {
