@@ -111,3 +111,6 @@ async fn signing_key(store: &Store, vault: &Vault) -> Result<SigningKey> {
     };
     SigningKey::from_pkcs8(&vault.open_system(SystemKey::Secret, &aad, &sealed).await?)
 }
+
+#[cfg(test)]
+mod tests;

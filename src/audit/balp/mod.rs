@@ -292,3 +292,6 @@ fn reference(what: What, touch: &StoredTouch) -> String {
         _ => format!("{}/{}", touch.0, touch.1),
     }
 }
+
+#[cfg(test)]
+mod tests;
