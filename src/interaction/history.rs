@@ -1,13 +1,12 @@
 //! history-instance (http.html#history): every version, newest first, deletions included.
 
 use super::search::full_url;
-use super::{Answer, Bundle, BundleKind, Content, Done, Entry, Pairs, Response, Scene, Shape, VersionOf, form, read};
+use super::{Answer, Bundle, BundleKind, Content, Done, Entry, Pairs, Response, Scene, Shape, VersionOf, form};
 use crate::access::{Read, authorize};
 use crate::audit::{Released, What};
 use crate::error::{Error, Result};
 use crate::fhir::{TypeId, definitions};
-use crate::store::{HistoryPage, Sealed};
-use crate::world::Instant;
+use crate::store::HistoryPage;
 
 /// What the query of a history asks for.
 struct Page {
@@ -83,67 +82,26 @@ fn links(scene: Scene<'_>, kind: TypeId, id: &str, page: &Page, next: Option<u32
     links
 }
 
-/// One version on its way into the page.
-struct Line {
-    kind: TypeId,
-    id: String,
-    version: u32,
-    at: Instant,
-    deleted: bool,
-}
-
 async fn disclose(scene: Scene<'_>, kind: TypeId, found: HistoryPage, shape: &Shape) -> Result<Vec<Entry>> {
-    let lines: Vec<Line> = found.versions.iter().map(line).collect();
-    let mut event = scene.event(What::HistoryInstance, Some(kind));
-    let (gone, live): (Vec<Sealed>, Vec<Sealed>) = found.versions.into_iter().partition(|sealed| sealed.deleted);
-    event.touched = gone.iter().map(|sealed| read::touched(sealed, What::HistoryInstance)).collect();
-    let released = match live.is_empty() {
-        true => scene.app.trail.record(event).await.map(|_| Vec::new())?,
-        false => scene.app.trail.disclose(event, live).await?,
-    };
-    let mut released = released.into_iter();
-    lines.into_iter().map(|line| entry(scene, line, &mut released, shape)).collect()
+    let event = scene.event(What::HistoryInstance, Some(kind));
+    // A page past the last version is on record all the same.
+    let released = scene.app.trail.disclose(event, found.versions).await?;
+    Ok(released.into_iter().map(|released| entry(scene, released, shape)).collect())
 }
 
-fn line(sealed: &Sealed) -> Line {
-    let header = sealed.header();
-    Line {
-        kind: header.kind,
-        id: header.id.clone(),
-        version: header.version,
-        at: header.last_updated,
-        deleted: sealed.deleted,
-    }
-}
-
-fn entry(scene: Scene<'_>, line: Line, released: &mut impl Iterator<Item = Released>, shape: &Shape) -> Result<Entry> {
-    let content = match line.deleted {
-        true => None,
-        false => Some(released.next().ok_or_else(|| Error::internal("a disclosure gave too little"))?),
+fn entry(scene: Scene<'_>, released: Released, shape: &Shape) -> Entry {
+    let deleted = released.is_deleted();
+    let address = format!("{}/{}", definitions().type_name(released.kind()), released.id());
+    let (method, done) = match (deleted, released.version()) {
+        (true, _) => ("DELETE", Done::NoContent),
+        (false, 1) => ("PUT", Done::Created),
+        (false, _) => ("PUT", Done::Ok),
     };
-    let address = format!("{}/{}", definitions().type_name(line.kind), line.id);
-    let method = if line.deleted { "DELETE" } else { "PUT" };
-    let done = if line.deleted {
-        Done::NoContent
-    } else if line.version == 1 {
-        Done::Created
-    } else {
-        Done::Ok
-    };
-    Ok(Entry {
-        full_url: Some(full_url(scene, line.kind, &line.id)),
-        content: content.map(|released| Content::Released(released, shape.clone())),
+    Entry {
+        full_url: Some(full_url(scene, released.kind(), released.id())),
         request: Some((method, address)),
-        response: Some(Response::Done {
-            done,
-            version: Some(VersionOf {
-                kind: line.kind,
-                id: line.id,
-                version: line.version,
-                at: line.at,
-                written: false,
-            }),
-        }),
+        response: Some(Response::Done { done, version: Some(VersionOf::read(&released)) }),
+        content: (!deleted).then(|| Content::Released(released, shape.clone())),
         ..Entry::default()
-    })
+    }
 }

@@ -22,8 +22,9 @@ use crate::access::{Caller, Who};
 use crate::app::App;
 use crate::audit::{Event, Outcome, Touched, What};
 use crate::error::{Error, Kind, Result};
-use crate::fhir::TypeId;
+use crate::fhir::bundle::{self, BundleType};
 use crate::fhir::json::Node;
+use crate::fhir::{TypeId, definitions};
 
 pub use answer::{Answer, Body, Bundle, BundleKind, Content, Done, Entry, Mode, Response, VersionOf};
 pub use facts::{Conditions, Facts, Prefer, Return};
@@ -91,7 +92,10 @@ impl Interaction {
             Interaction::Create { kind, .. } => (What::Create, Some(*kind), None),
             Interaction::Update { kind, id, .. } => (What::Update, Some(*kind), Some(id)),
             Interaction::Delete { kind, id } => (What::Delete, Some(*kind), Some(id)),
-            Interaction::Bundle { .. } => (What::Batch, None, None),
+            Interaction::Bundle { body } => match bundle::type_of(body) {
+                Ok(BundleType::Transaction) => (What::Transaction, None, None),
+                _ => (What::Batch, None, None),
+            },
         };
         About { what, kind, id: id.cloned() }
     }
@@ -134,6 +138,11 @@ pub async fn perform(app: &App, caller: &Caller, facts: &Facts, interaction: Int
         Ok(answer) => Ok(answer),
         Err(error) => Err(refuse(app, Some(caller.who().clone()), facts, about, error).await),
     }
+}
+
+/// AuditEvents are answered by the audit trail, and are added to but never changed.
+fn is_audit(kind: TypeId) -> bool {
+    definitions().type_name(kind) == "AuditEvent"
 }
 
 /// Puts a refused or failed request on record and gives back its error; when the record fails, that is the error.

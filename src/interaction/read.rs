@@ -1,16 +1,16 @@
 //! read and vread (http.html#read, #vread).
 
-use super::{Answer, Body, Content, Done, Pairs, Scene, Shape, VersionOf};
+use super::{Answer, Body, Content, Done, Pairs, Scene, Shape, VersionOf, is_audit};
 use crate::access::{Read, authorize};
 use crate::audit::{Released, Touched, What};
 use crate::error::{Error, Kind, Result};
-use crate::fhir::{TypeId, definitions};
+use crate::fhir::TypeId;
 use crate::store::{Found, Sealed};
 
 pub(super) async fn read(scene: Scene<'_>, kind: TypeId, id: &str, query: &Pairs) -> Result<Answer> {
     let grant = authorize::<Read>(scene.caller, kind)?;
     let shape = Shape::from_pairs(query, scene.facts.prefer.lenient)?;
-    if definitions().type_name(kind) == "AuditEvent" {
+    if is_audit(kind) {
         let released = scene.app.trail.read(scene.event(What::Read, Some(kind)), &grant, id).await?;
         return released.map(|released| whole(released, shape)).ok_or_else(Error::not_found);
     }

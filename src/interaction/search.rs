@@ -1,6 +1,6 @@
 //! search-type (search.html), by GET and POST alike.
 
-use super::{Answer, Bundle, BundleKind, Content, Entry, Mode, Pairs, Scene, Shape, cursor, form};
+use super::{Answer, Bundle, BundleKind, Content, Entry, Mode, Pairs, Scene, Shape, cursor, form, is_audit};
 use crate::access::Grants;
 use crate::audit::reading::own_identifiers;
 use crate::audit::{AuditPage, Event, Released, What};
@@ -22,9 +22,9 @@ struct Page {
 
 pub(super) async fn search(scene: Scene<'_>, kind: TypeId, pairs: Pairs) -> Result<Answer> {
     let (mut query, after) = checked(scene, kind, pairs).await?;
-    let Page { released, matched, total, next, notes } = match definitions().type_name(kind) {
-        "AuditEvent" => trail_page(scene, &mut query, after).await?,
-        _ => page(scene, &query, after).await?,
+    let Page { released, matched, total, next, notes } = match is_audit(kind) {
+        true => trail_page(scene, &mut query, after).await?,
+        false => page(scene, &query, after).await?,
     };
     let notes = query.notes.iter().cloned().chain(notes).chain(total.and_then(estimated)).collect();
     let mut bundle = Bundle {

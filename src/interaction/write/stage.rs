@@ -7,7 +7,7 @@ use crate::domain::{self, Rules};
 use crate::error::{Error, Kind, Result};
 use crate::fhir::json::Node;
 use crate::fhir::{Resource, TypeId, definitions};
-use crate::interaction::{Conditions, Done, Scene, VersionOf};
+use crate::interaction::{Conditions, Done, Scene, VersionOf, is_audit};
 use crate::store::tx::Current;
 use crate::store::{Draft, Tx};
 
@@ -135,7 +135,7 @@ impl Change {
 
 /// AuditEvents are added, never changed.
 fn appends_only(kind: TypeId, exists: bool) -> Result<()> {
-    if exists && definitions().type_name(kind) == "AuditEvent" {
+    if exists && is_audit(kind) {
         return Err(Error::new(Kind::Method, "An AuditEvent can be neither changed nor deleted."));
     }
     Ok(())
