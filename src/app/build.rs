@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::config::Config;
 use crate::audit::Trail;
 use crate::error::Result;
+use crate::fhir::date;
 use crate::oauth;
 use crate::store::keydb::KeyDb;
 use crate::store::{Store, StoreConfig};
@@ -28,6 +29,7 @@ impl App {
     /// # Errors
     /// Whatever part could not be opened, by name.
     pub async fn open(config: Config, world: Arc<World>) -> Result<App> {
+        date::set_zone(&config.time_zone)?;
         let vault = Self::vault(&config).await?;
         let store_config = StoreConfig {
             url: config.database_url.clone(),
