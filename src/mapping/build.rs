@@ -17,7 +17,7 @@ pub(super) fn load() -> Result<Vec<Mapping>, String> {
     load_from(file::TYPES, file::DEFAULT)
 }
 
-fn load_from(types: &[(&str, &str)], (default_name, default): (&str, &str)) -> Result<Vec<Mapping>, String> {
+pub(super) fn load_from(types: &[(&str, &str)], (default_name, default): (&str, &str)) -> Result<Vec<Mapping>, String> {
     let default: DefaultFile = file::read(default_name, default)?;
     let mut own = HashMap::new();
     for (name, text) in types {
@@ -245,6 +245,9 @@ fn mapped(name: &str, kind: TypeId, read: &TypeFile, default: &DefaultFile) -> R
     let treatments = making.treatments(&read.params, default)?;
     let mut elements = making.elements(&read.elements, read.section, &default.elements)?;
     let year = making.year(read.year.as_slice(), true)?;
+    if read.demographic && year.is_some() {
+        return Err(making.fault("year", "a demographic type has no year: it could be a year of birth"));
+    }
     making.check_stored(&elements, &treatments, year)?;
     let tables: Vec<Table> = read.domain.iter().map(|rule| making.table(rule)).collect();
     for (table, field) in tables.iter().flat_map(|table| table.fields.iter().map(move |field| (table, field))) {
@@ -290,9 +293,6 @@ fn mapped(name: &str, kind: TypeId, read: &TypeFile, default: &DefaultFile) -> R
             })
         }
     };
-    if read.demographic && year.is_some() {
-        return Err(making.fault("year", "a demographic type has no year: it could be a year of birth"));
-    }
     let compartment = making.compartment;
     Ok(Mapping {
         kind,

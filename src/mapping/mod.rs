@@ -296,14 +296,4 @@ pub fn compartment(of: TypeId) -> &'static [ParamId] {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fhir::definitions;
-
-    #[test]
-    fn the_embedded_files_are_sound() {
-        build::load()
-            .map(|all| assert_eq!(all.len(), definitions().types().len()))
-            .unwrap_or_else(|fault| panic!("{fault}"));
-    }
-}
+mod tests;

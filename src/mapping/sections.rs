@@ -292,3 +292,229 @@ fn tag_subsetted(whole: &[u8]) -> Result<Bytes> {
     }
     Ok(Zeroizing::new(json::write(&resource)))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::fhir::definitions;
+
+    fn kind(name: &str) -> TypeId {
+        definitions().type_id(name).expect("a type")
+    }
+
+    fn copy(parts: &[(Section, Bytes)]) -> Vec<(Section, Bytes)> {
+        parts.to_vec()
+    }
+
+    fn patient() -> Node {
+        json!({
+            "resourceType": "Patient", "id": "p1",
+            "meta": { "versionId": "1" },
+            "text": { "status": "generated", "div": "<div>Ann of 12 Elm Street, 999-11-2222</div>" },
+            "identifier": [
+                { "type": { "coding": [{ "code": "MR" }] }, "system": "urn:h", "value": "MRN1" },
+                { "type": { "coding": [{ "code": "SS" }] }, "value": "999-11-2222" },
+                { "system": "urn:oid:2.16.840.1.113883.4.3.25", "value": "S99" },
+                { "type": { "coding": [{ "code": "MB" }] }, "value": "W123" },
+                { "value": "plain" },
+            ],
+            "name": [{ "family": "Ann", "given": ["A", null], "_given": [null, { "id": "x" }] }],
+            "telecom": [{ "system": "phone", "value": "555-0100" }],
+            "gender": "female", "_gender": { "extension": [{ "url": "u", "valueString": "s" }] },
+            "birthDate": "1970-01-01",
+            "deceasedBoolean": false,
+            "address": [{ "line": ["12 Elm Street"] }],
+            "contact": [{ "name": { "family": "Bob" } }],
+        })
+    }
+
+    #[test]
+    fn a_patient_is_sealed_in_the_parts_the_mapping_says() {
+        let parts = split(kind("Patient"), &patient());
+        let sections: Vec<Section> = parts.iter().map(|(section, _)| *section).collect();
+        assert_eq!(
+            sections,
+            [Section::Identity, Section::Contact, Section::GovernmentId, Section::Insurance, Section::Narrative]
+        );
+        let text = |section: Section| {
+            let (_, bytes) = parts.iter().find(|(of, _)| *of == section).unwrap();
+            String::from_utf8_lossy(bytes).into_owned()
+        };
+        let holds: &[(Section, &[&str])] = &[
+            (Section::Identity, &["MRN1", "plain", "Ann", "female", "1970-01-01", "_gender"]),
+            (Section::Contact, &["555-0100", "Elm Street", "Bob"]),
+            (Section::GovernmentId, &["999-11-2222", "S99"]),
+            (Section::Insurance, &["W123"]),
+            (Section::Narrative, &["Ann of 12 Elm Street"]),
+        ];
+        for (section, words) in holds {
+            for word in *words {
+                assert!(text(*section).contains(word), "{word} in {section:?}");
+                let elsewhere = sections.iter().filter(|of| *of != section && **of != Section::Narrative);
+                for other in elsewhere.filter(|_| *section != Section::Narrative) {
+                    assert!(!text(*other).contains(word), "{word} not in {other:?}");
+                }
+            }
+        }
+        assert_eq!(**join(copy(&parts), false).unwrap(), *json::write(&patient()));
+    }
+
+    #[test]
+    fn what_the_caller_may_not_see_is_left_out_and_said() {
+        let mut parts = split(kind("Patient"), &patient());
+        parts.retain(|(section, _)| [Section::Identity, Section::Insurance].contains(section));
+        let seen = json::parse(&join(parts, true).unwrap()).unwrap();
+        let mut expected = patient();
+        for gone in ["text", "telecom", "address", "contact"] {
+            expected.as_object_mut().unwrap().shift_remove(gone);
+        }
+        let identifiers = expected["identifier"].as_array_mut().unwrap();
+        identifiers.retain(|identifier| ["MRN1", "W123", "plain"].contains(&identifier["value"].as_str().unwrap()));
+        expected["meta"]["tag"] = json!([{ "system": SUBSETTED_SYSTEM, "code": SUBSETTED_CODE }]);
+        assert_eq!(json::write(&seen), json::write(&expected));
+    }
+
+    #[test]
+    fn an_array_of_which_nothing_is_left_is_left_out() {
+        let only = json!({ "resourceType": "Patient", "identifier": [{ "type": { "coding": [{ "code": "SS" }] }, "value": "9" }], "active": true });
+        let mut parts = split(kind("Patient"), &only);
+        parts.truncate(1);
+        let seen = json::parse(&join(parts, true).unwrap()).unwrap();
+        assert_eq!(seen["active"], json!(true));
+        assert!(seen.get("identifier").is_none());
+    }
+
+    #[test]
+    fn types_of_one_section_pass_as_they_are() {
+        let observation =
+            json!({ "resourceType": "Observation", "text": { "div": "<div/>" }, "valueQuantity": { "value": 1 } });
+        let parts = split(kind("Observation"), &observation);
+        assert_eq!(parts.len(), 1);
+        assert_eq!((parts[0].0, &**parts[0].1), (Section::Clinical, &*json::write(&observation)));
+        assert_eq!(**join(parts, false).unwrap(), *json::write(&observation));
+        // And a Patient without anything that lies elsewhere.
+        assert_eq!(split(kind("Patient"), &json!({ "resourceType": "Patient", "active": true })).len(), 1);
+    }
+
+    #[test]
+    fn parts_that_do_not_fit_are_refused() {
+        let parts = split(kind("Patient"), &patient());
+        let kind_of = |parts, missing| join(parts, missing).err().map(|error: Error| error.kind);
+        assert_eq!(kind_of(Vec::new(), true), Some(Kind::Forbidden));
+        assert_eq!(kind_of(parts[1..].to_vec(), true), Some(Kind::Forbidden), "the base is not there");
+        assert_eq!(kind_of(parts[..4].to_vec(), false), Some(Kind::Tampered), "a section is not there");
+        let mut doubled = copy(&parts);
+        let more = doubled[1].1.clone();
+        doubled[1].1.extend_from_slice(&more);
+        assert_eq!(kind_of(doubled, false), Some(Kind::Tampered), "something is left over");
+        for cut in 1..parts[0].1.len() {
+            let mut short = copy(&parts);
+            short[0].1.truncate(cut);
+            assert_eq!(kind_of(short, false), Some(Kind::Tampered), "frame cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn names_are_told_apart() {
+        let mapping = mapping(kind("Patient"));
+        let cases = [
+            ("telecom", Section::Contact),
+            ("_telecom", Section::Contact),
+            ("contact", Section::Contact),
+            ("communication", Section::Identity),
+            ("text", Section::Narrative),
+            ("deceasedDateTime", Section::Identity),
+            ("addressee", Section::Identity),
+        ];
+        for (name, section) in cases {
+            assert_eq!(mapping.of_member(name), section, "{name}");
+        }
+    }
+
+    fn any_node() -> impl Strategy<Value = Node> {
+        let leaf = prop_oneof![
+            Just(Node::Null),
+            any::<bool>().prop_map(Node::Bool),
+            any::<i32>().prop_map(|n| json!(n)),
+            prop_oneof![Just("1.00"), Just("1e-10"), Just("-0.0")].prop_map(|n| serde_json::from_str(n).unwrap()),
+            "\\PC{0,8}".prop_map(Node::String),
+        ];
+        leaf.prop_recursive(3, 24, 4, |inner| {
+            prop_oneof![
+                vec(inner.clone(), 0..4).prop_map(Node::Array),
+                vec(("\\PC{0,5}", inner), 0..4).prop_map(|members| Node::Object(members.into_iter().collect())),
+            ]
+        })
+    }
+
+    fn any_identifier() -> impl Strategy<Value = Node> {
+        let code = prop::sample::select(vec!["MR", "SS", "DL", "MB", "XX"]);
+        let system = prop::sample::select(vec!["urn:a", "http://hl7.org/fhir/sid/us-ssn"]);
+        prop_oneof![
+            4 => (code, system, "[a-z]{0,6}").prop_map(|(code, system, value)| {
+                json!({ "type": { "coding": [{ "code": code }] }, "system": system, "value": value })
+            }),
+            1 => any_node(),
+        ]
+    }
+
+    fn any_patient() -> impl Strategy<Value = Node> {
+        let names = vec![
+            "resourceType",
+            "id",
+            "meta",
+            "text",
+            "contained",
+            "extension",
+            "active",
+            "name",
+            "telecom",
+            "_birthDate",
+            "birthDate",
+            "address",
+            "contact",
+            "photo",
+            "link",
+            "strange \"name\"",
+            "",
+        ];
+        let member = prop_oneof![
+            3 => (prop::sample::select(names), any_node()).prop_map(|(name, value)| (name.to_owned(), value)),
+            1 => vec(any_identifier(), 0..6).prop_map(|all| ("identifier".to_owned(), Node::Array(all))),
+        ];
+        vec(member, 0..12).prop_map(|members| Node::Object(members.into_iter().collect()))
+    }
+
+    proptest! {
+        #[test]
+        fn join_undoes_split_byte_for_byte(patient in any_patient()) {
+            let parts = split(kind("Patient"), &patient);
+            prop_assert_eq!(&**join(parts, false).unwrap(), &*json::write(&patient));
+        }
+
+        #[test]
+        fn any_choice_of_sections_is_a_resource_without_the_others(patient in any_patient(), allowed in 0u8..32) {
+            let mut parts = split(kind("Patient"), &patient);
+            let all = parts.len();
+            let mut place = 0;
+            parts.retain(|_| { place += 1; place == 1 || allowed & (1 << (place - 2)) != 0 });
+            let missing = parts.len() < all;
+            if let Ok(seen) = join(parts, missing) {
+                let seen = json::parse(&seen);
+                prop_assert!(seen.is_ok());
+                prop_assert_eq!(seen.unwrap()["meta"]["tag"].is_array(), missing || patient["meta"]["tag"].is_array());
+            }
+        }
+
+        #[test]
+        fn frames_of_anything_do_not_panic(frame in vec(any::<u8>(), 0..80), part in vec(any::<u8>(), 0..40)) {
+            let mut whole = vec![FRAME];
+            whole.extend(frame);
+            let _ = join(vec![(Section::Identity, Zeroizing::new(whole)), (Section::Contact, Zeroizing::new(part))], false);
+        }
+    }
+}
