@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! u8 version, u8 flags (0: wide directory, 1: clinical surrogate follows)
-//! u16 type, varint version, i64 last updated (ms), [i64 clinical], id, count + patients
+//! u16 type, varint version, i64 last updated (ms), [i64 clinical], digest (32), id, count + patients
 //! count + directory: per parameter, by number: u16 parameter, u16 or u32 end of its bytes in the body
 //! body: per parameter a count and the values
 //! ```
@@ -44,6 +44,7 @@ pub fn encode(values: &Values) -> Vec<u8> {
     if let Some(pk) = header.clinical {
         out.extend_from_slice(&pk.0.to_le_bytes());
     }
+    out.extend_from_slice(&header.digest);
     put_text(&mut out, &header.id);
     put_varint(&mut out, header.patients.len() as u64);
     header.patients.iter().for_each(|patient| put_text(&mut out, patient));
@@ -66,6 +67,7 @@ pub struct View<'a> {
     version: u32,
     last_updated: Instant,
     clinical: Option<Pk>,
+    digest: [u8; 32],
     id: &'a str,
     patients: Reader<'a>,
     patient_count: usize,
@@ -91,6 +93,7 @@ impl<'a> View<'a> {
             0 => None,
             _ => Some(Pk(i64::from_le_bytes(bytes.array()?))),
         };
+        let digest = bytes.array()?;
         let id = bytes.text()?;
         let patient_count = bytes.count()?;
         let patients = bytes;
@@ -101,7 +104,7 @@ impl<'a> View<'a> {
         let entries = bytes.count()?;
         let directory = bytes.take(entries.checked_mul(stride).ok_or_else(broken)?)?;
         let body = bytes.rest();
-        Ok(View { kind, version, last_updated, clinical, id, patients, patient_count, directory, stride, body })
+        Ok(View { kind, version, last_updated, clinical, digest, id, patients, patient_count, directory, stride, body })
     }
 
     pub fn kind(&self) -> TypeId {
@@ -128,6 +131,7 @@ impl<'a> View<'a> {
             last_updated: self.last_updated,
             patients: (0..self.patient_count).map(|_| patients.text().map(String::from)).collect::<Result<_>>()?,
             clinical: self.clinical,
+            digest: self.digest,
         })
     }
 

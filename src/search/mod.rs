@@ -6,6 +6,7 @@
 pub mod borrowed;
 pub mod capsule;
 pub mod matcher;
+pub mod narrow;
 pub mod query;
 pub mod terms;
 pub mod text;
@@ -16,5 +17,5 @@ mod wire;
 pub use capsule::View;
 pub use matcher::{Matcher, SortKey};
 pub use query::{Criterion, Query, QueryOptions};
-pub use terms::{Narrow, Patients};
+pub use narrow::{Narrow, Patients};
 pub use values::{Header, Value, Values};

@@ -1,54 +1,220 @@
-//! Blind terms: those of a stored resource, and those that narrow a query.
+//! Blind terms of a stored resource, and how one value becomes terms: the query side (`narrow`) uses the same.
 
-use super::query::Criterion;
-use super::values::Values;
-use crate::error::Result;
-use crate::fhir::TypeId;
-use crate::vault::{Pk, Vault};
+use super::text;
+use super::values::{Value, Values};
+use crate::fhir::reference::{self, Reference};
+use crate::fhir::{ParamId, TypeId, definitions};
+use crate::mapping::{self, BlindForm, Treatment};
+use crate::vault::{Pk, TermPlace, Vault};
 
-/// How the database narrows candidates. Everything in it must hold; it may let through too much, never too little.
-#[derive(Clone, Default)]
-pub struct Narrow {
-    /// Nothing can match: no need to ask the database.
-    pub never: bool,
-    /// One of these logical ids (`_id`).
-    pub ids: Option<Vec<String>>,
-    /// Rows of these patients.
-    pub patients: Option<Patients>,
-    /// Conjunction of disjunctions of blind terms.
-    pub terms: Vec<Vec<i64>>,
-    /// Inclusive range of `yr`, where the type's year parameter allows it (rows with no year always stay).
-    pub years: Option<(i16, i16)>,
+pub use super::narrow::{Narrow, Patients, narrow};
+
+/// What a term was made of. The number goes into the term, with the version of the folding: never renumber.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Form {
+    /// `system|code`
+    CodeInSystem = 1,
+    /// `code`, whatever its system
+    Code = 2,
+    /// `|code`
+    CodeWithoutSystem = 3,
+    /// First characters of a word.
+    Prefix = 4,
+    Word = 5,
+    /// A whole uri or reference.
+    Whole = 6,
+    /// A patient of a row that belongs to several.
+    Compartment = 7,
 }
 
-/// Rows sealed under the surrogate of one of `ids` (logical ids of Patients), or that hold one of `terms`
-/// (compartment terms of rows of several patients; terms of other things the same parameter may refer to).
-#[derive(Clone, Default)]
-pub struct Patients {
-    pub ids: Vec<String>,
-    pub terms: Vec<i64>,
+/// Lengths of the prefixes of a word that get a term.
+const PREFIXES: [usize; 6] = [2, 3, 4, 5, 6, 8];
+
+/// Words of one text that get terms: a query that is longer is narrowed by its first words.
+const WORDS_MAX: usize = 8;
+
+/// The references of compartments that point elsewhere than to a Patient are few: one partition.
+pub(super) const COMPARTMENT_PARTITIONS: u8 = 1;
+
+/// One term before it is keyed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Raw {
+    pub form: Form,
+    pub text: String,
+}
+
+impl Raw {
+    fn new(form: Form, text: impl Into<String>) -> Raw {
+        Raw { form, text: text.into() }
+    }
+
+    pub(super) fn key(&self, kind: TypeId, param: ParamId, partition: u8, vault: &Vault) -> i64 {
+        let form = text::SCHEME << 4 | self.form as u8;
+        vault.term(&TermPlace { rtype: kind.0, param: param.0, form, partition }, self.text.as_bytes())
+    }
+
+    /// A code: `system` None is any, Some(None) none. Codes are folded; whether case counts is for the matcher.
+    pub(super) fn code(system: Option<Option<&str>>, code: &str) -> Raw {
+        let code = text::fold_code(code);
+        match system {
+            None => Raw::new(Form::Code, code),
+            Some(None) => Raw::new(Form::CodeWithoutSystem, code),
+            Some(Some(system)) => Raw::new(Form::CodeInSystem, format!("{system}\0{code}")),
+        }
+    }
+
+    pub(super) fn whole(text: impl Into<String>) -> Raw {
+        Raw::new(Form::Whole, text)
+    }
+
+    pub(super) fn local(kind: TypeId, id: &str) -> Raw {
+        Raw::whole(format!("{}/{id}", definitions().type_name(kind)))
+    }
+
+    /// What a text that starts with `folded` must have: its words whole, the last one as far as there is a prefix for
+    /// it (`whole`: the last one too).
+    pub(super) fn words(folded: &str, whole: bool) -> Vec<Raw> {
+        let words: Vec<&str> = folded.split(' ').filter(|word| !word.is_empty()).collect();
+        let last = words.len().saturating_sub(1);
+        let terms = words.iter().take(WORDS_MAX).enumerate().filter_map(|(at, word)| match whole || at < last {
+            true => Some(Raw::new(Form::Word, *word)),
+            false => prefixes(word).last().map(|prefix| Raw::new(Form::Prefix, prefix)),
+        });
+        terms.collect()
+    }
+}
+
+/// The prefixes of a word that get a term, shortest first.
+fn prefixes(word: &str) -> impl Iterator<Item = &str> {
+    let mut ends = word.char_indices().map(|(at, letter)| at + letter.len_utf8());
+    let mut taken = 0;
+    PREFIXES.into_iter().map_while(move |length| {
+        let end = ends.nth(length - taken - 1)?;
+        taken = length;
+        word.get(..end)
+    })
+}
+
+/// The terms of one value under a form; none when the form does not fit its kind.
+fn raw(form: BlindForm, value: &Value, out: &mut Vec<Raw>) {
+    match (form, value) {
+        (BlindForm::Token, Value::Token { system, code: Some(code), .. })
+        | (BlindForm::Token, Value::Identifier { system, value: Some(code), .. }) => {
+            out.push(Raw::code(None, code));
+            out.push(Raw::code(Some(system.as_deref()), code));
+        }
+        (BlindForm::Prefix, Value::Text(text)) => {
+            for word in text::fold(text).split(' ').filter(|word| !word.is_empty()).take(WORDS_MAX) {
+                out.push(Raw::new(Form::Word, word));
+                out.extend(prefixes(word).map(|prefix| Raw::new(Form::Prefix, prefix)));
+            }
+        }
+        (BlindForm::Whole, Value::Uri(uri)) => out.push(Raw::whole(uri)),
+        (BlindForm::Whole, Value::Reference { to: Some(to), .. }) => match to {
+            Reference::Local { kind, id, .. } => out.push(Raw::local(*kind, id)),
+            Reference::Absolute { url } => {
+                // A query without a version finds every version of a canonical.
+                out.push(Raw::whole(url));
+                out.extend(url.split_once('|').map(|(plain, _)| Raw::whole(plain)));
+            }
+            Reference::Urn(text) | Reference::Other(text) => out.push(Raw::whole(text)),
+            Reference::Fragment(_) | Reference::Conditional { .. } => {}
+        },
+        _ => {}
+    }
 }
 
 /// The terms of a resource, sorted, distinct. `pk` fixes the partitions. A resource of several patients also gets
 /// one compartment term per patient.
-pub fn terms(_values: &Values, _pk: Pk, _vault: &Vault) -> Vec<i64> {
-    todo!()
-}
-
-/// The year for the clear `yr` column: where the mapping has a year parameter and all its values lie in one year.
-pub fn year(_values: &Values) -> Option<i16> {
-    todo!()
-}
-
-/// What the database can narrow of resolved criteria on a type (those of the query and of row filters together).
-///
-/// # Errors
-/// `Kind::Internal` when a chain or `_has` is still unresolved.
-pub fn narrow(_kind: TypeId, _criteria: &[Criterion], _vault: &Vault) -> Result<Narrow> {
-    todo!()
+pub fn terms(values: &Values, pk: Pk, vault: &Vault) -> Vec<i64> {
+    let kind = values.header.kind;
+    let patient = definitions().type_id("Patient");
+    let mut out = Vec::new();
+    let mut raws = Vec::new();
+    for (param, of) in &values.params {
+        let (form, partitions) = match mapping::treatment(kind, *param) {
+            Treatment::Blind { form, partitions } => (*form, *partitions),
+            Treatment::Compartment => (BlindForm::Whole, COMPARTMENT_PARTITIONS),
+            Treatment::Capsule | Treatment::Refused { .. } => continue,
+        };
+        let compartment = matches!(mapping::treatment(kind, *param), Treatment::Compartment);
+        for value in of {
+            let own = matches!(value, Value::Reference { to: Some(Reference::Local { kind, .. }), .. } if Some(*kind) == patient);
+            // The patients of a compartment are found by their surrogate.
+            if !(compartment && own) {
+                raw(form, value, &mut raws);
+            }
+        }
+        let partition = vault.partition(pk, partitions);
+        out.extend(raws.drain(..).map(|raw| raw.key(kind, *param, partition, vault)));
+    }
+    if values.header.patients.len() > 1 {
+        out.extend(values.header.patients.iter().map(|patient| compartment_term(kind, patient, vault)));
+    }
+    out.sort_unstable();
+    out.dedup();
+    out
 }
 
 /// The compartment term by which a row of several patients is found for one of them.
-pub fn compartment_term(_kind: TypeId, _patient: &str, _vault: &Vault) -> i64 {
-    todo!()
+pub fn compartment_term(kind: TypeId, patient: &str, vault: &Vault) -> i64 {
+    Raw::new(Form::Compartment, patient).key(kind, ParamId(0), 0, vault)
+}
+
+/// The year for the clear `yr` column: where the mapping has a year parameter and all its values lie in one year (UTC).
+pub fn year(values: &Values) -> Option<i16> {
+    let param = mapping::mapping(values.header.kind).year?;
+    let mut year = None;
+    for value in values.params.get(&param)? {
+        let Value::Date(range) = value else { continue };
+        let (first, last) = (year_of(range.lo)?, year_of(range.hi)?);
+        if first != last || year.is_some_and(|year| year != first) {
+            return None;
+        }
+        year = Some(first);
+    }
+    year
+}
+
+/// The year (UTC) of a moment; None for open ends and beyond the years of the calendar.
+pub(super) fn year_of(ms: i64) -> Option<i16> {
+    let moment = jiff::Timestamp::from_millisecond(ms).ok()?;
+    Some(moment.to_zoned(jiff::tz::TimeZone::UTC).year())
+}
+
+/// Whether a canonical of a query names a version: only such a one is looked for as a whole.
+pub(super) fn names_version(url: &str) -> bool {
+    reference::canonical(url).version.is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_have_prefixes_of_fixed_lengths() {
+        let all = |word| prefixes(word).collect::<Vec<_>>();
+        assert_eq!(all("a"), [""; 0]);
+        assert_eq!(all("smith"), ["sm", "smi", "smit", "smith"]);
+        assert_eq!(all("blumenthal"), ["bl", "blu", "blum", "blume", "blumen", "blumenth"]);
+        assert_eq!(all("ελλασ"), ["ελ", "ελλ", "ελλα", "ελλασ"]);
+    }
+
+    #[test]
+    fn a_query_looks_for_the_longest_prefix_there_is() {
+        let of = |folded, whole| Raw::words(folded, whole).into_iter().map(|raw| (raw.form, raw.text)).collect::<Vec<_>>();
+        assert_eq!(of("smithso", false), [(Form::Prefix, "smiths".to_owned())]);
+        assert_eq!(of("van der b", false), [(Form::Word, "van".to_owned()), (Form::Word, "der".to_owned())]);
+        assert_eq!(of("van de", true), [(Form::Word, "van".to_owned()), (Form::Word, "de".to_owned())]);
+        assert_eq!(of("", false), []);
+    }
+
+    #[test]
+    fn years_are_those_of_utc() {
+        assert_eq!(year_of(0), Some(1970));
+        assert_eq!(year_of(-1), Some(1969));
+        assert_eq!(year_of(i64::MIN), None);
+        assert_eq!(year_of(i64::MAX), None);
+    }
 }

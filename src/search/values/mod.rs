@@ -1,12 +1,19 @@
-//! The search values of one resource, by parameter, computed with the official expressions.
+//! The search values of one resource, by parameter, computed with the official expressions. Must not know queries.
 
-use std::collections::BTreeMap;
+mod digest;
+mod extract;
+mod implicit;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fhir::date::Range;
 use crate::fhir::reference::Reference;
 use crate::fhir::{ParamId, Resource, TypeId, definitions};
+use crate::mapping::{self, Treatment};
 use crate::vault::Pk;
 use crate::world::Instant;
 
@@ -22,6 +29,8 @@ pub struct Header {
     pub patients: Vec<String>,
     /// On a Patient: the surrogate of the patient's clinical rows.
     pub clinical: Option<Pk>,
+    /// SHA-256 of the content without meta.versionId and meta.lastUpdated: two versions of the same say the same.
+    pub digest: [u8; 32],
 }
 
 /// A system and a code, either of which may be absent.
@@ -82,8 +91,41 @@ pub struct Values {
 ///
 /// # Errors
 /// `Kind::Invalid` with a FHIRPath when a value cannot be read (a date that is none).
-pub fn values(_resource: &Resource, _version: u32, _at: Instant, _base: &str) -> Result<Values> {
-    todo!()
+pub fn values(resource: &Resource, version: u32, at: Instant, base: &str) -> Result<Values> {
+    let kind = resource.kind();
+    let id = resource.id().ok_or_else(|| Error::internal("a resource without an id is to be indexed"))?.to_owned();
+    let mut params = BTreeMap::new();
+    for param in definitions().params(kind) {
+        let refused = matches!(mapping::treatment(kind, param.id), Treatment::Refused { .. });
+        if refused || [Common::get().id, Common::get().last_updated].contains(&param.id) {
+            continue;
+        }
+        let found = extract::of_param(param, kind, resource.node(), base)
+            .map_err(|error| error.at(param.text(kind).unwrap_or_default()))?;
+        if !found.is_empty() {
+            params.insert(param.id, found);
+        }
+    }
+    let patients = patients(kind, &id, &params);
+    let digest = digest::content(resource.node());
+    let header = Header { kind, id, version, last_updated: at, patients, clinical: None, digest };
+    Ok(Values { header, params })
+}
+
+/// A Patient is its own; other resources are of every Patient on this server that a reference of the compartment
+/// names.
+fn patients(kind: TypeId, id: &str, params: &BTreeMap<ParamId, Vec<Value>>) -> Vec<String> {
+    let patient = definitions().type_id("Patient");
+    if Some(kind) == patient {
+        return vec![id.to_owned()];
+    }
+    let values = mapping::compartment(kind).iter().filter_map(|param| params.get(param)).flatten();
+    let named = values.filter_map(|value| match value {
+        Value::Reference { to: Some(Reference::Local { kind, id, .. }), .. } if Some(*kind) == patient => Some(id),
+        _ => None,
+    });
+    let distinct: BTreeSet<&String> = named.collect();
+    distinct.into_iter().cloned().collect()
 }
 
 /// Parameters that are answered from the header.
