@@ -228,3 +228,132 @@ impl<'a> View<'a> {
         Ok(Values { header: self.header()?, params })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::{btree_map, vec};
+    use proptest::option;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::fhir::reference::Reference;
+    use crate::search::values::Coding;
+
+    fn text() -> impl Strategy<Value = String> {
+        prop_oneof!["\\PC{0,12}", Just("http://loinc.org".to_owned()), Just(String::new())]
+    }
+
+    fn coding() -> impl Strategy<Value = Coding> {
+        (option::of(text()), option::of(text()))
+    }
+
+    fn reference() -> impl Strategy<Value = Reference> {
+        prop_oneof![
+            (any::<u16>(), text(), option::of(text())).prop_map(|(kind, id, version)| Reference::Local {
+                kind: TypeId(kind),
+                id,
+                version
+            }),
+            text().prop_map(|url| Reference::Absolute { url }),
+            text().prop_map(Reference::Fragment),
+            text().prop_map(Reference::Urn),
+            (any::<u16>(), text()).prop_map(|(kind, query)| Reference::Conditional { kind: TypeId(kind), query }),
+            text().prop_map(Reference::Other),
+        ]
+    }
+
+    fn moment() -> impl Strategy<Value = i64> {
+        prop_oneof![any::<i64>(), Just(i64::MIN), Just(i64::MAX), 0..2_000_000_000_000i64]
+    }
+
+    fn number() -> impl Strategy<Value = f64> {
+        prop_oneof![any::<f64>().prop_filter("a number", |number| !number.is_nan()), Just(f64::INFINITY), Just(5.4)]
+    }
+
+    fn simple() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            (option::of(text()), option::of(text()), option::of(text()))
+                .prop_map(|(system, code, text)| Value::Token { system, code, text }),
+            (option::of(text()), option::of(text()), option::of(text()), vec(coding(), 0..3))
+                .prop_map(|(system, value, text, types)| Value::Identifier { system, value, text, types }),
+            text().prop_map(Value::Text),
+            (moment(), moment()).prop_map(|(lo, hi)| Value::Date(Range { lo, hi })),
+            (number(), number()).prop_map(|(lo, hi)| Value::Number { lo, hi }),
+            (number(), number(), option::of(text()), option::of(text()), option::of(text()))
+                .prop_map(|(lo, hi, system, code, unit)| Value::Quantity { lo, hi, system, code, unit }),
+            (option::of(reference()), option::of(coding()))
+                .prop_map(|(to, identifier)| Value::Reference { to, identifier }),
+            text().prop_map(Value::Uri),
+        ]
+    }
+
+    fn any_values() -> impl Strategy<Value = Values> {
+        let value = prop_oneof![4 => simple(), 1 => vec(vec(simple(), 0..3), 0..3).prop_map(Value::Composite)];
+        let params = btree_map(any::<u16>().prop_map(ParamId), vec(value, 0..4), 0..12);
+        let header = (any::<u16>(), text(), any::<u32>(), any::<i64>(), vec(text(), 0..3), option::of(any::<i64>()));
+        (header, any::<[u8; 32]>(), params).prop_map(|((kind, id, version, at, patients, clinical), digest, params)| {
+            let clinical = clinical.map(Pk);
+            let last_updated = Instant(at);
+            Values {
+                header: Header { kind: TypeId(kind), id, version, last_updated, patients, clinical, digest },
+                params,
+            }
+        })
+    }
+
+    /// Reads everything there is; only the absence of a panic counts.
+    fn read_all(bytes: &[u8]) {
+        let Ok(view) = View::new(bytes) else { return };
+        let _ = (view.header(), view.to_values(), view.references(None));
+        for param in (0..40).map(ParamId) {
+            let _ = view.param(param);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_went_in_comes_out(values in any_values()) {
+            let bytes = encode(&values);
+            let view = View::new(&bytes).expect("a capsule");
+            prop_assert!(view.to_values().expect("decodes") == values);
+            for (param, of) in &values.params {
+                let synthetic = [Common::get().id, Common::get().last_updated].contains(param);
+                prop_assert!(synthetic || view.param(*param).expect("decodes") == *of);
+            }
+        }
+
+        #[test]
+        fn garbage_is_refused_without_a_panic(bytes in vec(any::<u8>(), 0..200)) {
+            read_all(&bytes);
+        }
+
+        #[test]
+        fn altered_capsules_do_not_panic(values in any_values(), changes in vec((any::<prop::sample::Index>(), any::<u8>()), 1..4), cut in any::<prop::sample::Index>()) {
+            let mut bytes = encode(&values);
+            for (at, to) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = to;
+            }
+            read_all(&bytes);
+            read_all(&bytes[..cut.index(bytes.len())]);
+        }
+    }
+
+    #[test]
+    fn large_capsules_have_a_wide_directory() {
+        let header = Header {
+            kind: TypeId(1),
+            id: "x".into(),
+            version: 1,
+            last_updated: Instant(0),
+            patients: Vec::new(),
+            clinical: None,
+            digest: [0; 32],
+        };
+        let long = Value::Text("a".repeat(70_000));
+        let params = BTreeMap::from([(ParamId(5), vec![long]), (ParamId(6), vec![Value::Uri("b".into())])]);
+        let values = Values { header, params };
+        let bytes = encode(&values);
+        assert!(View::new(&bytes).expect("a capsule").to_values().expect("decodes") == values);
+    }
+}

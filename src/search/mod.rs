@@ -9,6 +9,8 @@ pub mod matcher;
 pub mod narrow;
 pub mod query;
 pub mod terms;
+#[cfg(test)]
+pub mod testing;
 pub mod text;
 pub mod ucum;
 pub mod values;
@@ -16,6 +18,6 @@ mod wire;
 
 pub use capsule::View;
 pub use matcher::{Matcher, SortKey};
-pub use query::{Criterion, Query, QueryOptions};
 pub use narrow::{Narrow, Patients};
+pub use query::{Criterion, Query, QueryOptions};
 pub use values::{Header, Value, Values};

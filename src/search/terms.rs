@@ -2,7 +2,7 @@
 
 use super::text;
 use super::values::{Value, Values};
-use crate::fhir::reference::{self, Reference};
+use crate::fhir::reference::Reference;
 use crate::fhir::{ParamId, TypeId, definitions};
 use crate::mapping::{self, BlindForm, Treatment};
 use crate::vault::{Pk, TermPlace, Vault};
@@ -183,11 +183,6 @@ pub(super) fn year_of(ms: i64) -> Option<i16> {
     Some(moment.to_zoned(jiff::tz::TimeZone::UTC).year())
 }
 
-/// Whether a canonical of a query names a version: only such a one is looked for as a whole.
-pub(super) fn names_version(url: &str) -> bool {
-    reference::canonical(url).version.is_some()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -203,7 +198,8 @@ mod tests {
 
     #[test]
     fn a_query_looks_for_the_longest_prefix_there_is() {
-        let of = |folded, whole| Raw::words(folded, whole).into_iter().map(|raw| (raw.form, raw.text)).collect::<Vec<_>>();
+        let of =
+            |folded, whole| Raw::words(folded, whole).into_iter().map(|raw| (raw.form, raw.text)).collect::<Vec<_>>();
         assert_eq!(of("smithso", false), [(Form::Prefix, "smiths".to_owned())]);
         assert_eq!(of("van der b", false), [(Form::Word, "van".to_owned()), (Form::Word, "der".to_owned())]);
         assert_eq!(of("van de", true), [(Form::Word, "van".to_owned()), (Form::Word, "de".to_owned())]);

@@ -81,10 +81,6 @@ impl<'a> Reader<'a> {
         Reader { bytes }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
-    }
-
     pub(super) fn rest(&self) -> &'a [u8] {
         self.bytes
     }

@@ -39,6 +39,14 @@ pub(super) fn of_param(param: &Param, kind: TypeId, root: &Node, base: &str) -> 
     Ok(out)
 }
 
+/// The values of one item.
+#[cfg(test)]
+pub(super) fn of_item(param: &Param, kind: TypeId, item: &Item<'_>, base: &str) -> Result<Vec<Value>> {
+    let mut out = Vec::new();
+    put(param, kind, item, base, &mut out)?;
+    Ok(out)
+}
+
 fn put(param: &Param, kind: TypeId, item: &Item<'_>, base: &str, out: &mut Vec<Value>) -> Result<()> {
     let (node, of) = (item.node.as_ref(), item.kind.unwrap_or(""));
     if node.is_null() {
@@ -152,6 +160,8 @@ fn period(node: &Node) -> Result<Option<Range>> {
 /// Of a Timing the outer limits count, whatever the schedule between them.
 fn range(node: &Node, of: &str) -> Result<Option<Range>> {
     match (node, of) {
+        // A date in words (`scheduledString`) is none that can be searched by.
+        (Node::String(_), "string") => Ok(None),
         (Node::String(_), _) => moment(Some(node)),
         (_, "Period") => period(node),
         (_, "Timing") => {

@@ -19,6 +19,7 @@ use crate::world::Instant;
 
 /// What every capsule carries beside search values. `_id` and `_lastUpdated` are answered from here.
 #[derive(Clone, PartialEq)]
+#[cfg_attr(test, derive(Debug))]
 pub struct Header {
     pub kind: TypeId,
     /// FHIR logical id.
@@ -38,6 +39,7 @@ pub type Coding = (Option<String>, Option<String>);
 
 /// One indexed value.
 #[derive(Clone, PartialEq)]
+#[cfg_attr(test, derive(Debug))]
 pub enum Value {
     /// A code: compared without regard to case. `text` is what `:text` looks at (display, CodeableConcept.text).
     Token {
@@ -80,6 +82,7 @@ pub enum Value {
 
 /// Everything a search can ask of one resource.
 #[derive(Clone, PartialEq)]
+#[cfg_attr(test, derive(Debug))]
 pub struct Values {
     pub header: Header,
     /// Without `_id` and `_lastUpdated` (see [`Header`]); parameters without a value are absent.
@@ -121,7 +124,7 @@ fn patients(kind: TypeId, id: &str, params: &BTreeMap<ParamId, Vec<Value>>) -> V
     }
     let values = mapping::compartment(kind).iter().filter_map(|param| params.get(param)).flatten();
     let named = values.filter_map(|value| match value {
-        Value::Reference { to: Some(Reference::Local { kind, id, .. }), .. } if Some(*kind) == patient => Some(id),
+        Value::Reference { to: Some(Reference::Local { kind: to, id, .. }), .. } if Some(*to) == patient => Some(id),
         _ => None,
     });
     let distinct: BTreeSet<&String> = named.collect();

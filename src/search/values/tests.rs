@@ -1,1 +1,112 @@
-//! Values of whole resources.
+//! Values of whole resources, and of every official example where those are at hand.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::fhir::ParamKind;
+use crate::search::capsule::{View, encode};
+use crate::search::testing::{BASE, NOW, indexed, kind, samples};
+
+fn param(of: &str, code: &str) -> ParamId {
+    definitions().param(kind(of), code).expect(code).id
+}
+
+fn texts(values: &Values, of: &str, code: &str) -> Vec<String> {
+    let found = values.params.get(&param(of, code)).into_iter().flatten();
+    found.filter_map(|value| if let Value::Text(text) = value { Some(text.clone()) } else { None }).collect()
+}
+
+#[test]
+fn every_part_of_names_and_addresses_counts() {
+    let values = indexed(
+        r#"{"resourceType":"Patient","name":[{"text":"T","family":"F","given":["G","H"],"prefix":["P"],"suffix":["S"]}],
+            "address":[{"text":"AT","line":["L1","L2"],"city":"C","district":"D","state":"ST","postalCode":"PC","country":"CO"}]}"#,
+    );
+    assert_eq!(texts(&values, "Patient", "name"), ["T", "F", "G", "H", "P", "S"]);
+    assert_eq!(texts(&values, "Patient", "address"), ["AT", "L1", "L2", "C", "D", "ST", "PC", "CO"]);
+}
+
+#[test]
+fn timings_count_by_their_outer_limits() {
+    let values = indexed(
+        r#"{"resourceType":"ServiceRequest","status":"active","intent":"order","subject":{"reference":"Patient/1"},
+            "occurrenceTiming":{"event":["2013-03-20","2013-01-05"],"repeat":{"boundsPeriod":{"start":"2013-02-01","end":"2013-02-28"}}}}"#,
+    );
+    let whole = Range {
+        lo: crate::fhir::date::parse("2013-01-05").expect("a date").lo,
+        hi: crate::fhir::date::parse("2013-03-20").expect("a date").hi,
+    };
+    assert!(values.params[&param("ServiceRequest", "occurrence")] == [Value::Date(whole)]);
+}
+
+#[test]
+fn a_resource_is_of_the_patients_its_compartment_names() {
+    let of = |text: &str| indexed(text).header.patients;
+    assert_eq!(
+        of(r#"{"resourceType":"Patient","id":"p","link":[{"other":{"reference":"Patient/q"},"type":"seealso"}]}"#),
+        ["p"]
+    );
+    assert_eq!(
+        of(r#"{"resourceType":"Observation","status":"final","code":{"text":"x"},"subject":{"reference":"Patient/b"},
+               "performer":[{"reference":"Patient/a"},{"reference":"http://localhost/fhir/Patient/b"},{"reference":"Practitioner/c"}]}"#),
+        ["a", "b"]
+    );
+    assert_eq!(
+        of(
+            r#"{"resourceType":"Observation","status":"final","code":{"text":"x"},"subject":{"reference":"https://other/Patient/b"}}"#
+        ),
+        [""; 0]
+    );
+    assert_eq!(of(r#"{"resourceType":"Organization","name":"x"}"#), [""; 0]);
+    assert_eq!(of(r#"{"resourceType":"RelatedPerson","patient":{"reference":"Patient/x"}}"#), ["x"]);
+}
+
+#[test]
+fn identifiers_of_the_header_are_not_stored_twice() {
+    let values = indexed(r#"{"resourceType":"Patient","id":"p"}"#);
+    assert!(!values.params.contains_key(&param("Patient", "_id")));
+    assert!(!values.params.contains_key(&param("Patient", "_lastUpdated")));
+    let bytes = encode(&values);
+    let view = View::new(&bytes).expect("a capsule");
+    let id = view.param(param("Patient", "_id")).expect("decodes");
+    assert!(matches!(&id[..], [Value::Identifier { value: Some(value), .. }] if value == "p"));
+    let at = view.param(param("Patient", "_lastUpdated")).expect("decodes");
+    assert!(at == [Value::Date(Range { lo: NOW.0, hi: NOW.0 })]);
+}
+
+/// What an expression finds in the official examples must become a value: a type that is not converted would be
+/// silently unsearchable.
+#[test]
+fn every_item_that_an_expression_finds_becomes_a_value() {
+    let mut lost = BTreeSet::new();
+    let mut seen = 0usize;
+    for resource in samples() {
+        let of = resource.kind();
+        for param in definitions().params(of) {
+            if matches!(param.kind, ParamKind::Composite | ParamKind::Special) {
+                continue;
+            }
+            let Some(expr) = param.expr(of) else { continue };
+            let items = expr.eval(resource.node()).unwrap_or_else(|error| panic!("{}: {error}", param.url));
+            for item in &items {
+                seen += 1;
+                let values =
+                    extract::of_item(param, of, item, BASE).unwrap_or_else(|error| panic!("{}: {error}", param.url));
+                if values.is_empty() {
+                    lost.insert(format!("{} {} {}", param.code, param.kind.code(), item.kind.unwrap_or("?")));
+                }
+            }
+        }
+    }
+    assert!(lost.is_empty(), "{lost:#?} of {seen}");
+}
+
+#[test]
+fn capsules_of_the_examples_give_back_what_went_in() {
+    for resource in samples() {
+        let values =
+            values(&resource, 7, NOW, BASE).unwrap_or_else(|error| panic!("{}: {error}", resource.type_name()));
+        let bytes = encode(&values);
+        assert!(View::new(&bytes).and_then(|view| view.to_values()).is_ok_and(|back| back == values));
+    }
+}

@@ -315,3 +315,6 @@ fn years(any_of: &[Wanted]) -> Option<(i16, i16)> {
     }
     all
 }
+
+#[cfg(test)]
+mod tests;

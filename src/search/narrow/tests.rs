@@ -1,0 +1,1 @@
+//! Narrowing never leaves out a hit.
