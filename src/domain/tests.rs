@@ -25,8 +25,15 @@ fn checked(node: Json) -> Resource {
 fn current(kind: &str, param: &str, value: Value) -> Values {
     let kind = definitions().type_id(kind).unwrap();
     let param = definitions().param(kind, param).unwrap().id;
-    let header =
-        Header { kind, id: "1".to_owned(), version: 1, last_updated: Instant(0), patients: Vec::new(), clinical: None };
+    let header = Header {
+        kind,
+        id: "1".to_owned(),
+        version: 1,
+        last_updated: Instant(0),
+        patients: Vec::new(),
+        clinical: None,
+        digest: [0; 32],
+    };
     Values { header, params: BTreeMap::from([(param, vec![value])]) }
 }
 
