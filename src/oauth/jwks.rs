@@ -82,7 +82,7 @@ fn public_key(key: &Node) -> Result<PublicKey, &'static str> {
     let (material, algorithm) = match text("kty") {
         Some("RSA") => {
             let (n, e) = text("n").zip(text("e")).ok_or("An RSA key needs 'n' and 'e'.")?;
-            if !size(n).is_some_and(|bytes| RSA_BYTES.contains(&bytes)) || !size(e).is_some_and(|bytes| bytes <= 8) {
+            if !size(n).is_some_and(|bytes| RSA_BYTES.contains(&bytes)) || size(e).is_none_or(|bytes| bytes > 8) {
                 return Err("The RSA key must have 2048 to 8192 bits, in base64url without padding.");
             }
             (Material::Rsa { n: n.to_owned(), e: e.to_owned() }, "RS384")

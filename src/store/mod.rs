@@ -41,6 +41,29 @@ pub use tx::{Current, Draft, SealedTx, Tx, WrittenHash};
 
 /// One version of a resource as it lies in the database: its content cannot be reached without a [`Receipt`].
 /// No Debug: the header holds the logical id and the patients.
+///
+/// Outside the server it can be passed on, not looked into:
+///
+/// ```
+/// fn kind(sealed: &phial::store::Sealed) -> phial::fhir::TypeId {
+///     sealed.kind()
+/// }
+/// ```
+/// ```compile_fail,E0616
+/// fn steal(sealed: &phial::store::Sealed) -> &[u8] {
+///     &sealed.bytes
+/// }
+/// ```
+/// ```compile_fail,E0624
+/// async fn open(sealed: &phial::store::Sealed, receipt: &phial::store::Receipt, vault: &phial::vault::Vault) {
+///     let _ = sealed.open(receipt, vault).await;
+/// }
+/// ```
+/// ```compile_fail,E0277
+/// fn print(sealed: &phial::store::Sealed) -> String {
+///     format!("{sealed:?}")
+/// }
+/// ```
 pub struct Sealed {
     pub(crate) rid: Rid,
     pub(crate) pk: Pk,
@@ -53,6 +76,17 @@ pub struct Sealed {
 }
 
 /// Proof that an audit entry naming these versions is durable. Only the store makes one, after the commit.
+///
+/// ```
+/// fn when(receipt: &phial::store::Receipt) -> phial::world::Instant {
+///     receipt.at()
+/// }
+/// ```
+/// ```compile_fail,E0451
+/// fn forge(at: phial::world::Instant) -> phial::store::Receipt {
+///     phial::store::Receipt { covers: Vec::new(), at }
+/// }
+/// ```
 pub struct Receipt {
     covers: Vec<(Rid, u32)>,
     at: crate::world::Instant,

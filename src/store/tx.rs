@@ -74,7 +74,19 @@ pub struct Tx {
     newest: HashMap<(TypeId, String), usize>,
 }
 
-/// A transaction whose drafts are sealed: its hashes are known, and nothing in it can change.
+/// A transaction whose drafts are sealed: its hashes are known, and nothing in it can change. Committing it is for
+/// `audit` alone, together with the entry:
+///
+/// ```
+/// async fn seal(tx: phial::store::Tx) -> phial::error::Result<usize> {
+///     Ok(tx.seal().await?.written().len())
+/// }
+/// ```
+/// ```compile_fail,E0624
+/// async fn commit(tx: phial::store::SealedTx, row: phial::store::AuditRow) {
+///     let _ = tx.commit(row).await;
+/// }
+/// ```
 pub struct SealedTx {
     store: Store,
     set: WriteSet,
