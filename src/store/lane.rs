@@ -2,8 +2,6 @@
 //! database transaction (a savepoint per write), commits, and only then answers. So one disk flush serves many
 //! requests, and nobody is told of anything that is not durable.
 
-use std::time::Instant as Stopwatch;
-
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -13,6 +11,7 @@ use super::db::{Conn, Db, Fault};
 use super::small::{Small, SmallAnswer};
 use super::{AuditRow, Receipt};
 use crate::error::{Error, Kind, Result};
+use crate::world::Stopwatch;
 
 /// What a lane is asked to do.
 pub enum Work {
@@ -163,7 +162,7 @@ impl Lane {
 
     async fn serve(&mut self, jobs: Vec<Job>) {
         metrics::histogram!("phial_lane_batch_jobs").record(jobs.len() as f64);
-        let started = Stopwatch::now();
+        let started = Stopwatch::start();
         let mut batch = Batch::new(jobs);
         match self.commit(&mut batch).await {
             Ok(()) => batch.answer(),
@@ -372,15 +371,21 @@ mod tests {
     struct Bench {
         db: Db,
         lanes: Lanes,
-        _folder: tempfile::TempDir,
+        _folder: Option<tempfile::TempDir>,
     }
 
-    async fn bench() -> Bench {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let db = Db::parse(&format!("sqlite:{}/x.db", folder.path().display())).expect("a url");
+    async fn bench_on(url: &str, folder: Option<tempfile::TempDir>) -> Bench {
+        let db = Db::parse(url).expect("a url");
         migrate(&db, Which::Data).await.expect("migrates");
         let lanes = Lanes::start(&db, 7, 4);
         Bench { db, lanes, _folder: folder }
+    }
+
+    async fn on_both<F: Future<Output = ()>>(case: impl Fn(Bench) -> F) {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let url = format!("sqlite:{}/x.db", folder.path().display());
+        case(bench_on(&url, Some(folder)).await).await;
+        case(bench_on(&crate::store::postgres::database(), None).await).await;
     }
 
     fn entry(id: &str) -> AuditRow {
@@ -422,22 +427,32 @@ mod tests {
 
     #[tokio::test]
     async fn two_hundred_creates_of_one_id_make_one() {
-        let bench = bench().await;
+        on_both(two_hundred_creates).await;
+    }
+
+    async fn two_hundred_creates(bench: Bench) {
         let submit =
             |n: i64| bench.lanes.submit(Work::Write(Box::new(write(n, 1, None, (&[], &[4]))), entry(&format!("e{n}"))));
         let done = futures_util::future::join_all((1..=200).map(submit)).await;
         let refused = done.iter().filter_map(|done| done.as_ref().err()).collect::<Vec<_>>();
         assert_eq!(refused.len(), 199);
         assert!(refused.iter().all(|error| error.kind == Kind::Conflict));
-        for table in ["record", "audit", "posting where term = 4", "record_version where rid > 0"] {
+        let indexed = match bench.db.is_postgres() {
+            true => "record where terms @> array[4::bigint]",
+            false => "posting where term = 4",
+        };
+        for table in ["record", "audit", indexed, "record_version where rid > 0"] {
             assert_eq!(numbers(&bench.db, &format!("select count(*) from {table}")).await, [1], "{table}");
         }
         bench.lanes.close().await;
     }
 
     #[tokio::test]
-    async fn the_chain_is_gapless_over_conflicts_and_restarts() {
-        let bench = bench().await;
+    async fn the_chains_are_gapless_over_conflicts_and_restarts() {
+        on_both(gapless).await;
+    }
+
+    async fn gapless(bench: Bench) {
         for round in 0..3 {
             let jobs = (0..40).map(|n| {
                 let id = format!("{round}-{n}");
@@ -460,25 +475,36 @@ mod tests {
         again.close().await;
 
         let mut conn = bench.db.connect().await.ok().expect("connects");
-        let sql = "select seq, prev, commitment from audit where instance = $1 and lane = 0 order by seq";
+        let sql = "select lane, seq, prev, commitment from audit where instance = $1 order by lane, seq";
         let rows = conn.rows(sql, vec![Param::Int(7)]).await.ok().expect("answers");
-        let mut prev = [0; 32];
-        for (seq, row) in rows.iter().enumerate() {
-            assert_eq!(row.int(0).ok(), Some(seq as i64));
-            assert_eq!(row.array(1).ok(), Some(prev));
-            prev = chain_hash(7, 0, seq as u64, &prev, &row.array(2).ok().expect("a commitment"));
+        let mut chains: std::collections::HashMap<u32, (u64, [u8; 32])> = Default::default();
+        for row in &rows {
+            let lane = row.small(0).ok().expect("a lane");
+            let (seq, prev) = chains.entry(lane).or_default();
+            assert_eq!(row.int(1).ok(), Some(*seq as i64));
+            assert_eq!(row.array(2).ok(), Some(*prev));
+            *prev = chain_hash(7, lane, *seq, prev, &row.array(3).ok().expect("a commitment"));
+            *seq += 1;
         }
         assert!(rows.len() > 60);
+        assert_eq!(chains.len(), if bench.db.is_postgres() { 4 } else { 1 });
     }
 
     #[tokio::test]
     async fn an_update_needs_its_version_and_moves_the_terms() {
-        let bench = bench().await;
+        on_both(updates).await;
+    }
+
+    async fn updates(bench: Bench) {
         let submit = |set: WriteSet, id: &str| bench.lanes.submit(Work::Write(Box::new(set), entry(id)));
         assert!(submit(write(1, 1, None, (&[], &[4, 5])), "a").await.is_ok());
         assert!(submit(write(1, 1, Some(1), (&[4, 5], &[5, 6])), "b").await.is_ok());
         assert!(submit(write(1, 1, Some(1), (&[4, 5], &[7])), "c").await.is_err_and(|e| e.kind == Kind::Conflict));
-        assert_eq!(numbers(&bench.db, "select term from posting order by term").await, [5, 6]);
+        let terms = match bench.db.is_postgres() {
+            true => "select unnest(terms) as term from record order by term",
+            false => "select term from posting order by term",
+        };
+        assert_eq!(numbers(&bench.db, terms).await, [5, 6]);
         assert_eq!(numbers(&bench.db, "select ver from record_version where rid = 1 order by ver").await, [1, 2]);
         let mut claims = write(2, 2, None, (&[], &[]));
         claims.claims = vec![([1; 16], Rid(2))];
@@ -496,7 +522,10 @@ mod tests {
 
     #[tokio::test]
     async fn small_changes_ride_along() {
-        let bench = bench().await;
+        on_both(small_changes).await;
+    }
+
+    async fn small_changes(bench: Bench) {
         let count = || bench.lanes.submit(Work::Small(Small::Count("mrn")));
         let done = futures_util::future::join_all((0..100).map(|_| count())).await;
         let mut given: Vec<u64> = done
@@ -520,6 +549,57 @@ mod tests {
         };
         let touched = |done| matches!(done, Ok(Answer::Small(SmallAnswer::Touched(1))));
         assert!(touched(once(0).await) && !touched(once(10).await) && touched(once(60).await));
+        bench.lanes.close().await;
+    }
+
+    #[tokio::test]
+    async fn writers_in_opposite_order_deadlock_and_still_succeed_or_conflict() {
+        let bench = bench_on(&crate::store::postgres::database(), None).await;
+        let both = |first: i64, second: i64, base: Option<u32>| {
+            let mut set = write(first, first as u8, base, (&[], &[]));
+            let other = write(second, second as u8, base, (&[], &[]));
+            set.records.extend(other.records);
+            set.versions.extend(other.versions);
+            set
+        };
+        let submit = |set: WriteSet, id: String| bench.lanes.submit(Work::Write(Box::new(set), entry(&id)));
+        assert!(submit(both(1, 2, None), "new".into()).await.is_ok());
+        for round in 1..20 {
+            // The token of the first row chooses the lane: two lanes lock the same two rows the other way round.
+            let (one, other) = tokio::join!(
+                submit(both(1, 2, Some(round)), format!("{round}a")),
+                submit(both(2, 1, Some(round)), format!("{round}b"))
+            );
+            let refused = [one.err(), other.err()].into_iter().flatten().map(|e| e.kind).collect::<Vec<_>>();
+            assert_eq!(refused, [Kind::Conflict], "round {round}: one wins, the other is told");
+        }
+        bench.lanes.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_database_that_went_away_refuses_and_is_used_again_when_it_is_back() {
+        let server = crate::store::postgres::Postgres::start(true);
+        let bench = bench_on(&server.database(), None).await;
+        let append = |id: String| bench.lanes.submit(Work::Append(entry(&id)));
+        let mut durable = Vec::new();
+        for n in 0..8 {
+            if append(format!("before {n}")).await.is_ok() {
+                durable.push(format!("before {n}"));
+            }
+        }
+        assert_eq!(durable.len(), 8);
+        server.crash_and_restart();
+        for n in 0..16 {
+            match append(format!("after {n}")).await {
+                Ok(_) => durable.push(format!("after {n}")),
+                Err(error) => assert_eq!(error.kind, Kind::Audit),
+            }
+        }
+        assert!(durable.len() > 16, "the lanes connect again");
+        let mut conn = bench.db.connect().await.ok().expect("connects");
+        let rows = conn.rows("select id from audit", Vec::new()).await.ok().expect("answers");
+        let kept: Vec<&str> = rows.iter().map(|row| row.text(0).ok().expect("an id")).collect();
+        assert!(durable.iter().all(|id| kept.contains(&id.as_str())), "whatever was acknowledged is there");
         bench.lanes.close().await;
     }
 }

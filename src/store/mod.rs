@@ -20,6 +20,10 @@ pub mod keydb;
 pub mod read;
 pub mod tx;
 
+#[cfg(test)]
+#[path = "../../tests/harness/postgres.rs"]
+mod postgres;
+
 use std::sync::Arc;
 
 use moka::sync::Cache;

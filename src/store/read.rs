@@ -6,11 +6,12 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::db::{Param, Row, placeholder_list};
-use super::sealed::{self, Spot};
+use super::sealed::Spot;
 use super::{Found, HistoryPage, Sealed, Store};
 use crate::access::{Grant, Read, Rows, Sections};
 use crate::error::{Error, Result};
 use crate::fhir::{Resource, TypeId, json};
+use crate::mapping::sections;
 use crate::search::values::{self, Header, Values};
 use crate::search::{Criterion, Matcher, View, capsule};
 use crate::vault::{Keys, Pk, Rid};
@@ -326,7 +327,8 @@ impl Store {
 
     /// An older version has no capsule: its values are computed again, inside the store, to decide about it alone.
     fn version_within(&self, rows: &Rows, spot: Spot, keys: &Keys, frame: &[u8], header: &Header) -> Result<bool> {
-        let content = sealed::join(spot.open_sections(keys, frame, |_| true)?)?;
+        let opened = spot.open_sections(keys, frame, |_| true)?;
+        let content = sections::join(opened.sections, opened.left_out)?;
         let resource = Resource::check(json::parse(&content)?)?;
         let values = values::values(&resource, header.version, header.last_updated, &self.inner.base)?;
         values_within(rows, &values)

@@ -10,12 +10,12 @@ use zeroize::Zeroizing;
 use super::Store;
 use super::apply::{DOMAIN_TABLES, DomainSealed, RecordRow, VersionRow, WriteSet};
 use super::compartment::{Home, Surrogates};
-use super::sealed::{self, Spot};
+use super::sealed::Spot;
 use super::tx::{Basis, WrittenHash};
 use crate::domain::DomainRow;
 use crate::error::{Error, Result};
 use crate::fhir::{Resource, TypeId, definitions};
-use crate::mapping::mapping;
+use crate::mapping::{mapping, sections};
 use crate::search::values::Header;
 use crate::search::{Values, capsule, terms};
 use crate::vault::{Keys, Pk, Rid, Vault};
@@ -166,7 +166,7 @@ impl Order {
         let deleted = content.is_none();
         let head = spot.seal_head(&keys, &header, deleted)?;
         let sealed = match &content {
-            Some(content) => spot.seal_sections(&keys, &sealed::split(&content.resource))?,
+            Some(content) => spot.seal_sections(&keys, &sections::split(header.kind, content.resource.node()))?,
             None => Vec::new(),
         };
         let sha256 = version_hash(&head, &sealed);
@@ -202,10 +202,11 @@ impl Shown {
         let (mut domain, mut raises) = (Vec::with_capacity(content.domain.len()), Vec::new());
         for row in content.domain {
             claims.extend(row.unique.iter().map(|(domain, value)| vault.token(domain, value.as_bytes())));
-            let table = DOMAIN_TABLES.into_iter().find(|table| *table == row.table);
-            let table = table.ok_or_else(|| Error::internal("a domain table that does not exist"))?;
+            let at = DOMAIN_TABLES.iter().position(|table| *table == row.table);
+            let at = at.ok_or_else(|| Error::internal("a domain table that does not exist"))?;
             let plain = Zeroizing::new(serde_json::to_vec(&row.fields).map_err(Error::internal)?);
-            let sealed = keys.seal(&spot.domain(), &plain)?;
+            let sealed = keys.seal(&spot.domain(at), &plain)?;
+            let table = DOMAIN_TABLES[at];
             domain.push(DomainSealed { table, rid: spot.rid, pk, ver: spot.version, sealed });
             raises.extend(row.raise);
         }

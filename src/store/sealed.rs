@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::{Receipt, Sealed};
 use crate::error::{Error, Kind, Result};
 use crate::fhir::TypeId;
-use crate::mapping::Section;
+use crate::mapping::{Section, sections};
 use crate::search::values::{Header, Values};
 use crate::search::{View, capsule};
 use crate::vault::{Keys, Place, Purpose, Rid, Vault};
@@ -21,15 +21,6 @@ pub struct Spot {
     pub version: u32,
 }
 
-const SECTIONS: [Section; 6] = [
-    Section::Identity,
-    Section::Contact,
-    Section::GovernmentId,
-    Section::Insurance,
-    Section::Clinical,
-    Section::Narrative,
-];
-
 impl Spot {
     fn place(self, purpose: Purpose, section: u8) -> Place {
         Place { purpose, rtype: self.kind.0, rid: self.rid, version: self.version, section }
@@ -39,8 +30,9 @@ impl Spot {
         self.place(Purpose::Capsule, 0)
     }
 
-    pub fn domain(self) -> Place {
-        self.place(Purpose::Domain, 0)
+    /// The row of a domain table (its place in the list of tables): one resource may have rows in several.
+    pub fn domain(self, table: usize) -> Place {
+        self.place(Purpose::Domain, table as u8 + 1)
     }
 
     /// The head shares the subkey family of bodies; sections count from 1, so 0 is free for it.
@@ -104,7 +96,7 @@ impl Spot {
             let (length, tail) = tail.split_first_chunk::<4>().ok_or_else(tampered)?;
             let (sealed, tail) = tail.split_at_checked(u32::from_be_bytes(*length) as usize).ok_or_else(tampered)?;
             rest = tail;
-            let section = *SECTIONS.iter().find(|section| **section as u8 == *number).ok_or_else(tampered)?;
+            let section = Section::from_number(*number).ok_or_else(tampered)?;
             seen |= 1 << *number;
             if !wanted(section) {
                 opened.left_out = true;
@@ -145,11 +137,6 @@ impl Receipt {
 }
 
 impl Sealed {
-    /// Row and version, for the audit entry that is to cover it.
-    pub(crate) fn version_of(&self) -> (Rid, u32) {
-        (self.rid, self.header.version)
-    }
-
     pub fn kind(&self) -> TypeId {
         self.header.kind
     }
@@ -182,21 +169,7 @@ impl Sealed {
         let keys: Arc<Keys> = keys.ok_or_else(|| Error::new(Kind::Gone, "The resource was erased."))?;
         let spot = Spot { rid: self.rid, kind: self.header.kind, version: self.header.version };
         let opened = spot.open_sections(&keys, &self.bytes, |section| self.sections.allows(section))?;
-        join(opened)
-    }
-}
-
-/// The content of a version in parts: until mappings name several sections, one part.
-pub fn split(resource: &crate::fhir::Resource) -> Vec<(Section, Zeroizing<Vec<u8>>)> {
-    let section = crate::mapping::mapping(resource.kind()).section;
-    vec![(section, Zeroizing::new(crate::fhir::json::write(resource.node())))]
-}
-
-/// The reverse of [`split`].
-pub fn join(opened: Opened) -> Result<Zeroizing<Vec<u8>>> {
-    match opened.sections.into_iter().next() {
-        Some((_, content)) if !opened.left_out => Ok(content),
-        _ => Err(Error::new(Kind::Forbidden, "No part of the resource may be opened.")),
+        sections::join(opened.sections, opened.left_out)
     }
 }
 

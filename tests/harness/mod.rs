@@ -2,7 +2,7 @@
 //! into the library: what the tests see is what an installation shows.
 
 mod http;
-mod postgres;
+pub mod postgres;
 pub mod samples;
 pub mod xml;
 
@@ -60,7 +60,7 @@ impl Data {
                 (url("phial.db"), url("keys.db"), None)
             }
             Engine::Postgres => {
-                let postgres = postgres::Postgres::start();
+                let postgres = postgres::Postgres::start(false);
                 (postgres.create("phial"), postgres.create("phial_keys"), Some(postgres))
             }
         };
