@@ -220,7 +220,7 @@ impl<'a> Machine<'a, '_> {
         Ok(input)
     }
 
-    /// By each key in turn; a key that is written with `-` or `desc` sorts downwards. Nothing comes before something.
+    /// By each key in turn; a key that is written with `-` or `desc` sorts downwards. Nothing comes before something, either way.
     fn sort(&self, input: Items<'a>, keys: &[Op], scope: &Scope<'_, 'a>) -> Result<Items<'a>> {
         let mut rows: Vec<(Items<'a>, Val<'a>)> = Vec::with_capacity(input.len());
         let this = [Op::This];
@@ -254,7 +254,11 @@ impl<'a> Machine<'a, '_> {
                         }
                     },
                 };
-                let found = if matches!(key, Op::Negate(_)) { found.reverse() } else { found };
+                // Nothing comes first in both directions, as the official suite has it.
+                let found = match key {
+                    Op::Negate(_) if !none(a) && !none(b) => found.reverse(),
+                    _ => found,
+                };
                 if found.is_ne() {
                     return found;
                 }

@@ -3,6 +3,7 @@
 //! Knows the tree and the definitions, nothing of search, storage or terminology. Expressions come from the
 //! definitions and from clients alike, so length, nesting, steps and sizes are limited.
 
+mod check;
 mod compare;
 mod convert;
 mod eval;
@@ -12,6 +13,8 @@ mod math;
 mod ops;
 mod parse;
 mod quantity;
+#[cfg(test)]
+mod speed;
 mod strings;
 #[cfg(test)]
 mod suite;
@@ -106,6 +109,15 @@ impl Expr {
     /// `Kind::Invalid` with the column of the fault.
     pub fn parse(text: &str) -> Result<Expr> {
         parse::parse(text).map(|op| Expr { op })
+    }
+
+    /// Checks the expression against the type it is written for: every name must be that of an element.
+    ///
+    /// # Errors
+    /// `Kind::Invalid` naming what is not there.
+    pub fn check(&self, root: &str) -> Result<()> {
+        let root = types::Ty::named(root).ok_or_else(|| Error::invalid("FHIRPath: the root is of no type of R4."))?;
+        check::check(&self.op, root)
     }
 
     /// Evaluates against the root of a resource. `resolve()` gives what the reference points to: the resource itself

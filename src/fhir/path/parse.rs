@@ -4,7 +4,7 @@ use super::lex::{Fault, Token, tokens};
 use super::ops::{Binary, Func, Op, Step, TypeName};
 use super::quantity::{Quantity, Unit};
 use super::temporal::Period;
-use super::types::{Sym, Ty};
+use super::types::{Sym, Ty, by_suffix};
 use super::value::Val;
 use crate::error::{Error, Result};
 
@@ -346,15 +346,27 @@ impl Parser {
 
     /// `Quantity`, `FHIR.Patient`, `System.String`.
     fn type_name(&mut self) -> Parsed<TypeName> {
+        let at = self.at;
         let Token::Name(first, _) = self.next() else { return self.fault("the name of a type is missing") };
-        if !self.eat(".") {
-            return Ok(type_named(None, &first));
+        let found = if self.eat(".") {
+            match self.next() {
+                Token::Name(second, _) => type_named(Some(&first), &second),
+                _ => return self.fault("the name of a type is missing"),
+            }
+        } else {
+            type_named(None, &first)
+        };
+        if found.ty.is_none() && !found.system && by_suffix(&found.name).is_none() && !is_system_only(&found.name) {
+            self.at = at;
+            return self.fault("a type that is not known");
         }
-        match self.next() {
-            Token::Name(second, _) => Ok(type_named(Some(&first), &second)),
-            _ => self.fault("the name of a type is missing"),
-        }
+        Ok(found)
     }
+}
+
+/// System types that are no FHIR type with a small letter.
+fn is_system_only(name: &str) -> bool {
+    matches!(name, "Any" | "Long" | "TypeInfo")
 }
 
 fn type_named(namespace: Option<&str>, name: &str) -> TypeName {

@@ -161,9 +161,28 @@ fn recode(func: Func, kind: &str, text: &str) -> Result<Option<String>> {
             let quoted = serde_json::Value::from(text).to_string();
             quoted.get(1..quoted.len() - 1).map(str::to_owned)
         }
-        (Func::Unescape, "json") => serde_json::from_str(&format!("\"{text}\"")).ok(),
+        (Func::Unescape, "json") => unescape_json(text),
         _ => return Err(fault("a coding that is not known")),
     })
+}
+
+/// The escapes of JSON as characters; what is no escape stays. None: an escape that is none.
+fn unescape_json(text: &str) -> Option<String> {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        out += &rest[..at];
+        // Surrogates come in pairs: the longest that makes sense is read.
+        let lengths = if rest[at + 1..].starts_with('u') { &[12, 6][..] } else { &[2][..] };
+        let (length, made) = lengths.iter().find_map(|length| {
+            let escape = rest.get(at..at + length)?;
+            let made: String = serde_json::from_str(&format!("\"{escape}\"")).ok()?;
+            (made.chars().count() == 1).then_some((*length, made))
+        })?;
+        out += &made;
+        rest = &rest[at + length..];
+    }
+    Some(out + rest)
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {

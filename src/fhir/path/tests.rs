@@ -146,7 +146,7 @@ fn variables_and_clock_are_given() {
 }
 
 /// The folder with sample data beside the project, if it is there.
-fn shared(part: &str) -> Option<PathBuf> {
+pub(super) fn shared(part: &str) -> Option<PathBuf> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/data").join(part);
     if !path.exists() {
         println!("skipped: ../shared/data/{part} is not there");
@@ -168,6 +168,16 @@ fn all_search_parameters_evaluate_over_all_examples() {
         }
     }
     assert!(count > 1300);
+    let mut wrong = Vec::new();
+    for kind in d.types() {
+        for param in d.params(*kind) {
+            let Some(text) = param.text(*kind) else { continue };
+            if let Err(error) = Expr::parse(&text).and_then(|e| e.check(d.type_name(*kind))) {
+                wrong.push(format!("{}: {text}: {error}", param.url));
+            }
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new());
     let Some(folder) = shared("samples/hl7-r4-examples/json") else { return };
     let (mut found, mut used) = (0, std::collections::HashSet::new());
     for entry in std::fs::read_dir(folder).expect("a folder") {

@@ -138,6 +138,11 @@ impl Ty {
         self.def().any_resource
     }
 
+    /// Whether more than its own children may be found in an instance: `Resource`, `Element` and the like.
+    pub fn is_abstract(self) -> bool {
+        self.holds_resource() || self.name().is_some_and(|name| name == "Element")
+    }
+
     /// Whether this is a resource type, abstract ones included.
     pub fn is_resource(self) -> bool {
         Ty::named("Resource").is_some_and(|resource| self.is_a(resource))
