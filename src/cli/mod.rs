@@ -169,7 +169,7 @@ async fn command(command: Command) -> Result<ExitCode> {
         Command::Client(ClientCommand::Add(args)) => add_client(args).await,
         Command::Token(args) => token(&args),
         Command::Keys(KeysCommand::Status(_)) => todo!(),
-        Command::Audit(AuditCommand::Verify(_)) => todo!(),
+        Command::Audit(AuditCommand::Verify(with)) => verify_audit(&with).await,
         Command::Migrate(with) => {
             open(&with).await?.close().await;
             println!("The databases have this version's schema.");
@@ -266,4 +266,13 @@ fn token(args: &TokenArgs) -> Result<ExitCode> {
 fn read_json(file: &Path) -> Result<serde_json::Value> {
     let bytes = std::fs::read(file).map_err(|e| Error::invalid(format!("{}: {e}", file.display())))?;
     serde_json::from_slice(&bytes).map_err(|e| Error::invalid(format!("{}: {e}", file.display())))
+}
+
+async fn verify_audit(with: &WithConfig) -> Result<ExitCode> {
+    let app = open(with).await?;
+    let report = phial::audit::verify::verify(&app.trail).await;
+    app.close().await;
+    let report = report?;
+    println!("{report}");
+    Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
