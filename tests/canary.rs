@@ -203,7 +203,8 @@ fn fail(client: &Client, heard: &mut Vec<(String, Vec<u8>)>) {
     let json = "application/fhir+json";
     let body = |resource: &Value| resource.to_string();
     let mut unknown = patient("bad");
-    unknown[marked("element")] = json!(marked("inside"));
+    // Its name comes back in the FHIRPath of the fault, its value must not.
+    unknown["unknownElement"] = json!(marked("inside"));
     let mut wrong = patient("bad");
     wrong["birthDate"] = json!(marked("nodate"));
     wrong["active"] = json!(marked("noboolean"));
