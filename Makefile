@@ -37,5 +37,8 @@ bench: postgres ## Throughput and latency on both databases; writes benches/RESU
 definitions: ## The R4 fact tables under fhir-profiles/r4, from the official package (fetched with pip).
 	python3 fhir-profiles/make_definitions.py
 
+leakage: ## docs/leakage.md, from the mappings and definitions.
+	PHIAL_WRITE_LEAKAGE=1 cargo test --locked --lib mapping::leakage
+
 postgres: # Debian's PostgreSQL server, which the tests start themselves; installed only when it is absent.
 	@.ci/postgres
