@@ -1,5 +1,6 @@
 //! The commands. Each builds a [`Config`], opens an [`App`] and hands over to the room that does the work.
 
+mod check;
 mod log;
 
 use std::net::SocketAddr;
@@ -122,6 +123,8 @@ struct TokenArgs {
 enum KeysCommand {
     /// Say which keys there are, without showing any.
     Status(WithConfig),
+    /// Begin a new epoch of the key that wraps patients' keys.
+    Rotate(WithConfig),
 }
 
 #[derive(Subcommand)]
@@ -168,14 +171,20 @@ async fn command(command: Command) -> Result<ExitCode> {
         Command::Import(args) => run_import(args).await,
         Command::Client(ClientCommand::Add(args)) => add_client(args).await,
         Command::Token(args) => token(&args),
-        Command::Keys(KeysCommand::Status(_)) => todo!(),
-        Command::Audit(AuditCommand::Verify(with)) => verify_audit(&with).await,
+        Command::Keys(KeysCommand::Status(with)) => check::keys_status(&settings(&with)?).await,
+        Command::Keys(KeysCommand::Rotate(with)) => check::keys_rotate(&settings(&with)?).await,
+        Command::Audit(AuditCommand::Verify(with)) => {
+            let app = open(&with).await?;
+            let code = check::audit_verify(&app).await;
+            app.close().await;
+            code
+        }
         Command::Migrate(with) => {
             open(&with).await?.close().await;
             println!("The databases have this version's schema.");
             Ok(ExitCode::SUCCESS)
         }
-        Command::Doctor(_) => todo!(),
+        Command::Doctor(with) => check::doctor(&settings(&with)?).await,
         Command::Help { topic } => {
             help(topic.as_ref());
             Ok(ExitCode::SUCCESS)
@@ -199,8 +208,12 @@ fn load(file: Option<&Path>, set: &[(&'static str, String)]) -> Result<Config> {
     Ok(config)
 }
 
+fn settings(with: &WithConfig) -> Result<Config> {
+    load(with.config.as_deref(), &[])
+}
+
 async fn open(with: &WithConfig) -> Result<App> {
-    App::open(load(with.config.as_deref(), &[])?, Arc::new(World::real())).await
+    App::open(settings(with)?, Arc::new(World::real())).await
 }
 
 async fn serve(with: &WithConfig) -> Result<ExitCode> {
@@ -266,13 +279,4 @@ fn token(args: &TokenArgs) -> Result<ExitCode> {
 fn read_json(file: &Path) -> Result<serde_json::Value> {
     let bytes = std::fs::read(file).map_err(|e| Error::invalid(format!("{}: {e}", file.display())))?;
     serde_json::from_slice(&bytes).map_err(|e| Error::invalid(format!("{}: {e}", file.display())))
-}
-
-async fn verify_audit(with: &WithConfig) -> Result<ExitCode> {
-    let app = open(with).await?;
-    let report = phial::audit::verify::verify(&app.trail).await;
-    app.close().await;
-    let report = report?;
-    println!("{report}");
-    Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

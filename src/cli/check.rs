@@ -1,0 +1,89 @@
+//! Commands that look and say: `keys status`, `keys rotate`, `audit verify`, `doctor`.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use phial::app::{App, Config};
+use phial::audit::verify;
+use phial::error::{Error, Kind, Result};
+use phial::store::keydb::KeyDb;
+use phial::vault::keyring::LocalKeyring;
+use phial::vault::{KeyStore, Vault};
+use phial::world::World;
+
+/// Says which keys there are. Makes none: a keyring that is not there is an error.
+pub async fn keys_status(config: &Config) -> Result<ExitCode> {
+    let (root, keys) = key_parts(config).await?;
+    println!("root key {} in {}, made {}", root.id(), config.keyring.display(), root.created());
+    for row in keys.system_keys().await? {
+        println!("system key {}", row.name);
+    }
+    // Opening the vault unwraps them all: what is listed above can be used.
+    Vault::open(root, keys).await?;
+    println!("All of them open.");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Begins a new epoch of the key that wraps patients' keys.
+pub async fn keys_rotate(config: &Config) -> Result<ExitCode> {
+    let (root, keys) = key_parts(config).await?;
+    let epoch = Vault::open(root, keys).await?.begin_epoch().await?;
+    println!("Data keys made from now on are wrapped under epoch {epoch}; those of earlier epochs stay readable.");
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn key_parts(config: &Config) -> Result<(Arc<LocalKeyring>, Arc<KeyDb>)> {
+    if !config.keyring.exists() {
+        let text = format!("there is no keyring at {}", config.keyring.display());
+        return Err(Error::new(Kind::Unavailable, text));
+    }
+    let root = LocalKeyring::open_or_create(&config.keyring)?;
+    Ok((Arc::new(root), KeyDb::open(&config.key_database_url).await?))
+}
+
+/// Reads the whole trail back and verifies it.
+pub async fn audit_verify(app: &App) -> Result<ExitCode> {
+    let report = verify::verify(&app.trail).await?;
+    println!("{report}");
+    Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Goes through what a start needs, one line each, and says what is wrong.
+pub async fn doctor(config: &Config) -> Result<ExitCode> {
+    println!("ok    settings");
+    let mut healthy = true;
+    let mut check = |name: &str, fault: Option<String>| {
+        healthy &= fault.is_none();
+        match fault {
+            None => println!("ok    {name}"),
+            Some(fault) => println!("FAULT {name}: {fault}"),
+        }
+    };
+    if !config.base_url.starts_with("https://") {
+        println!("note  base_url is not https: tokens and PHI need TLS in front of this server");
+    }
+    let listening = tokio::net::TcpListener::bind(config.listen).await;
+    check("listen", listening.as_ref().err().map(|error| format!("{}: {error}", config.listen)));
+    drop(listening);
+    match App::vault(config).await {
+        Err(error) => check("keyring and key database", Some(with_cause(&error))),
+        Ok(_) => {
+            check("keyring and key database", None);
+            match App::open(config.clone(), Arc::new(World::real())).await {
+                Err(error) => check("database", Some(with_cause(&error))),
+                Ok(app) => {
+                    check("database", app.store.ping().await.err().map(|error| with_cause(&error)));
+                    app.close().await;
+                }
+            }
+        }
+    }
+    Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn with_cause(error: &Error) -> String {
+    match error.cause() {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}
