@@ -1,10 +1,13 @@
 //! The server's parts, put together once.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::config::Config;
 use crate::audit::Trail;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::fhir::date;
 use crate::oauth;
 use crate::store::keydb::KeyDb;
@@ -59,6 +62,12 @@ impl App {
     /// # Errors
     /// When either cannot be opened, or the keyring is not the one the key database was made with.
     pub async fn vault(config: &Config) -> Result<Vault> {
+        make_folder(&config.keyring)?;
+        for url in [&config.database_url, &config.key_database_url] {
+            if let Some(path) = url.strip_prefix("sqlite:") {
+                make_folder(Path::new(path.trim_start_matches("//")))?;
+            }
+        }
         let root = LocalKeyring::open_or_create(&config.keyring)?;
         let keys = KeyDb::open(&config.key_database_url).await?;
         Vault::open(Arc::new(root), keys).await
@@ -68,4 +77,14 @@ impl App {
     pub async fn close(&self) {
         self.store.close().await;
     }
+}
+
+/// Makes the folder that a file is to lie in, for this user alone.
+fn make_folder(file: &Path) -> Result<()> {
+    let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists()) else {
+        return Ok(());
+    };
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| {
+        Error::new(Kind::Unavailable, format!("The folder {} cannot be made.", folder.display())).caused_by(error)
+    })
 }

@@ -8,6 +8,8 @@ use crate::error::{Error, Kind, Result};
 use crate::fhir::json::Node;
 use crate::fhir::{Resource, TypeId, definitions};
 use crate::interaction::{Conditions, Done, Scene, VersionOf, is_audit};
+use crate::search::Values;
+use crate::search::values::content_digest;
 use crate::store::tx::Current;
 use crate::store::{Draft, Tx};
 
@@ -186,6 +188,11 @@ impl Put<'_> {
         };
         let rules = Rules { mrn_system, mrn_next };
         let rows = domain::apply(&mut resource, values, &rules)?;
+        if let Some(values) = values.filter(|_| scene.facts.unchanged_ok)
+            && values.header.digest == content_digest(resource.node())
+        {
+            return Ok(unchanged(kind, self.id, values));
+        }
         let version = self.current.map_or(1, |current| current.version + 1);
         let at = scene.app.world.now();
         resource.stamp(self.id, version, at);
@@ -196,6 +203,14 @@ impl Put<'_> {
         let done = if standing.is_some() { Done::Ok } else { Done::Created };
         Ok(Staged { done, version: Some(of), resource: Some(resource), writes: true })
     }
+}
+
+/// The current version stands: its content is what was to be written.
+fn unchanged(kind: TypeId, id: &str, values: &Values) -> Staged {
+    let header = &values.header;
+    let version =
+        VersionOf { kind, id: id.to_owned(), version: header.version, at: header.last_updated, written: false };
+    Staged { done: Done::Ok, version: Some(version), resource: None, writes: false }
 }
 
 async fn remove(

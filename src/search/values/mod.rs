@@ -89,6 +89,11 @@ pub struct Values {
     pub params: BTreeMap<ParamId, Vec<Value>>,
 }
 
+/// The digest that [`Header::digest`] would hold for this content, whether it is stamped or not.
+pub fn content_digest(root: &crate::fhir::json::Node) -> [u8; 32] {
+    digest::content(root)
+}
+
 /// Computes every search value of a stamped resource. `base` is the server's own base URL. `header.clinical` is
 /// left None. Values of parameters whose treatment is `Refused` are left out.
 ///
