@@ -131,7 +131,9 @@ impl FhirRequest<'_> {
             self.negotiate(&mut query, false)?;
             return self.built(found, query, None);
         }
-        self.negotiate(&mut query, binary && found.route.method == Method::Get)?;
+        let raw = binary && found.route.method == Method::Get;
+        self.negotiate(&mut query, raw)?;
+        self.wanted.fhir |= !raw;
         let has_body = matches!(found.route.verb, Verb::Create | Verb::Update | Verb::Bundle);
         let node = if has_body { Some(self.resource(sent, binary).await?) } else { None };
         if has_body && !query.is_empty() && !self.facts.prefer.lenient {
