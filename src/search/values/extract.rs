@@ -40,17 +40,20 @@ pub(super) fn of_param(param: &Param, kind: TypeId, root: &Node, base: &str) -> 
 }
 
 /// The values of one item.
-#[cfg(test)]
-pub(super) fn of_item(param: &Param, kind: TypeId, item: &Item<'_>, base: &str) -> Result<Vec<Value>> {
-    let mut out = Vec::new();
-    put(param, kind, item, base, &mut out)?;
-    Ok(out)
+pub(super) fn put(param: &Param, kind: TypeId, item: &Item<'_>, base: &str, out: &mut Vec<Value>) -> Result<()> {
+    put_node(param, kind, item.node.as_ref(), item.kind.unwrap_or(""), base, out)
 }
 
-fn put(param: &Param, kind: TypeId, item: &Item<'_>, base: &str, out: &mut Vec<Value>) -> Result<()> {
-    let (node, of) = (item.node.as_ref(), item.kind.unwrap_or(""));
-    if node.is_null() {
-        return Ok(());
+fn put_node(param: &Param, kind: TypeId, node: &Node, of: &str, base: &str, out: &mut Vec<Value>) -> Result<()> {
+    if of == "Extension" {
+        // Some published expressions end at the extension and mean its value.
+        let shape = definitions().shape("Extension").zip(node.as_object());
+        let values = shape
+            .into_iter()
+            .flat_map(|(shape, members)| members.iter().filter_map(|(name, value)| Some((shape.child(name)?, value))));
+        return values
+            .filter(|(child, _)| child.element.name == "value")
+            .try_for_each(|(child, value)| put_node(param, kind, value, child.kind, base, out));
     }
     match param.kind {
         ParamKind::Token => token(node, of, implicit::system(kind, param.id), out),
