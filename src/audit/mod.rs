@@ -16,3 +16,6 @@ pub use reading::AuditPage;
 pub use release::Released;
 pub use trail::Trail;
 pub use verify::{Flaw, Report, verify};
+
+#[cfg(test)]
+mod tests;

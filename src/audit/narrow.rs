@@ -14,8 +14,8 @@ use crate::world::Instant;
 
 /// Terms of one criterion at most: more are not worth their query.
 const TERMS_MAX: usize = 2_000;
-/// Instants that have a month: years 0001 to 9999.
-const TIMES: (i64, i64) = (-62_135_596_800_000, 253_402_300_799_999);
+/// Instants (milliseconds) that entries can lie in: from year 0001 to the last that the calendar counts.
+const TIMES: (i64, i64) = (-62_135_596_800_000, 253_402_207_200_000);
 
 /// The instants (milliseconds, both ends included) that hits must lie in, by `date` and `_lastUpdated`, which are the
 /// same for entries of the trail.
