@@ -6,9 +6,13 @@ mod moves;
 mod number;
 mod rows;
 
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
 use crate::error::Result;
 use crate::fhir::Resource;
-use crate::mapping::mapping;
+use crate::mapping::{Section, mapping};
 use crate::search::Values;
 
 /// A row for a domain table, written in the same transaction as the resource. Fields are sealed by the store. It is
@@ -16,8 +20,8 @@ use crate::search::Values;
 pub struct DomainRow {
     /// `patient`, `appointment`, `medical_record`, `document`, `care_relation`.
     pub table: &'static str,
-    /// Field name and value (PHI).
-    pub fields: serde_json::Map<String, serde_json::Value>,
+    /// Field names and values (PHI), by the section each is to be sealed in.
+    pub fields: BTreeMap<Section, Map<String, Value>>,
     /// Things that must be unique in the whole server: (domain, value), such as (`mrn`, `system|value`).
     pub unique: Vec<(&'static str, String)>,
     /// The counter of this name must be at least this once the row is written: a number of ours that the client
@@ -59,6 +63,13 @@ pub fn apply(resource: &mut Resource, current: Option<&Values>, rules: &Rules<'_
         number::claim(rule, resource, rules.mrn_system, first);
     }
     Ok(rows)
+}
+
+impl DomainRow {
+    /// The value of a field, whatever its section.
+    pub fn field(&self, name: &str) -> Option<&Value> {
+        self.fields.values().find_map(|fields| fields.get(name))
+    }
 }
 
 #[cfg(test)]

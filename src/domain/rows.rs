@@ -1,5 +1,7 @@
 //! Domain rows: the fields that the mapping takes from a resource.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value as Json};
 
 use super::DomainRow;
@@ -7,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::fhir::Resource;
 use crate::fhir::json::Node;
 use crate::fhir::path::Expr;
-use crate::mapping::{Field, Mapping, Path, Table};
+use crate::mapping::{Field, Mapping, Path, Section, Table};
 
 /// The rows a resource fills: for each domain table the first rule whose condition holds.
 pub(super) fn rows(mapping: &'static Mapping, resource: &Resource) -> Result<Vec<DomainRow>> {
@@ -16,13 +18,13 @@ pub(super) fn rows(mapping: &'static Mapping, resource: &Resource) -> Result<Vec
         if rows.iter().any(|row| row.table == table.table) || !holds(table, resource.node())? {
             continue;
         }
-        let mut fields = Map::new();
+        let mut fields: BTreeMap<Section, Map<String, Json>> = BTreeMap::new();
         for (name, value) in &table.set {
-            fields.insert(name.clone(), Json::String(value.clone()));
+            fields.entry(mapping.section).or_default().insert(name.clone(), Json::String(value.clone()));
         }
         for field in &table.fields {
             if let Some(value) = value(field, resource.node())? {
-                fields.insert(field.name.clone(), value);
+                fields.entry(field.section).or_default().insert(field.name.clone(), value);
             }
         }
         rows.push(DomainRow { table: &table.table, fields, unique: Vec::new(), raise: None });

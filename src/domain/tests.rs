@@ -61,7 +61,7 @@ fn a_patient_without_a_number_gets_the_next_one() {
         json!([{ "type": { "coding": [{ "system": V2, "code": "MR" }] }, "system": OURS, "value": "MRN000042" }]);
     assert_eq!(patient.node()["identifier"], expected);
     let patient_row = row(&rows, "patient").unwrap();
-    assert_eq!(patient_row.fields["mrn"], "MRN000042");
+    assert_eq!(patient_row.field("mrn"), Some(&json!("MRN000042")));
     assert_eq!(patient_row.unique, [("mrn", format!("{OURS}|MRN000042"))]);
     assert_eq!(patient_row.raise, Some(("mrn", 42)));
     assert_eq!(needs_number(&patient, None, OURS), None);
@@ -180,7 +180,7 @@ fn appointment_statuses_map_both_ways() {
         .unwrap();
     for (fhir, domain) in pairs {
         let rows = apply(&mut checked(appointment(fhir)), None, &rules(None)).unwrap();
-        assert_eq!(row(&rows, "appointment").unwrap().fields["status"], domain, "{fhir}");
+        assert_eq!(row(&rows, "appointment").unwrap().field("status"), Some(&json!(domain)), "{fhir}");
         let back = field.fhir_code(domain).unwrap();
         assert_eq!(field.domain_code(back), Some(domain));
     }
@@ -195,17 +195,17 @@ fn appointment_statuses_map_both_ways() {
 #[test]
 fn an_appointment_fills_its_row() {
     let rows = apply(&mut checked(appointment("booked")), None, &rules(None)).unwrap();
-    let fields = &row(&rows, "appointment").unwrap().fields;
-    assert_eq!(fields["patients"], json!(["Patient/p1"]));
-    assert_eq!(fields["practitioners"], json!(["Practitioner/d1"]));
-    assert_eq!(fields["start"], "2026-02-01T09:00:00Z");
-    assert_eq!(fields["minutes"], json!(20));
-    assert!(!fields.contains_key("slots"));
+    let row = row(&rows, "appointment").unwrap();
+    assert_eq!(row.field("patients"), Some(&json!(["Patient/p1"])));
+    assert_eq!(row.field("practitioners"), Some(&json!(["Practitioner/d1"])));
+    assert_eq!(row.field("start"), Some(&json!("2026-02-01T09:00:00Z")));
+    assert_eq!(row.field("minutes"), Some(&json!(20)));
+    assert!(row.field("slots").is_none());
 }
 
 fn table_of(node: Json) -> Vec<(&'static str, Option<String>)> {
     let rows = apply(&mut checked(node), None, &rules(Some(1))).unwrap();
-    let kind = |row: &DomainRow| row.fields.get("kind").and_then(Json::as_str).map(str::to_owned);
+    let kind = |row: &DomainRow| row.field("kind").and_then(Json::as_str).map(str::to_owned);
     rows.iter().map(|row| (row.table, kind(row))).collect()
 }
 
@@ -250,9 +250,9 @@ fn care_relations_come_from_the_patient() {
         "managingOrganization": { "reference": "Organization/o2" }
     }));
     let rows = apply(&mut patient, None, &rules(Some(1))).unwrap();
-    let fields = &row(&rows, "care_relation").unwrap().fields;
-    assert_eq!(fields["providers"], json!(["Practitioner/d1", "Organization/o1"]));
-    assert_eq!(fields["organization"], "Organization/o2");
+    let row = row(&rows, "care_relation").unwrap();
+    assert_eq!(row.field("providers"), Some(&json!(["Practitioner/d1", "Organization/o1"])));
+    assert_eq!(row.field("organization"), Some(&json!("Organization/o2")));
     assert_eq!(table_of(json!({ "resourceType": "Patient" })), [("patient", None)]);
 }
 
@@ -266,13 +266,12 @@ fn laboratory_values_keep_their_digits_and_units() {
         .unwrap(),
     );
     let rows = apply(&mut lab, None, &rules(None)).unwrap();
-    let fields = &row(&rows, "medical_record").unwrap().fields;
-    assert_eq!(crate::fhir::json::write(&fields["value"]), b"6.30");
-    assert_eq!(
-        (&fields["unit"], &fields["code"], &fields["text"]),
-        (&json!("mmol/l"), &json!("2339-0"), &json!("Glucose"))
-    );
-    assert_eq!(fields["date"], "2026-01-02");
+    let row = row(&rows, "medical_record").unwrap();
+    assert_eq!(crate::fhir::json::write(row.field("value").unwrap()), b"6.30");
+    for (name, expected) in [("unit", "mmol/l"), ("code", "2339-0"), ("text", "Glucose")] {
+        assert_eq!(row.field(name), Some(&json!(expected)), "{name}");
+    }
+    assert_eq!(row.field("date"), Some(&json!("2026-01-02")));
 }
 
 /// Every JSON file below a folder.
@@ -333,4 +332,24 @@ fn samples_pass_the_rules_and_come_back_from_their_sections() {
     }
     println!("{passed} resources, {parts} parts beside the base, rows: {rows:?}");
     assert!(passed > 1500 && parts > 100 && rows.len() == 5, "{passed} {parts} {rows:?}");
+}
+
+#[test]
+fn a_row_is_in_the_sections_of_its_elements() {
+    let mut patient = checked(json!({
+        "resourceType": "Patient",
+        "identifier": [
+            { "type": { "coding": [{ "code": "SS" }] }, "system": "http://hl7.org/fhir/sid/us-ssn", "value": "999-11-2222" },
+            { "type": { "coding": [{ "code": "MB" }] }, "value": "W1" }
+        ],
+        "name": [{ "family": "Ann" }], "telecom": [{ "system": "phone", "value": "555-0100" }]
+    }));
+    let rows = apply(&mut patient, None, &rules(Some(1))).unwrap();
+    let fields = &row(&rows, "patient").unwrap().fields;
+    let names = |section: Section| fields.get(&section).map(|all| all.keys().cloned().collect::<Vec<_>>());
+    assert_eq!(names(Section::Identity).unwrap(), ["family_name", "mrn"]);
+    assert_eq!(names(Section::Contact).unwrap(), ["phones"]);
+    assert_eq!(names(Section::GovernmentId).unwrap(), ["ssn"]);
+    assert_eq!(names(Section::Insurance).unwrap(), ["insurance_numbers"]);
+    assert_eq!(fields[&Section::GovernmentId]["ssn"], "999-11-2222");
 }

@@ -212,20 +212,38 @@ impl<'a> Making<'a> {
         Ok(None)
     }
 
-    fn table(&self, rule: &TableRule) -> Table {
+    /// A domain table's rule; notes at the elements which fields they fill.
+    fn table(&self, rule: &TableRule, elements: &mut [Element]) -> Result<Table, String> {
         let path = |text: &String| Path { text: text.clone(), expr: Default::default() };
-        let fields = rule.fields.iter().map(|(name, field)| Field {
-            name: name.clone(),
-            path: path(&field.path),
-            many: field.many,
-            codes: field.codes.clone().into_iter().collect(),
-        });
-        Table {
+        let mut fields = Vec::with_capacity(rule.fields.len());
+        for (name, field) in &rule.fields {
+            let first = field.path.split(['.', '[', ' ']).next().unwrap_or_default();
+            let mut sections = Vec::new();
+            for element in elements.iter_mut().filter(|element| element.name == first) {
+                element.fields.push(format!("{}.{name}", rule.table));
+                sections.push(element.section);
+            }
+            sections.dedup();
+            let section = match (field.section, sections.as_slice()) {
+                (_, []) => return Err(self.fault("domain", format!("{name}: no element {first}"))),
+                (Some(section), all) if all.contains(&section) => section,
+                (None, [section]) => *section,
+                _ => return Err(self.fault("domain", format!("{name}: `section` must be one of those of {first}"))),
+            };
+            fields.push(Field {
+                name: name.clone(),
+                section,
+                path: path(&field.path),
+                many: field.many,
+                codes: field.codes.clone().into_iter().collect(),
+            });
+        }
+        Ok(Table {
             table: rule.table.clone(),
             when: rule.when.as_ref().map(path),
             set: rule.set.clone().into_iter().collect(),
-            fields: fields.collect(),
-        }
+            fields,
+        })
     }
 }
 
@@ -249,18 +267,8 @@ fn mapped(name: &str, kind: TypeId, read: &TypeFile, default: &DefaultFile) -> R
         return Err(making.fault("year", "a demographic type has no year: it could be a year of birth"));
     }
     making.check_stored(&elements, &treatments, year)?;
-    let tables: Vec<Table> = read.domain.iter().map(|rule| making.table(rule)).collect();
-    for (table, field) in tables.iter().flat_map(|table| table.fields.iter().map(move |field| (table, field))) {
-        let first = field.path.text.split(['.', '[', ' ']).next().unwrap_or_default();
-        let mut found = false;
-        for element in elements.iter_mut().filter(|element| element.name == first) {
-            element.fields.push(format!("{}.{}", table.table, field.name));
-            found = true;
-        }
-        if !found {
-            return Err(making.fault("domain", format!("{}: no element {first}", field.name)));
-        }
-    }
+    let tables =
+        read.domain.iter().map(|rule| making.table(rule, &mut elements)).collect::<Result<Vec<Table>, String>>()?;
     let number = match &read.number {
         None => None,
         Some(rule) => Some(Numbering {

@@ -125,6 +125,8 @@ pub(super) struct TableRule {
 #[serde(deny_unknown_fields)]
 pub(super) struct FieldRule {
     pub path: String,
+    /// None: that of the element it comes from, where that lies in one.
+    pub section: Option<Section>,
     #[serde(default)]
     pub many: bool,
     #[serde(default)]

@@ -179,6 +179,8 @@ pub struct Table {
 /// A domain field and where its value comes from.
 pub struct Field {
     pub name: String,
+    /// The section of the element it comes from.
+    pub section: Section,
     pub path: Path,
     /// All values as an array, rather than the first.
     pub many: bool,

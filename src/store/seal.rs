@@ -204,8 +204,11 @@ impl Shown {
             claims.extend(row.unique.iter().map(|(domain, value)| vault.token(domain, value.as_bytes())));
             let at = DOMAIN_TABLES.iter().position(|table| *table == row.table);
             let at = at.ok_or_else(|| Error::internal("a domain table that does not exist"))?;
-            let plain = Zeroizing::new(serde_json::to_vec(&row.fields).map_err(Error::internal)?);
-            let sealed = keys.seal(&spot.domain(at), &plain)?;
+            let parts = row.fields.iter().map(|(section, fields)| {
+                let plain = serde_json::to_vec(fields).map_err(Error::internal)?;
+                Ok((*section, Zeroizing::new(plain)))
+            });
+            let sealed = spot.seal_domain(keys, at, &parts.collect::<Result<Vec<_>>>()?)?;
             let table = DOMAIN_TABLES[at];
             domain.push(DomainSealed { table, rid: spot.rid, pk, ver: spot.version, sealed });
             raises.extend(row.raise);

@@ -30,9 +30,14 @@ impl Spot {
         self.place(Purpose::Capsule, 0)
     }
 
-    /// The row of a domain table (its place in the list of tables): one resource may have rows in several.
-    pub fn domain(self, table: usize) -> Place {
-        self.place(Purpose::Domain, table as u8 + 1)
+    /// A section of the row of a domain table (its place in the list of tables): one resource may have rows in several.
+    fn domain(self, table: usize, section: Section) -> Place {
+        self.place(Purpose::Domain, (table as u8 + 1) << 3 | section as u8)
+    }
+
+    /// Seals the row of a domain table, each section on its own.
+    pub fn seal_domain(self, keys: &Keys, table: usize, parts: &[(Section, Zeroizing<Vec<u8>>)]) -> Result<Vec<u8>> {
+        seal_frame(keys, parts, |section| self.domain(table, section))
     }
 
     /// The head shares the subkey family of bodies; sections count from 1, so 0 is free for it.
@@ -66,22 +71,9 @@ impl Spot {
         }
     }
 
-    /// Seals every section and puts them into one frame: a count, then section number, length and envelope of each.
-    /// Each section's plaintext starts with the set of all sections, so that none can be taken away unseen.
+    /// Seals every section of a body.
     pub fn seal_sections(self, keys: &Keys, sections: &[(Section, Zeroizing<Vec<u8>>)]) -> Result<Vec<u8>> {
-        let all = sections.iter().fold(0u16, |all, (section, _)| all | 1 << *section as u16);
-        let mut frame = vec![sections.len() as u8];
-        for (section, content) in sections {
-            let mut plain = Zeroizing::new(Vec::with_capacity(content.len() + 2));
-            plain.extend_from_slice(&all.to_be_bytes());
-            plain.extend_from_slice(content);
-            let sealed = keys.seal(&self.place(Purpose::Body, *section as u8), &plain)?;
-            let length = u32::try_from(sealed.len()).map_err(|_| Error::new(Kind::TooLarge, "Too large to store."))?;
-            frame.push(*section as u8);
-            frame.extend_from_slice(&length.to_be_bytes());
-            frame.extend_from_slice(&sealed);
-        }
-        Ok(frame)
+        seal_frame(keys, sections, |section| self.place(Purpose::Body, section as u8))
     }
 
     /// Opens the sections that `wanted` allows; says whether others were left closed.
@@ -116,6 +108,28 @@ impl Spot {
         }
         Ok(opened)
     }
+}
+
+/// Seals every section and puts them into one frame: a count, then section number, length and envelope of each.
+/// Each section's plaintext starts with the set of all sections, so that none can be taken away unseen.
+fn seal_frame(
+    keys: &Keys,
+    sections: &[(Section, Zeroizing<Vec<u8>>)],
+    place: impl Fn(Section) -> Place,
+) -> Result<Vec<u8>> {
+    let all = sections.iter().fold(0u16, |all, (section, _)| all | 1 << *section as u16);
+    let mut frame = vec![sections.len() as u8];
+    for (section, content) in sections {
+        let mut plain = Zeroizing::new(Vec::with_capacity(content.len() + 2));
+        plain.extend_from_slice(&all.to_be_bytes());
+        plain.extend_from_slice(content);
+        let sealed = keys.seal(&place(*section), &plain)?;
+        let length = u32::try_from(sealed.len()).map_err(|_| Error::new(Kind::TooLarge, "Too large to store."))?;
+        frame.push(*section as u8);
+        frame.extend_from_slice(&length.to_be_bytes());
+        frame.extend_from_slice(&sealed);
+    }
+    Ok(frame)
 }
 
 /// Opened sections, in the order they were split.

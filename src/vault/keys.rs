@@ -12,7 +12,7 @@ use super::{DekRow, Pk, Place, Purpose};
 use crate::error::{Error, Result};
 use crate::world;
 
-/// Sections a purpose may have: 0 (none) to 7.
+/// Sections whose subkeys are kept ready, by purpose: 0 (none) to 7. Those of higher numbers are derived every time.
 const SECTIONS: usize = 8;
 const PURPOSES: usize = 4;
 const WRAPPED: usize = 1 + GCM_NONCE + 32 + TAG;
@@ -86,12 +86,16 @@ pub(super) struct DataKey {
 }
 
 impl DataKey {
-    fn subkey(&self, purpose: Purpose, section: u8) -> Option<&Gcm> {
-        let slot = self.subkeys.get(purpose as usize - 1)?.get(usize::from(section))?;
-        Some(slot.get_or_init(|| {
+    /// Runs `with` the subkey of a purpose and section.
+    fn subkey<T>(&self, purpose: Purpose, section: u8, with: impl FnOnce(&Gcm) -> T) -> T {
+        let make = || {
             let name = envelope::purpose_name(purpose).as_bytes();
             Gcm::new(&derive_key(&self.secret, &[name, &[section]]))
-        }))
+        };
+        match self.subkeys[purpose as usize - 1].get(usize::from(section)) {
+            Some(slot) => with(slot.get_or_init(make)),
+            None => with(&make()),
+        }
     }
 }
 
@@ -121,8 +125,9 @@ impl Keys {
     /// `Kind::TooLarge` over [`super::PLAIN_MAX`] bytes.
     pub fn seal(&self, place: &Place, plain: &[u8]) -> Result<Vec<u8>> {
         let key = self.versions.last().expect("Keys hold at least one version");
-        let subkey = key.subkey(place.purpose, place.section).ok_or_else(|| Error::internal("no such section"))?;
-        envelope::seal_at(subkey, key.version, self.pk.0 as u64, place, plain)
+        key.subkey(place.purpose, place.section, |subkey| {
+            envelope::seal_at(subkey, key.version, self.pk.0 as u64, place, plain)
+        })
     }
 
     /// Opens what was sealed for exactly this place.
@@ -139,6 +144,6 @@ impl Keys {
             return None;
         }
         let key = self.versions.iter().rev().find(|key| key.version == header.key_version)?;
-        envelope::open_at(key.subkey(place.purpose, place.section)?, header, place, sealed)
+        key.subkey(place.purpose, place.section, |subkey| envelope::open_at(subkey, header, place, sealed))
     }
 }

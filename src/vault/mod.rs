@@ -88,7 +88,7 @@ pub struct Place {
     pub rtype: u16,
     pub rid: Rid,
     pub version: u32,
-    /// `mapping::Section` number; 0 where there are no sections.
+    /// Number of a section, each of which has a subkey of its own; 0 where there are none.
     pub section: u8,
 }
 

@@ -26,7 +26,7 @@ fn tampered<T>(result: Result<T>) -> bool {
 
 fn any_place() -> impl Strategy<Value = Place> {
     let purpose = prop_oneof![Just(Purpose::Body), Just(Purpose::Capsule), Just(Purpose::Blob), Just(Purpose::Domain)];
-    (purpose, any::<u16>(), any::<i64>(), any::<u32>(), 0u8..8)
+    (purpose, any::<u16>(), any::<i64>(), any::<u32>(), any::<u8>())
         .prop_map(|(purpose, rtype, rid, version, section)| Place { purpose, rtype, rid: Rid(rid), version, section })
 }
 
