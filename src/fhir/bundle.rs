@@ -27,9 +27,16 @@ pub struct Entry {
     pub if_none_exist: Option<String>,
 }
 
-/// Full urls of the entries of a transaction and what their resources are called here (`Patient/1`).
+/// Full urls of the entries of a transaction and what their resources are called here (`Patient/1`). Several entries
+/// may have one full url as long as no reference is left with more than one target.
 #[derive(Default)]
-pub struct Addresses(HashMap<String, String>);
+pub struct Addresses(HashMap<String, Vec<Target>>);
+
+struct Target {
+    /// Number of the entry.
+    entry: usize,
+    address: String,
+}
 
 /// The type of a Bundle that asks for something.
 ///
@@ -96,41 +103,54 @@ fn entry(mut node: Node, n: usize) -> Result<Entry> {
 
 impl Addresses {
     /// Notes what the resource of an entry is called here.
-    ///
-    /// # Errors
-    /// `Kind::Invalid` when another entry has the same full url.
-    pub fn add(&mut self, full_url: &str, address: String) -> Result<()> {
-        match self.0.insert(full_url.to_owned(), address) {
-            None => Ok(()),
-            Some(_) => Err(Error::invalid("Two entries have this fullUrl: what refers to it has no one target.")),
-        }
+    pub fn add(&mut self, full_url: &str, entry: usize, address: String) {
+        self.0.entry(full_url.to_owned()).or_default().push(Target { entry, address });
+    }
+
+    /// The entries noted for a full url so far. One with the same content as another need not be noted: it does not
+    /// matter which of the two a reference is to.
+    pub fn entries_of(&self, full_url: &str) -> impl Iterator<Item = usize> {
+        self.0.get(full_url).into_iter().flatten().map(|target| target.entry)
     }
 
     /// Rewrites every reference of a resource to an entry of the same Bundle. `full_url` is that of the resource's own
     /// entry: relative references are relative to it. Looks at `Reference.reference`, at elements of type `uri`, `url`,
     /// `oid` and `uuid`, and at links and images of the narrative. Everything else stays as sent.
-    pub fn rewrite(&self, resource: &mut Node, full_url: Option<&str>) {
+    ///
+    /// # Errors
+    /// `Kind::Invalid` when a reference is to a full url of several entries and their types do not tell which is meant.
+    pub fn rewrite(&self, resource: &mut Node, full_url: Option<&str>) -> Result<()> {
         if self.0.is_empty() {
-            return;
+            return Ok(());
         }
         let base = full_url.and_then(base_of);
-        visit(resource, &mut |found| match found {
-            Link::Reference(text) => {
-                if let Some(address) = self.target(text, base) {
-                    *text = address;
+        let mut ambiguous = false;
+        visit(resource, &mut |found| {
+            let (text, target) = match found {
+                Link::Reference(text, allowed) => {
+                    let target = self.target(text, base, allowed);
+                    (text, target)
                 }
-            }
-            Link::Uri(text) => {
-                if let Some(address) = self.0.get(text.as_str()) {
-                    text.clone_from(address);
+                Link::Uri(text) => {
+                    let target = self.0.get(text.as_str()).map(|targets| one_of(targets, &[]).cloned());
+                    (text, target)
                 }
+                Link::Narrative(text) => return ambiguous |= self.rewrite_narrative(text).is_err(),
+            };
+            match target {
+                Some(Ok(address)) => *text = address,
+                Some(Err(Ambiguous)) => ambiguous = true,
+                None => {}
             }
-            Link::Narrative(text) => self.rewrite_narrative(text),
         });
+        if ambiguous {
+            return Err(Error::invalid("It refers to a fullUrl that several entries have, so to no one of them."));
+        }
+        Ok(())
     }
 
     /// What a reference is called here, if it is to an entry.
-    fn target(&self, reference: &str, base: Option<&str>) -> Option<String> {
+    fn target(&self, reference: &str, base: Option<&str>, allowed: &[&str]) -> Option<Result<String, Ambiguous>> {
         let (plain, fragment) = reference.split_once('#').map_or((reference, None), |(p, f)| (p, Some(f)));
         if plain.is_empty() {
             return None;
@@ -139,13 +159,13 @@ impl Addresses {
             let base = base.filter(|_| !plain.contains(':'))?;
             self.0.get(&format!("{base}/{plain}"))
         })?;
-        Some(match fragment {
-            Some(fragment) => format!("{found}#{fragment}"),
-            None => found.clone(),
-        })
+        Some(one_of(found, allowed).map(|address| match fragment {
+            Some(fragment) => format!("{address}#{fragment}"),
+            None => address.clone(),
+        }))
     }
 
-    fn rewrite_narrative(&self, div: &mut String) {
+    fn rewrite_narrative(&self, div: &mut String) -> Result<(), Ambiguous> {
         for attribute in ["href=\"", "src=\"", "href='", "src='"] {
             let quote = if attribute.ends_with('"') { '"' } else { '\'' };
             let mut from = 0;
@@ -153,12 +173,30 @@ impl Addresses {
                 let start = from + found + attribute.len();
                 let Some(length) = div[start..].find(quote) else { break };
                 from = start + length;
-                if let Some(address) = self.0.get(&div[start..from]) {
+                if let Some(targets) = self.0.get(&div[start..from]) {
+                    let address = one_of(targets, &[])?;
                     div.replace_range(start..from, address);
                     from = start + address.len();
                 }
             }
         }
+        Ok(())
+    }
+}
+
+/// A full url with more than one target.
+struct Ambiguous;
+
+/// The one target, of those whose type is allowed (any when the list is empty) if there are several.
+fn one_of<'a>(targets: &'a [Target], allowed: &[&str]) -> Result<&'a String, Ambiguous> {
+    let fits = |target: &&Target| {
+        let kind = target.address.split('/').next().unwrap_or_default();
+        targets.len() == 1 || allowed.is_empty() || allowed.contains(&kind)
+    };
+    let mut fitting = targets.iter().filter(fits);
+    match (fitting.next(), fitting.next()) {
+        (Some(target), None) => Ok(&target.address),
+        _ => Err(Ambiguous),
     }
 }
 
@@ -171,7 +209,8 @@ fn base_of(full_url: &str) -> Option<&str> {
 
 /// A place that can point to another resource.
 enum Link<'a> {
-    Reference(&'a mut String),
+    /// With the types it may be to; none: any.
+    Reference(&'a mut String, &'static [&'static str]),
     Uri(&'a mut String),
     Narrative(&'a mut String),
 }
@@ -179,7 +218,7 @@ enum Link<'a> {
 /// Calls `see` with every `Reference.reference` of a resource, contained and nested resources included.
 pub fn references(resource: &mut Node, mut see: impl FnMut(&mut String)) {
     visit(resource, &mut |found| {
-        if let Link::Reference(text) = found {
+        if let Link::Reference(text, _) = found {
             see(text);
         }
     });
@@ -188,30 +227,37 @@ pub fn references(resource: &mut Node, mut see: impl FnMut(&mut String)) {
 fn visit(resource: &mut Node, see: &mut impl FnMut(Link<'_>)) {
     let shape = resource.get("resourceType").and_then(Node::as_str).and_then(|name| definitions().shape(name));
     if let Some(shape) = shape {
-        visit_object(resource, shape, see);
+        visit_object(resource, shape, &[], see);
     }
 }
 
-fn visit_object(node: &mut Node, shape: &'static Shape, see: &mut impl FnMut(Link<'_>)) {
+fn visit_object(
+    node: &mut Node,
+    shape: &'static Shape,
+    allowed: &'static [&'static str],
+    see: &mut impl FnMut(Link<'_>),
+) {
     let Some(members) = node.as_object_mut() else { return };
     for (name, value) in members {
         if let Some(primitive) = name.strip_prefix('_') {
             if shape.child(primitive).is_some_and(|child| child.primitive.is_some()) {
                 let element = definitions().shape("Element");
-                each(value, &mut |value| element.into_iter().for_each(|element| visit_object(value, element, see)));
+                each(value, &mut |value| {
+                    element.into_iter().for_each(|element| visit_object(value, element, &[], see))
+                });
             }
             continue;
         }
         let Some(child) = shape.child(name) else { continue };
         let of_reference = shape.path == "Reference" && child.name == "reference";
         each(value, &mut |value| match (value, child.primitive, child.shape()) {
-            (Node::String(text), _, _) if of_reference => see(Link::Reference(text)),
+            (Node::String(text), _, _) if of_reference => see(Link::Reference(text, allowed)),
             (Node::String(text), Some(Primitive::Uri | Primitive::Url | Primitive::Oid | Primitive::Uuid), _) => {
                 see(Link::Uri(text));
             }
             (Node::String(text), Some(Primitive::Xhtml), _) => see(Link::Narrative(text)),
             (value, None, Some(inner)) if inner.path == "Resource" => visit(value, see),
-            (value, None, Some(inner)) => visit_object(value, inner, see),
+            (value, None, Some(inner)) => visit_object(value, inner, &child.element.targets, see),
             _ => {}
         });
     }
@@ -232,8 +278,8 @@ mod tests {
 
     fn addresses(pairs: &[(&str, &str)]) -> Addresses {
         let mut addresses = Addresses::default();
-        for (full_url, address) in pairs {
-            addresses.add(full_url, (*address).to_owned()).expect("distinct");
+        for (n, (full_url, address)) in pairs.iter().enumerate() {
+            addresses.add(full_url, n, (*address).to_owned());
         }
         addresses
     }
@@ -253,7 +299,7 @@ mod tests {
             "performer": [{"reference": "Practitioner/7"}, {"reference": "#c"}, {"reference": "urn:uuid:q#part"}]
         });
         let map = addresses(&[("urn:uuid:p", "Patient/1"), ("urn:uuid:q", "Group/2")]);
-        map.rewrite(&mut node, Some("urn:uuid:o"));
+        map.rewrite(&mut node, Some("urn:uuid:o")).expect("one target each");
         let expected = json!({
             "resourceType": "Observation",
             "text": {"status": "generated", "div": "<div><a href=\"Patient/1\">p</a><img src='Patient/1'/></div>"},
@@ -280,15 +326,27 @@ mod tests {
             (None, "http://a.example/fhir/Patient/1", "Patient/9"),
         ] {
             let mut node = resource(reference);
-            map.rewrite(&mut node, full_url);
+            map.rewrite(&mut node, full_url).expect("one target");
             assert_eq!(node, resource(expected), "{full_url:?} {reference}");
         }
     }
 
     #[test]
-    fn the_same_full_url_twice_is_refused() {
-        let mut map = addresses(&[("urn:uuid:p", "Patient/1")]);
-        assert!(map.add("urn:uuid:p", "Patient/2".into()).is_err());
+    fn a_full_url_of_several_entries_must_leave_one_target() {
+        let map = addresses(&[("urn:uuid:p", "Patient/1"), ("urn:uuid:p", "DiagnosticReport/2")]);
+        assert_eq!(map.entries_of("urn:uuid:p").collect::<Vec<_>>(), [0, 1]);
+        // The subject of an Observation can be the Patient only.
+        let mut node = json!({"resourceType": "Observation", "subject": {"reference": "urn:uuid:p"}});
+        assert!(map.rewrite(&mut node, None).is_ok());
+        assert_eq!(node["subject"]["reference"], "Patient/1");
+        for ambiguous in [
+            json!({"resourceType": "Observation", "focus": [{"reference": "urn:uuid:p"}]}),
+            json!({"resourceType": "Observation", "device": {"reference": "urn:uuid:p"}}),
+            json!({"resourceType": "Observation", "extension": [{"url": "x", "valueUri": "urn:uuid:p"}]}),
+            json!({"resourceType": "Observation", "text": {"div": "<div><a href=\"urn:uuid:p\">x</a></div>"}}),
+        ] {
+            assert!(map.rewrite(&mut ambiguous.clone(), None).is_err(), "{ambiguous}");
+        }
     }
 
     #[test]

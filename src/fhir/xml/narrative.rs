@@ -162,11 +162,17 @@ impl Copy<'_, '_> {
     /// Entities of XHTML inside a tag as characters; those of XML stay.
     fn without_entities(&self, tag: &str) -> String {
         let mut out = String::with_capacity(tag.len());
+        // Line ends as they are in XML text are one character; only a reference keeps a carriage return.
+        let tag = match (self.source.fragment, tag.contains('\r')) {
+            (true, true) => tag.replace('\r', "&#xD;"),
+            (false, true) => tag.replace("\r\n", "\n").replace('\r', "\n"),
+            (_, false) => tag.to_owned(),
+        };
         let mut parts = tag.split('&');
         out += parts.next().unwrap_or_default();
         for part in parts {
             match part.split_once(';') {
-                Some((name, rest)) if !is_own(name) => {
+                Some((name, rest)) if !is_own(name) || self.is_carriage(name) => {
                     out.extend(character(name));
                     out += rest;
                 }
@@ -176,15 +182,19 @@ impl Copy<'_, '_> {
                 }
             }
         }
-        if self.source.fragment { out.replace('\r', "&#xD;") } else { out.replace("\r\n", "\n").replace('\r', "\n") }
+        out
+    }
+
+    /// A carriage return of the JSON text, which the reference stands for in XML.
+    fn is_carriage(&self, name: &str) -> bool {
+        !self.source.fragment && character(name) == Some('\r')
     }
 
     fn entity(&mut self, name: &str) -> Result<()> {
         let Some(found) = character(name) else {
             return Err(self.source.fault("an entity that is not known"));
         };
-        let carriage = found == '\r' && !self.source.fragment;
-        if !is_own(name) || carriage {
+        if !is_own(name) || self.is_carriage(name) {
             self.flush(self.source.begin);
             self.out.push(found);
             self.done = self.source.end();

@@ -165,6 +165,10 @@ fn narrative_is_kept() {
     assert!(text.starts_with("<div xmlns=\"http://www.w3.org/1999/xhtml\""), "{text}");
     assert!(text.ends_with("class=\"c\"><p>a<br/></p></div>"), "{text}");
     assert!(check_narrative(text).is_ok());
+    let node = json!({"resourceType": "Basic", "text": {"status": "generated",
+        "div": "<div xmlns=\"http://www.w3.org/1999/xhtml\"><p title=\"a\r\nb\rc &lt; d\">e\r\nf</p></div>"},
+        "code": {"text": "x"}});
+    assert_eq!(read(&write(&node).expect("writes")).expect("reads"), node);
     let lines = "<div xmlns=\"http://www.w3.org/1999/xhtml\">a\r\nb\rc&#13;d</div>";
     assert_eq!(read_div(lines), json!("<div xmlns=\"http://www.w3.org/1999/xhtml\">a\nb\nc\rd</div>"));
     for wrong in

@@ -59,9 +59,12 @@ pub(super) async fn transaction(scene: Scene<'_>, entries: Vec<Result<bundle::En
     let mut full_urls = Vec::with_capacity(entries.len());
     let mut steps = Vec::with_capacity(entries.len());
     for (n, mut entry) in entries.into_iter().enumerate() {
-        let step = step(scene, &mut entry, n).await.map_err(|error| in_entry(error, n))?;
+        let mut step = step(scene, &mut entry, n).await.map_err(|error| in_entry(error, n))?;
         if let (Some(full_url), Some(address)) = (&entry.full_url, step.address()) {
-            addresses.add(full_url, address).map_err(|error| error.at(at(n, "fullUrl")))?;
+            let same = addresses.entries_of(full_url).any(|other| same_content(&mut steps, other, &mut step));
+            if !same {
+                addresses.add(full_url, n, address);
+            }
         }
         full_urls.push(entry.full_url);
         steps.push(step);
@@ -141,6 +144,14 @@ async fn step(scene: Scene<'_>, entry: &mut bundle::Entry, n: usize) -> Result<S
     })
 }
 
+/// Whether two entries would make the same resource.
+fn same_content(steps: &mut [Step], other: usize, step: &mut Step) -> bool {
+    match (steps.get_mut(other).and_then(Step::body), step.body()) {
+        (Some(a), Some(b)) => a == b,
+        _ => false,
+    }
+}
+
 /// Rewrites references between entries, and conditional references (`Patient?identifier=...`) to what they match.
 async fn resolve(
     scene: Scene<'_>,
@@ -152,7 +163,7 @@ async fn resolve(
     let mut wanted: HashMap<String, (usize, TypeId, String)> = HashMap::new();
     for (n, step) in steps.iter_mut().enumerate() {
         let Some(body) = step.body() else { continue };
-        addresses.rewrite(body, full_urls[n].as_deref());
+        addresses.rewrite(body, full_urls[n].as_deref()).map_err(|error| error.at(at(n, "resource")))?;
         bundle::references(body, |text| {
             if text.contains('?')
                 && let Reference::Conditional { kind, query } = reference::parse(text, base)

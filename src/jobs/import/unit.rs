@@ -224,14 +224,17 @@ fn set_id(resource: &mut Node, id: &str) {
 fn resolve(pieces: &mut [Piece]) -> Result<()> {
     let text = |node: &Node| node.as_str().map(str::to_owned);
     let mut addresses = Addresses::default();
-    for piece in &*pieces {
+    for (n, piece) in pieces.iter().enumerate() {
         if let (Some(full_url), Some(address)) = (text(&piece.entry["fullUrl"]), text(&piece.entry["request"]["url"])) {
-            addresses.add(&full_url, address)?;
+            let content = &piece.entry["resource"];
+            if !addresses.entries_of(&full_url).any(|other| pieces[other].entry["resource"] == *content) {
+                addresses.add(&full_url, n, address);
+            }
         }
     }
     for piece in pieces {
         let full_url = text(&piece.entry["fullUrl"]);
-        addresses.rewrite(&mut piece.entry["resource"], full_url.as_deref());
+        addresses.rewrite(&mut piece.entry["resource"], full_url.as_deref())?;
     }
     Ok(())
 }
