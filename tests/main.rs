@@ -2,6 +2,7 @@
 
 mod canary;
 mod harness;
+mod kill;
 mod samples;
 mod smoke;
 mod tidy;

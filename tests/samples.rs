@@ -85,7 +85,8 @@ impl<'a> Run<'a> {
                 Content::Bundle(bundle) => self.bundle(&sample.name, bundle),
                 Content::Xml(document) => self.xml(&sample.name, &document),
                 Content::Resource(resource) if samples::known_invalid(&resource) => {
-                    self.expect_refusal(&sample.name, &resource);
+                    let address = format!("{}/{}", text(&resource["resourceType"]), text(&resource["id"]));
+                    self.expect_refusal(&sample.name, &address, &resource);
                 }
                 Content::Resource(resource) => {
                     waiting.push((sample.name, resource));
@@ -149,8 +150,9 @@ impl<'a> Run<'a> {
     fn bundle(&mut self, name: &str, mut bundle: Value) {
         let entries = bundle["entry"].as_array().cloned().unwrap_or_default();
         self.count.sent += entries.len();
-        let (bad, good): (Vec<Value>, Vec<Value>) =
-            entries.into_iter().partition(|entry| samples::known_invalid(&entry["resource"]));
+        let (bad, good): (Vec<Value>, Vec<Value>) = entries
+            .into_iter()
+            .partition(|entry| samples::known_invalid(&entry["resource"]) || samples::known_wrong(entry));
         let batch = bundle["type"] == "batch";
         if !bad.is_empty() && !batch {
             let reply = self.client.post_json("/fhir", &bundle).expect("an answer");
@@ -159,7 +161,11 @@ impl<'a> Run<'a> {
             }
         }
         for entry in &bad {
-            self.expect_refusal(name, &entry["resource"]);
+            let address = match entry["request"]["method"] == "PUT" {
+                true => text(&entry["request"]["url"]).to_owned(),
+                false => format!("{}/{}", text(&entry["resource"]["resourceType"]), text(&entry["resource"]["id"])),
+            };
+            self.expect_refusal(name, &address, &entry["resource"]);
             // Counted with the rest of the Bundle above.
             self.count.sent -= 1;
         }
@@ -195,10 +201,9 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn expect_refusal(&mut self, name: &str, resource: &Value) {
+    fn expect_refusal(&mut self, name: &str, address: &str, resource: &Value) {
         self.count.sent += 1;
-        let address = format!("/fhir/{}/{}", text(&resource["resourceType"]), text(&resource["id"]));
-        let reply = self.client.put_json(&address, resource).expect("an answer");
+        let reply = self.client.put_json(&format!("/fhir/{address}"), resource).expect("an answer");
         let place = format!("{}.", text(&resource["resourceType"]));
         if (400..500).contains(&reply.status) && reply.text().contains(&place) {
             self.count.refused += 1;
@@ -240,7 +245,7 @@ impl<'a> Run<'a> {
             }
             return;
         }
-        match difference(&comparable(before), &comparable(&reply.json()), kind) {
+        match difference(&sequenced(&comparable(before)), &sequenced(&comparable(&reply.json())), kind) {
             None => self.count.xml_equal += 1,
             Some(what) => self.fault(format!("{} {}: over XML: {what}", stored.name, stored.address)),
         }
@@ -328,6 +333,23 @@ fn comparable(resource: &Value) -> Value {
         members.insert("identifier".into(), identifier);
     }
     out
+}
+
+/// What XML keeps of a JSON tree: elements stand in the order of their definition there, and an empty list is none.
+fn sequenced(node: &Value) -> Value {
+    match node {
+        Value::Object(members) => {
+            let mut list: Vec<(String, Value)> = members
+                .iter()
+                .filter(|(_, value)| !value.as_array().is_some_and(Vec::is_empty))
+                .map(|(name, value)| (name.clone(), sequenced(value)))
+                .collect();
+            list.sort_by(|a, b| a.0.cmp(&b.0));
+            Value::Object(list.into_iter().collect())
+        }
+        Value::Array(items) => items.iter().map(sequenced).collect(),
+        other => other.clone(),
+    }
 }
 
 /// References of a transaction to its own entries become their addresses.

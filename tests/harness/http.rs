@@ -43,7 +43,7 @@ impl Reply {
     /// # Panics
     /// When the body is no JSON.
     pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{} {e}: {}", self.status, self.text()))
+        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{} {e}: {:.300}", self.status, self.text()))
     }
 }
 
@@ -83,7 +83,9 @@ impl Client {
     }
 
     pub fn get(&self, path: &str) -> Result<Reply, ureq::Error> {
-        self.send(&Request { method: "GET", path, body: None, headers: Vec::new() })
+        // A Binary would come as what it holds otherwise.
+        let headers = vec![("Accept", "application/fhir+json, text/plain;q=0.5")];
+        self.send(&Request { method: "GET", path, body: None, headers })
     }
 
     /// Sends a resource as JSON.
@@ -97,7 +99,7 @@ impl Client {
 
     fn json(&self, method: &str, path: &str, resource: &Value) -> Result<Reply, ureq::Error> {
         let body = serde_json::to_vec(resource).expect("a tree can be written");
-        let headers = vec![("Content-Type", "application/fhir+json")];
+        let headers = vec![("Content-Type", "application/fhir+json"), ("Accept", "application/fhir+json")];
         self.send(&Request { method, path, body: Some(&body), headers })
     }
 }

@@ -108,15 +108,28 @@ impl Data {
 
     /// Starts `phial serve` and waits until it is ready.
     pub fn serve(&self) -> Server {
-        self.serve_on(self.port)
+        self.serve_on(self.port, None)
+    }
+
+    /// The same, with a token of an earlier start.
+    pub fn serve_with(&self, token: &str) -> Server {
+        self.serve_on(self.port, Some(token))
     }
 
     /// A further server on the same database (PostgreSQL): same base URL, another port.
     pub fn serve_beside(&self) -> Server {
-        self.serve_on(free_port())
+        self.serve_on(free_port(), None)
     }
 
-    fn serve_on(&self, port: u16) -> Server {
+    /// A token from a server that is started for it alone.
+    pub fn serve_token(&self) -> String {
+        let server = self.serve();
+        let token = server.client.token.clone().expect("it was given");
+        assert!(server.terminate().success());
+        token
+    }
+
+    fn serve_on(&self, port: u16, token: Option<&str>) -> Server {
         let log = |name: &str| File::options().create(true).append(true).open(self.path(name)).expect("a log file");
         let mut command = self.command(&["serve"]);
         command
@@ -129,7 +142,7 @@ impl Data {
         let client = Client::new(&format!("http://127.0.0.1:{port}"));
         let mut server = Server { child, port, client };
         server.wait_ready(&self.path("stderr.log"));
-        server.client.token = Some(self.token(port));
+        server.client.token = Some(token.map_or_else(|| self.token(port), str::to_owned));
         server
     }
 

@@ -140,14 +140,26 @@ fn tar(path: &Path, give: &mut dyn FnMut(Sample)) {
     }
 }
 
-/// Whether the set's own description says that this resource is no valid R4.
+/// Whether this resource of a set is known to be no valid R4: what the sets' own description names, and what the JSON
+/// schema behind it does not see (a required primitive that is missing, a list where one value belongs).
 pub fn known_invalid(resource: &Value) -> bool {
     let has = |name: &str| resource.get(name).is_some();
+    let identifiers = || resource["identifier"].as_array().into_iter().flatten();
+    if identifiers().any(|identifier| identifier["type"].is_array()) {
+        return true;
+    }
     match resource["resourceType"].as_str().unwrap_or_default() {
         "Observation" => has("stop"),
         "Media" => has("link"),
         "Condition" => has("context"),
-        "DiagnosticReport" => has("context") || resource["code"].as_object().is_some_and(serde_json::Map::is_empty),
+        "DiagnosticReport" => {
+            let no_code = resource["code"].as_object().is_some_and(serde_json::Map::is_empty);
+            has("context") || no_code || resource["encounter"].is_array()
+        }
+        "ImplementationGuide" => !has("fhirVersion"),
+        "Appointment" => {
+            resource["participant"].as_array().into_iter().flatten().any(|one| one.get("status").is_none())
+        }
         "MedicationAdministration" => {
             ["timing", "doseAndRate"].iter().any(|name| resource["dosage"].get(name).is_some())
         }
@@ -159,4 +171,10 @@ pub fn known_invalid(resource: &Value) -> bool {
         }
         _ => false,
     }
+}
+
+/// Whether an entry asks for something that no server may do: a PUT to another id than the resource's own.
+pub fn known_wrong(entry: &Value) -> bool {
+    let id = entry["request"]["url"].as_str().and_then(|url| url.rsplit('/').next());
+    entry["request"]["method"] == "PUT" && id != entry["resource"]["id"].as_str()
 }

@@ -1,0 +1,261 @@
+//! Kill -9 at random points under load. Afterwards: nothing acknowledged is lost, no transaction is half there, no
+//! content was let out without an entry, and the audit chains verify.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::harness::{Client, Data, Engine, Request, Server};
+
+/// Kills in the usual run; `PHIAL_KILLS` says otherwise.
+const KILLS: usize = 100;
+const WRITERS: u64 = 4;
+/// Patients each writer works on, none of them with another writer.
+const PATIENTS: u64 = 4;
+/// Members of a transaction beside the Patient.
+const OBSERVATIONS: u64 = 3;
+/// A token lives five minutes.
+const TOKEN_EVERY: Duration = Duration::from_secs(200);
+
+/// What may be true of one patient and its observations: the last acknowledged state, or one that was under way.
+#[derive(Clone, Default)]
+struct Ledger {
+    /// None: deleted or never there.
+    acknowledged: Option<u64>,
+    /// Sent, but not answered when the server was killed.
+    under_way: Option<Option<u64>>,
+}
+
+struct World {
+    ledgers: Mutex<HashMap<String, Ledger>>,
+    /// Request ids of answers that carried content.
+    disclosed: Mutex<HashSet<String>>,
+    /// Marks each write: the nonce stands in every resource of a transaction.
+    nonce: AtomicU64,
+    stop: AtomicBool,
+}
+
+/// SplitMix64: only the choice of operations and moments hangs on it.
+fn draw(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+fn kills() -> usize {
+    std::env::var("PHIAL_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(KILLS)
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_on_sqlite() {
+    torture(Engine::Sqlite, kills());
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_on_postgres() {
+    torture(Engine::Postgres, kills());
+}
+
+fn torture(engine: Engine, kills: usize) {
+    let data = Data::new(engine);
+    let world = World {
+        ledgers: Mutex::default(),
+        disclosed: Mutex::default(),
+        nonce: AtomicU64::new(1),
+        stop: AtomicBool::new(false),
+    };
+    let mut seed = 0x00C0_FFEE ^ kills as u64;
+    println!("{engine:?}: {kills} kills, seed {seed:#x}");
+    let mut token = (data.serve_token(), Instant::now());
+    for round in 0..kills {
+        let mut server = data.serve_with(&token.0);
+        if token.1.elapsed() > TOKEN_EVERY {
+            token = (data.token(server.port()), Instant::now());
+            server.client.token = Some(token.0.clone());
+        }
+        check(&server, &world, round);
+        let pause = Duration::from_micros(2_000 + draw(&mut seed) % 120_000);
+        load(server, &world, pause, &mut seed);
+    }
+    let server = data.serve_with(&data.serve_token());
+    check(&server, &world, kills);
+    audited(&server.client, &world);
+    assert!(server.terminate().success());
+    let verified = data.run(&["audit", "verify"]);
+    let said = String::from_utf8_lossy(&verified.stdout).into_owned();
+    assert!(verified.status.success(), "{said}{}", String::from_utf8_lossy(&verified.stderr));
+    let nonces = world.nonce.load(Ordering::Relaxed);
+    let disclosed = world.disclosed.lock().unwrap().len();
+    println!("{engine:?}: {nonces} writes, {disclosed} disclosures; {}", said.trim().replace('\n', "; "));
+    assert!(nonces > kills as u64 && disclosed > kills, "there was a load to kill under");
+}
+
+/// Writes and reads from several threads until the server is killed.
+fn load(server: Server, world: &World, pause: Duration, seed: &mut u64) {
+    world.stop.store(false, Ordering::SeqCst);
+    std::thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            let (client, state) = (server.client.clone(), draw(seed));
+            scope.spawn(move || write(&client, world, writer, state));
+        }
+        sleep(pause);
+        // Before the kill: what fails from here on is no fault of the server.
+        world.stop.store(true, Ordering::SeqCst);
+        server.kill();
+    });
+}
+
+fn write(client: &Client, world: &World, writer: u64, mut state: u64) {
+    loop {
+        let id = format!("k{writer}-{}", draw(&mut state) % PATIENTS);
+        let done = match draw(&mut state) % 8 {
+            0 => delete(client, world, &id),
+            1 | 2 => read(client, world, &id),
+            3 => search(client, world, &id),
+            _ => put(client, world, &id),
+        };
+        // A broken connection: the server is gone, or it closes one that is idle.
+        if !done && world.stop.load(Ordering::SeqCst) {
+            return;
+        }
+    }
+}
+
+/// A transaction of a Patient and its Observations, all with one nonce.
+fn put(client: &Client, world: &World, id: &str) -> bool {
+    let nonce = world.nonce.fetch_add(1, Ordering::Relaxed);
+    let patient = json!({"resourceType": "Patient", "id": id, "name": [{"family": format!("n{nonce}")}]});
+    let mut entries = vec![json!({"resource": patient, "request": {"method": "PUT", "url": format!("Patient/{id}")}})];
+    for n in 0..OBSERVATIONS {
+        let observation = json!({
+            "resourceType": "Observation", "id": format!("{id}-{n}"), "status": "final",
+            "code": {"coding": [{"system": "urn:nonce", "code": format!("n{nonce}")}]},
+            "subject": {"reference": format!("Patient/{id}")},
+        });
+        let url = format!("Observation/{id}-{n}");
+        entries.push(json!({"resource": observation, "request": {"method": "PUT", "url": url}}));
+    }
+    let bundle = json!({"resourceType": "Bundle", "type": "transaction", "entry": entries});
+    under_way(world, id, Some(nonce));
+    settle(world, id, client.post_json("/fhir", &bundle).map(|reply| (reply.status, reply.text())), &[200])
+}
+
+fn delete(client: &Client, world: &World, id: &str) -> bool {
+    let mut entries = vec![json!({"request": {"method": "DELETE", "url": format!("Patient/{id}")}})];
+    for n in 0..OBSERVATIONS {
+        entries.push(json!({"request": {"method": "DELETE", "url": format!("Observation/{id}-{n}")}}));
+    }
+    let bundle = json!({"resourceType": "Bundle", "type": "transaction", "entry": entries});
+    under_way(world, id, None);
+    settle(world, id, client.post_json("/fhir", &bundle).map(|reply| (reply.status, reply.text())), &[200])
+}
+
+fn under_way(world: &World, id: &str, to: Option<u64>) {
+    world.ledgers.lock().unwrap().entry(id.to_owned()).or_default().under_way = Some(to);
+}
+
+/// Takes the answer to a write into the ledger; false when there was none.
+fn settle(world: &World, id: &str, answer: Result<(u16, String), ureq::Error>, good: &[u16]) -> bool {
+    let mut ledgers = world.ledgers.lock().unwrap();
+    let ledger = ledgers.get_mut(id).expect("it was noted before");
+    match answer {
+        Ok((status, text)) => {
+            assert!(good.contains(&status), "{id}: {status} {text}");
+            ledger.acknowledged = ledger.under_way.take().expect("it is under way");
+            true
+        }
+        // Not known: stays under way. Until this patient has been looked at nothing else is written to it.
+        Err(_) => {
+            drop(ledgers);
+            while !world.stop.load(Ordering::SeqCst) {
+                sleep(Duration::from_millis(1));
+            }
+            false
+        }
+    }
+}
+
+fn read(client: &Client, world: &World, id: &str) -> bool {
+    disclosing(client, world, &format!("/fhir/Patient/{id}"))
+}
+
+fn search(client: &Client, world: &World, id: &str) -> bool {
+    disclosing(client, world, &format!("/fhir/Observation?patient=Patient/{id}"))
+}
+
+/// Asks under a request id of its own, which must be in the audit trail if content came back.
+fn disclosing(client: &Client, world: &World, path: &str) -> bool {
+    let id = format!("read-{}", world.nonce.fetch_add(1, Ordering::Relaxed));
+    let headers = vec![("X-Request-Id", id.as_str()), ("Accept", "application/fhir+json")];
+    let Ok(reply) = client.send(&Request { method: "GET", path, body: None, headers }) else { return false };
+    assert!(matches!(reply.status, 200 | 404 | 410), "{path}: {} {}", reply.status, reply.text());
+    if reply.status == 200 {
+        world.disclosed.lock().unwrap().insert(id);
+    }
+    true
+}
+
+/// After a restart: every patient is in its acknowledged state or the one that was under way, and its observations
+/// with it.
+fn check(server: &Server, world: &World, round: usize) {
+    let mut ledgers = world.ledgers.lock().unwrap();
+    for (id, ledger) in ledgers.iter_mut() {
+        let nonce =
+            state(&server.client, &format!("/fhir/Patient/{id}"), |patient| text(&patient["name"][0]["family"]));
+        let allowed = [Some(ledger.acknowledged), ledger.under_way];
+        assert!(
+            allowed.contains(&Some(nonce)),
+            "round {round}, Patient/{id}: {nonce:?} is there; acknowledged {:?}, under way {:?}",
+            ledger.acknowledged,
+            ledger.under_way
+        );
+        for n in 0..OBSERVATIONS {
+            let path = format!("/fhir/Observation/{id}-{n}");
+            let own = state(&server.client, &path, |one| text(&one["code"]["coding"][0]["code"]));
+            assert_eq!(own, nonce, "round {round}, {path}: half a transaction");
+        }
+        *ledger = Ledger { acknowledged: nonce, under_way: None };
+    }
+}
+
+fn text(node: &Value) -> String {
+    node.as_str().unwrap_or_default().to_owned()
+}
+
+/// The nonce of a resource; None when it is deleted or was never there.
+fn state(client: &Client, path: &str, nonce: impl Fn(&Value) -> String) -> Option<u64> {
+    let reply = client.get(path).expect("the server was ready");
+    match reply.status {
+        200 => Some(nonce(&reply.json()).trim_start_matches('n').parse().expect("a nonce")),
+        404 | 410 => None,
+        other => panic!("{path}: {other} {}", reply.text()),
+    }
+}
+
+/// Every disclosure is on record: its request id stands in an AuditEvent.
+fn audited(client: &Client, world: &World) {
+    let mut missing = world.disclosed.lock().unwrap().clone();
+    let mut next = Some("/fhir/AuditEvent?_count=1000".to_owned());
+    while let Some(path) = next {
+        let reply = client.get(&path).expect("an answer");
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        let page = reply.json();
+        for entry in page["entry"].as_array().into_iter().flatten() {
+            for entity in entry["resource"]["entity"].as_array().into_iter().flatten() {
+                missing.remove(entity["what"]["identifier"]["value"].as_str().unwrap_or_default());
+            }
+        }
+        let links = page["link"].as_array().cloned().unwrap_or_default();
+        next = links.iter().find(|link| link["relation"] == "next").map(|link| {
+            let url = text(&link["url"]);
+            url[url.find("/fhir").expect("a link to this server")..].to_owned()
+        });
+    }
+    assert!(missing.is_empty(), "{} disclosures are not on record: {:?}", missing.len(), missing.iter().take(5));
+}
