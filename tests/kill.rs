@@ -21,6 +21,10 @@ const OBSERVATIONS: u64 = 3;
 /// A token lives five minutes.
 const TOKEN_EVERY: Duration = Duration::from_secs(200);
 
+/// Answers to writes before the countdown to a kill begins, and how long they are waited for.
+const WARM: u64 = 2;
+const WARM_MAX: Duration = Duration::from_secs(10);
+
 /// What may be true of one patient and its observations: the last acknowledged state, or one that was under way.
 #[derive(Clone, Default)]
 struct Ledger {
@@ -34,6 +38,8 @@ struct World {
     ledgers: Mutex<HashMap<String, Ledger>>,
     /// Request ids of answers that carried content.
     disclosed: Mutex<HashSet<String>>,
+    /// Answers to writes.
+    answered: AtomicU64,
     /// Marks each write: the nonce stands in every resource of a transaction.
     nonce: AtomicU64,
     stop: AtomicBool,
@@ -67,6 +73,7 @@ fn torture(engine: Engine, kills: usize) {
     let world = World {
         ledgers: Mutex::default(),
         disclosed: Mutex::default(),
+        answered: AtomicU64::new(0),
         nonce: AtomicU64::new(1),
         stop: AtomicBool::new(false),
     };
@@ -93,7 +100,8 @@ fn torture(engine: Engine, kills: usize) {
     let nonces = world.nonce.load(Ordering::Relaxed);
     let disclosed = world.disclosed.lock().unwrap().len();
     println!("{engine:?}: {nonces} writes, {disclosed} disclosures; {}", said.trim().replace('\n', "; "));
-    assert!(nonces > kills as u64 && disclosed > kills, "there was a load to kill under");
+    let answered = world.answered.load(Ordering::Relaxed);
+    assert!(answered > kills as u64 && disclosed > kills / 2, "there was a load to kill under: {answered} answers");
 }
 
 /// Writes and reads from several threads until the server is killed.
@@ -103,6 +111,11 @@ fn load(server: Server, world: &World, pause: Duration, seed: &mut u64) {
         for writer in 0..WRITERS {
             let (client, state) = (server.client.clone(), draw(seed));
             scope.spawn(move || write(&client, world, writer, state));
+        }
+        // The first answers of a new process take their time.
+        let (before, since) = (world.answered.load(Ordering::Relaxed), Instant::now());
+        while world.answered.load(Ordering::Relaxed) < before + WARM && since.elapsed() < WARM_MAX {
+            sleep(Duration::from_millis(1));
         }
         sleep(pause);
         // Before the kill: what fails from here on is no fault of the server.
@@ -167,6 +180,7 @@ fn settle(world: &World, id: &str, answer: Result<(u16, String), ureq::Error>, g
     match answer {
         Ok((status, text)) => {
             assert!(good.contains(&status), "{id}: {status} {text}");
+            world.answered.fetch_add(1, Ordering::Relaxed);
             ledger.acknowledged = ledger.under_way.take().expect("it is under way");
             true
         }
