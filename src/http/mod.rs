@@ -12,5 +12,8 @@ mod reply;
 mod serve;
 mod write;
 
+#[cfg(test)]
+mod tests;
+
 pub use dispatch::Server;
 pub use serve::serve;
