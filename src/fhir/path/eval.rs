@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::Map;
 
 use super::compare::{equal, equal_collections, equivalent_collections, order};
-use super::ops::{Binary, Op, Step, TypeName};
+use super::ops::{Binary, Func, Op, Step, TypeName};
 use super::types::{Member, Ty, by_suffix};
 use super::value::{Items, NULL, Val};
 use super::{Env, Item};
@@ -141,6 +141,11 @@ impl<'a> Machine<'a, '_> {
                 let Op::Literal(value) = &**literal else { return Ok(None) };
                 let items = self.eval(path, scope)?;
                 Ok(equal_collections(&items, std::slice::from_ref(value)))
+            }
+            Op::Is(on, name) if matches!(&**on, Op::Call { on, func: Func::Resolve, .. } if matches!(**on, Op::This)) =>
+            {
+                let Some(item) = single(scope.this)? else { return Ok(None) };
+                Ok(self.resolve(item)?.map(|target| is_type(&target, name)))
             }
             Op::Binary(logic @ (Binary::And | Binary::Or | Binary::Xor | Binary::Implies), a, b) => {
                 self.logic(*logic, a, b, scope)

@@ -1,3 +1,5 @@
+//! Search expressions, faults, limits, and every published search parameter over every official example.
+
 use std::path::PathBuf;
 
 use serde_json::json;

@@ -119,7 +119,8 @@ impl<'a> Machine<'a, '_> {
         Ok(out)
     }
 
-    fn resolve(&self, item: &Val<'a>) -> Result<Option<Val<'a>>> {
+    /// What a reference points to.
+    pub fn resolve(&self, item: &Val<'a>) -> Result<Option<Val<'a>>> {
         let Val::Node { node, .. } = item else {
             return Ok(None);
         };

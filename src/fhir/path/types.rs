@@ -44,6 +44,7 @@ struct Def {
     primitive: bool,
     /// `Resource`: the node itself says which one it is.
     any_resource: bool,
+    resource: bool,
     /// Children by name, sorted by symbol.
     kids: Vec<(Sym, Vec<Member>)>,
     /// The type of each member of the JSON object.
@@ -145,7 +146,7 @@ impl Ty {
 
     /// Whether this is a resource type, abstract ones included.
     pub fn is_resource(self) -> bool {
-        Ty::named("Resource").is_some_and(|resource| self.is_a(resource))
+        self.def().resource
     }
 
     pub fn is_resource_or_unknown(self) -> bool {
@@ -220,6 +221,7 @@ impl Builder {
             system: primitive,
             primitive: primitive.is_some(),
             any_resource: matches!(name, "Resource" | "DomainResource"),
+            resource: matches!(name, "Resource" | "DomainResource") || definitions().type_id(name).is_some(),
             kids: Vec::new(),
             keys: HashMap::new(),
         });

@@ -57,16 +57,23 @@ pub fn check(text: &str) -> Result<()> {
 impl Copy<'_, '_> {
     /// Copies the source up to the end of the token before the one at hand.
     fn flush(&mut self, to: usize) {
-        let part = &self.source.text[self.done..to];
-        if self.source.fragment {
-            // A bare carriage return would be read as a line end.
-            self.out += &part.replace('\r', "&#xD;");
-        } else if part.contains('\r') {
-            self.out += &part.replace("\r\n", "\n").replace('\r', "\n");
-        } else {
-            self.out += part;
-        }
+        self.out += &self.source.text[self.done..to];
         self.done = to;
+    }
+
+    /// Text: a carriage return of JSON is written as a reference, since a bare one is read as a line end.
+    fn text(&mut self) {
+        let source = self.source.text;
+        let part = &source[self.source.begin..self.source.end()];
+        if part.contains('\r') {
+            self.flush(self.source.begin);
+            if self.source.fragment {
+                self.out += &part.replace('\r', "&#xD;");
+            } else {
+                self.out += &part.replace("\r\n", "\n").replace('\r', "\n");
+            }
+            self.done = self.source.end();
+        }
     }
 
     fn div(&mut self, start: &BytesStart) -> Result<()> {
@@ -98,6 +105,7 @@ impl Copy<'_, '_> {
                     let name = String::from_utf8_lossy(&reference).into_owned();
                     self.entity(&name)?;
                 }
+                Event::Text(_) => self.text(),
                 Event::Decl(_) => return Err(self.source.fault("a declaration inside the narrative")),
                 Event::Eof => return Err(self.source.fault("the narrative ends too early")),
                 _ => {}
@@ -130,16 +138,18 @@ impl Copy<'_, '_> {
                 }
             }
         }
-        if !prefixed && (own || !root) && !self.source.text[self.source.begin..self.source.end()].contains('&') {
+        let source = self.source.text;
+        let raw = &source[self.source.begin..self.source.end()];
+        if !prefixed && (own || !root) && !raw.contains(['&', '\r']) {
             return Ok(());
         }
         self.flush(self.source.begin);
-        let raw = &self.source.text[self.source.begin..self.source.end()];
         let name = start.name();
         let rest = &raw[1 + name.as_ref().len()..];
         let declared = if root && !own { format!(" xmlns=\"{XHTML}\"") } else { String::new() };
         let local = String::from_utf8_lossy(start.local_name().as_ref()).into_owned();
-        self.out += &format!("<{local}{declared}{}", self.without_entities(rest));
+        self.out += &format!("<{local}{declared}");
+        self.rest_of_tag(rest);
         self.done = self.source.end();
         Ok(())
     }
@@ -159,42 +169,52 @@ impl Copy<'_, '_> {
         Ok(())
     }
 
-    /// Entities of XHTML inside a tag as characters; those of XML stay.
-    fn without_entities(&self, tag: &str) -> String {
-        let mut out = String::with_capacity(tag.len());
-        // Line ends as they are in XML text are one character; only a reference keeps a carriage return.
-        let tag = match (self.source.fragment, tag.contains('\r')) {
-            (true, true) => tag.replace('\r', "&#xD;"),
-            (false, true) => tag.replace("\r\n", "\n").replace('\r', "\n"),
-            (_, false) => tag.to_owned(),
-        };
-        let mut parts = tag.split('&');
-        out += parts.next().unwrap_or_default();
-        for part in parts {
-            match part.split_once(';') {
-                Some((name, rest)) if !is_own(name) || self.is_carriage(name) => {
-                    out.extend(character(name));
-                    out += rest;
+    /// Attributes: in their values entities of XHTML become characters (those of XML stay) and carriage returns are
+    /// what they are in text. White space between them is kept.
+    fn rest_of_tag(&mut self, tag: &str) {
+        let mut quote = None;
+        let mut rest = tag;
+        while let Some(c) = rest.chars().next() {
+            let mut length = c.len_utf8();
+            match (c, quote) {
+                ('"' | '\'', None) => quote = Some(c),
+                (_, Some(open)) if c == open => quote = None,
+                ('&', Some(_)) => {
+                    let name = rest[1..].split_once(';').map_or("", |(name, _)| name);
+                    if let Some(found) = character(name).filter(|c| !is_own(name) || self.is_carriage(*c)) {
+                        self.out.push(found);
+                        rest = &rest[name.len() + 2..];
+                        continue;
+                    }
                 }
-                _ => {
-                    out.push('&');
-                    out += part;
+                ('\r', Some(_)) if self.source.fragment => {
+                    self.out += "&#xD;";
+                    rest = &rest[length..];
+                    continue;
                 }
+                ('\r', Some(_)) => {
+                    length += usize::from(rest[length..].starts_with('\n'));
+                    self.out.push('\n');
+                    rest = &rest[length..];
+                    continue;
+                }
+                _ => {}
             }
+            self.out += &rest[..length];
+            rest = &rest[length..];
         }
-        out
     }
 
-    /// A carriage return of the JSON text, which the reference stands for in XML.
-    fn is_carriage(&self, name: &str) -> bool {
-        !self.source.fragment && character(name) == Some('\r')
+    /// Whether this is a reference that stands for a carriage return of JSON.
+    fn is_carriage(&self, found: char) -> bool {
+        found == '\r' && !self.source.fragment
     }
 
     fn entity(&mut self, name: &str) -> Result<()> {
         let Some(found) = character(name) else {
             return Err(self.source.fault("an entity that is not known"));
         };
-        if !is_own(name) || self.is_carriage(name) {
+        if !is_own(name) || self.is_carriage(found) {
             self.flush(self.source.begin);
             self.out.push(found);
             self.done = self.source.end();

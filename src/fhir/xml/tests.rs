@@ -1,3 +1,5 @@
+//! Round trips, faults with their places, hostile documents, and the official examples as oracle.
+
 use std::collections::HashMap;
 use std::io::Read as _;
 use std::path::PathBuf;
@@ -175,6 +177,15 @@ fn narrative_is_kept() {
         ["<div xmlns=\"http://www.w3.org/1999/xhtml\">&bogus;</div>", "<p xmlns=\"http://www.w3.org/1999/xhtml\"/>"]
     {
         assert!(read(xml(&format!("<text>{wrong}</text>")).as_bytes()).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn line_ends_of_narrative_survive() {
+    for inner in ["a\rb\r\nc\n", "<p\r\n class='a\rb\r\nc'\r>x</p>", "<!-- a\rb\r\n -->", "<![CDATA[a\rb]]>", "<br\r/>"]
+    {
+        let div = format!("<div xmlns=\"http://www.w3.org/1999/xhtml\">{inner}</div>");
+        there_and_back(&json!({"resourceType": "Patient", "text": {"status": "generated", "div": div}}));
     }
 }
 
