@@ -28,6 +28,8 @@ pub enum What {
     ServerStart,
     ServerStop,
     Import,
+    ClientRegistered,
+    ClientDisabled,
 }
 
 /// `audit-event-outcome`.
@@ -111,10 +113,12 @@ impl What {
             What::ServerStart => "server-start",
             What::ServerStop => "server-stop",
             What::Import => "import",
+            What::ClientRegistered => "client-registered",
+            What::ClientDisabled => "client-disabled",
         }
     }
 
-    pub(super) const ALL: [What; 20] = [
+    pub(super) const ALL: [What; 22] = [
         What::Read,
         What::Vread,
         What::HistoryInstance,
@@ -135,6 +139,8 @@ impl What {
         What::ServerStart,
         What::ServerStop,
         What::Import,
+        What::ClientRegistered,
+        What::ClientDisabled,
     ];
 
     pub(super) fn from_code(code: &str) -> Option<What> {
@@ -144,8 +150,8 @@ impl What {
     /// `AuditEvent.action`: C, R, U, D or E.
     pub fn action(self) -> &'static str {
         match self {
-            What::Create | What::Import => "C",
-            What::Update | What::Patch => "U",
+            What::Create | What::Import | What::ClientRegistered => "C",
+            What::Update | What::Patch | What::ClientDisabled => "U",
             What::Delete => "D",
             What::Read | What::Vread | What::HistoryInstance | What::Capabilities => "R",
             _ => "E",

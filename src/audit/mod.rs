@@ -4,6 +4,7 @@
 pub mod balp;
 pub mod entry;
 mod narrow;
+mod prefilter;
 pub mod reading;
 pub mod release;
 pub mod stored;

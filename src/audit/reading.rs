@@ -7,6 +7,7 @@ use std::ops::RangeInclusive;
 use zeroize::Zeroizing;
 
 use super::entry::{Event, Touched};
+use super::prefilter::Prefilter;
 use super::release::Released;
 use super::stored::{Entry, aad, commitment, month};
 use super::trail::Trail;
@@ -21,7 +22,7 @@ use crate::vault::{Rid, SystemKey};
 use crate::world::Instant;
 
 /// Entries that one search may open.
-pub const SCANNED_MAX: usize = 20_000;
+pub const SCANNED_MAX: usize = 10_000;
 /// Entries fetched at once.
 const CHUNK: usize = 256;
 /// Hits of the search that a chain stands for.
@@ -63,6 +64,7 @@ enum Source<T> {
 struct Plan {
     criteria: Vec<Criterion>,
     matcher: Matcher,
+    prefilter: Prefilter,
     times: RangeInclusive<i64>,
     sort: Vec<SortBy>,
     newest_first: bool,
@@ -233,7 +235,8 @@ impl Trail {
         let times = narrow::times(query.kind, &criteria);
         let mut all = criteria.clone();
         all.extend(rows(grant));
-        Ok(Plan { criteria, matcher: Matcher::new(all)?, times, sort, newest_first })
+        let prefilter = Prefilter::new(query.kind, &criteria);
+        Ok(Plan { criteria, matcher: Matcher::new(all)?, prefilter, times, sort, newest_first })
     }
 
     /// Puts the hits of inner searches in the place of chains, under the caller's own grants.
@@ -289,12 +292,14 @@ impl Trail {
             budget -= rows.len();
             for row in &rows {
                 at = Some(row.n);
+                // Opening is work for the processor: let others have their turn.
+                tokio::task::yield_now().await;
                 let entry = self.opened(row).await?;
-                if !plan.times.contains(&entry.at) {
+                if !plan.times.contains(&entry.at) || !plan.prefilter.may_hold(&entry) {
                     continue;
                 }
-                for slice in balp::slices(&entry) {
-                    let Some(hit) = hit(row.n, &entry, &slice, kind, &plan.matcher, &plan.sort)? else { continue };
+                for slice in balp::slices(&entry).iter().filter(|slice| plan.prefilter.may_be(slice)) {
+                    let Some(hit) = hit(row.n, &entry, slice, kind, &plan.matcher, &plan.sort)? else { continue };
                     scan.counted += 1;
                     if !keeps_none && scan.hits.len() < keep && beyond(&hit, skip_to, plan.newest_first) {
                         scan.hits.push(hit);
@@ -308,8 +313,6 @@ impl Trail {
             if rows.len() < asked {
                 return Ok(scan);
             }
-            // Opening is work for the processor: let others have their turn.
-            tokio::task::yield_now().await;
         }
         let text = format!(
             "The search would look at more than {SCANNED_MAX} audit entries: narrow it by patient, entity, \

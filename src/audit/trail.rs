@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use super::entry::{Event, Touched, What};
+use super::entry::{Event, Request, Touched, What};
 use super::release::Released;
 use super::stored::{Entry, aad, commitment, month};
 use super::terms::terms;
+use crate::access::Caller;
 use crate::error::{Error, Kind, Result};
 use crate::fhir::{Resource, TypeId, json};
 use crate::store::{AuditRow, Receipt, Sealed, Store, Tx, WrittenHash};
@@ -70,6 +71,16 @@ impl Trail {
     pub async fn record(&self, event: Event) -> Result<Receipt> {
         let row = self.row(&event, &[], Vec::new()).await?;
         self.store.append(row).await.map_err(not_recorded)
+    }
+
+    /// Records what the server itself does, under the name of a task: start and stop, administration.
+    ///
+    /// # Errors
+    /// `Kind::Audit` when the entry could not be written.
+    pub async fn record_task(&self, what: What, task: &'static str, detail: Vec<(String, String)>) -> Result<Receipt> {
+        let who = Caller::task(task).who().clone();
+        let event = Event::new(self.world.now(), what, Request::default());
+        self.record(Event { who: Some(who), detail, ..event }).await
     }
 
     /// The entry, sealed and ready to be written.

@@ -22,6 +22,7 @@ use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove
 
 use super::{Server, meter};
 use crate::app::App;
+use crate::audit::What;
 use crate::error::{Error, Kind, Result};
 
 /// A client must have sent the head of its request by then.
@@ -40,9 +41,13 @@ pub async fn serve(app: App) -> Result<()> {
         Error::new(Kind::Unavailable, format!("cannot listen on {}", app.config.listen)).caused_by(error)
     })?;
     let stop = stopped()?;
+    app.trail.record_task(What::ServerStart, "server", Vec::new()).await?;
     let server = Server::new(app);
     tracing::info!(listen = %server.app.config.listen, base = server.app.config.base_url, "ready");
     run(server.clone(), listener, stop).await;
+    if let Err(error) = server.app.trail.record_task(What::ServerStop, "server", Vec::new()).await {
+        tracing::error!(?error, "the stop could not be put on record");
+    }
     server.app.close().await;
     tracing::info!("stopped");
     Ok(())

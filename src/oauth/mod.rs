@@ -11,6 +11,7 @@ pub mod registry;
 mod token;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use jsonwebtoken::Algorithm;
 use serde_json::json;
@@ -51,6 +52,8 @@ pub struct State {
     signing: SigningKey,
     keys: TokenKeys,
     token_url: String,
+    /// Answers of the token endpoint so far, so that now and then what is used up is swept away.
+    answers: AtomicU64,
 }
 
 impl State {
@@ -69,9 +72,19 @@ impl State {
         let key =
             VerifyingKey { kid: signing.kid().to_owned(), algorithm: Algorithm::ES384, key: signing.verifying()? };
         let keys = TokenKeys::new(issuer, base, vec![key])?;
-        let clients = Clients::new(store.clone(), vault.clone(), world.clone(), base);
+        let clients = Clients::new(store.clone(), vault.clone(), trail.clone(), world.clone(), base);
         let token_url = token_url.to_owned();
-        Ok(Arc::new(State { store, vault, trail, world, clients, signing, keys, token_url }))
+        Ok(Arc::new(State {
+            store,
+            vault,
+            trail,
+            world,
+            clients,
+            signing,
+            keys,
+            token_url,
+            answers: AtomicU64::new(0),
+        }))
     }
 
     pub fn clients(&self) -> &Clients {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::client::{Client, Registration, Secret};
+use crate::audit::{Trail, What};
 use crate::error::{Error, Kind, Result};
 use crate::store::Store;
 use crate::vault::{SystemKey, Vault};
@@ -24,14 +25,15 @@ pub struct Registered {
 pub struct Clients {
     store: Store,
     vault: Vault,
+    trail: Trail,
     world: Arc<World>,
     base: String,
 }
 
 impl Clients {
     /// `base` is the FHIR base URL, against which filters of scopes are read.
-    pub fn new(store: Store, vault: Vault, world: Arc<World>, base: &str) -> Clients {
-        Clients { store, vault, world, base: base.to_owned() }
+    pub fn new(store: Store, vault: Vault, trail: Trail, world: Arc<World>, base: &str) -> Clients {
+        Clients { store, vault, trail, world, base: base.to_owned() }
     }
 
     /// Registers a client.
@@ -47,7 +49,23 @@ impl Clients {
         if !self.store.kv_insert_new(SPACE, &key, &sealed, None).await? {
             return Err(Error::new(Kind::Conflict, "There is a client of this client_id already.").at("client_id"));
         }
+        if let Err(error) = self.record(What::ClientRegistered, &client).await {
+            self.store.kv_delete(SPACE, &key).await?;
+            return Err(error);
+        }
         Ok(Registered { client, secret })
+    }
+
+    /// Changes to the registry are on record with all that is not secret.
+    async fn record(&self, what: What, client: &Client) -> Result<()> {
+        let facts = [
+            ("client_id", client.client_id.clone()),
+            ("kind", client.kind.to_string()),
+            ("scope", client.scopes()?.to_string()),
+            ("demo", client.demo.to_string()),
+        ];
+        let facts = facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        self.trail.record_task(what, "administration", facts).await.map(drop)
     }
 
     pub async fn get(&self, client_id: &str) -> Result<Option<Client>> {
@@ -73,6 +91,7 @@ impl Clients {
         client.disabled = true;
         let (key, sealed) = self.sealed(&client).await?;
         self.store.kv_put(SPACE, &key, &sealed).await?;
+        self.record(What::ClientDisabled, &client).await?;
         Ok(true)
     }
 

@@ -204,11 +204,28 @@ async fn every_answer_is_on_record_without_secrets() {
     assert!(tokens[1].contains("token-refused") && tokens[1].contains("invalid_client"));
     assert!(!tokens[1].contains("\"client\""), "a client that did not prove itself is not named as one");
     assert!(tokens[2].contains("unsupported_grant_type"));
+    let registered = entries.iter().filter(|entry| entry.contains("client-registered")).count();
+    assert_eq!(registered, 1);
     for entry in entries {
         for secret in [granted.access_token(), assertion.as_str(), "CANARY"] {
             assert!(!entry.contains(secret));
         }
     }
+}
+
+#[tokio::test]
+async fn used_assertions_are_swept_once_they_have_expired() {
+    let bench = bench().await;
+    let key = bench.client("backend", "system/*.rs").await;
+    let used = || async { bench.state.store.kv_list("oauth-jti").await.unwrap().len() };
+    bench.ask_with(&key.sign("JWT", &claims("backend", "j1")).unwrap(), "system/*.rs").await.ok().unwrap();
+    assert_eq!(used().await, 1);
+    assert_eq!(bench.state.store.kv_expire(NOW.plus_ms(300_000)).await.unwrap(), 0, "still to be remembered");
+    bench.world.set_now(NOW.plus_ms(400_000));
+    for _ in 0..99 {
+        bench.ask(&[("grant_type", "nonsense")]).await.err().unwrap();
+    }
+    assert_eq!(bench.state.store.kv_expire(bench.world.now()).await.unwrap(), 0, "the hundredth answer swept");
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! The token endpoint: client credentials for scopes, every answer on record.
 
+use std::sync::atomic::Ordering;
+
 use serde_json::json;
 
 use super::assertion::Unverified;
@@ -14,6 +16,8 @@ use crate::error::Error;
 use crate::world::Instant;
 
 const JTI_SPACE: &str = "oauth-jti";
+/// Answers of the token endpoint between two sweeps of used assertions.
+const SWEEP_EVERY: u64 = 100;
 /// Stands in the store for a client assertion that was used.
 const USED: &[u8] = &[1];
 
@@ -65,7 +69,18 @@ impl State {
             event.detail.push(("error".to_owned(), refusal.error.to_owned()));
         }
         self.trail.record(event).await.map_err(unavailable)?;
+        if self.answers.fetch_add(1, Ordering::Relaxed) % SWEEP_EVERY == SWEEP_EVERY - 1 {
+            self.sweep(now).await;
+        }
         answer
+    }
+
+    /// Forgets assertions that nobody could use again. Nothing depends on it but the size of the table.
+    async fn sweep(&self, now: Instant) {
+        match self.store.kv_expire(now).await {
+            Ok(rows) => tracing::debug!(rows, "expired entries swept"),
+            Err(error) => tracing::warn!(?error, "expired entries could not be swept"),
+        }
     }
 
     async fn client_credentials(

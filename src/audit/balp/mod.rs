@@ -133,6 +133,8 @@ fn kinds(what: What) -> (Json, Option<Json>) {
         What::ServerStart => (dcm("110100"), Some(dcm("110120"))),
         What::ServerStop => (dcm("110100"), Some(dcm("110121"))),
         What::Import => (dcm("110107"), None),
+        // Security alert: security configuration.
+        What::ClientRegistered | What::ClientDisabled => (dcm("110113"), Some(dcm("110129"))),
         _ => (
             json!({ "system": "http://terminology.hl7.org/CodeSystem/audit-event-type", "code": "rest" }),
             Some(json!({ "system": "http://hl7.org/fhir/restful-interaction", "code": what.code() })),
@@ -241,20 +243,21 @@ fn entities(entry: &Entry, slice: &Slice<'_>) -> Vec<Json> {
         data["type"] = json!({ "system": ENTITY_TYPE, "code": "2" });
         data["role"] = role("4");
         entities.push(data);
-    } else if !raw.is_empty() {
-        let mut query = json!({ "type": { "system": ENTITY_TYPE, "code": "2" }, "role": role("24") });
-        query["query"] = json!(STANDARD.encode(raw));
-        let detail: Vec<Json> = entry
-            .detail
-            .iter()
-            .filter(|(name, value)| !name.is_empty() && !value.is_empty())
-            .map(|(name, value)| json!({ "type": name, "valueString": value }))
-            .collect();
+    } else {
+        let facts = entry.detail.iter().filter(|(name, value)| !name.is_empty() && !value.is_empty());
+        let detail: Vec<Json> = facts.map(|(name, value)| json!({ "type": name, "valueString": value })).collect();
+        let mut question = json!({ "type": { "system": ENTITY_TYPE, "code": "2" } });
+        if !raw.is_empty() {
+            question["role"] = role("24");
+            question["query"] = json!(STANDARD.encode(raw));
+        }
         // The query pattern allows no detail; only server and OAuth events have some.
         if !detail.is_empty() {
-            query["detail"] = json!(detail);
+            question["detail"] = json!(detail);
         }
-        entities.push(query);
+        if !raw.is_empty() || !detail.is_empty() {
+            entities.push(question);
+        }
     }
     if single.is_none() {
         // Typed as resources, so that they are none of the slices of the query pattern.
