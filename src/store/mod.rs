@@ -6,6 +6,8 @@ mod chain;
 mod compartment;
 mod dialect;
 mod kv;
+#[cfg(test)]
+mod contract;
 mod lane;
 mod migrate;
 mod pool;
