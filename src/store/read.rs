@@ -65,10 +65,14 @@ impl Stored {
         let head = row.opt_bytes(9)?.ok_or_else(missing)?.to_vec();
         let sealed = if body { row.opt_bytes(10)?.ok_or_else(missing)?.to_vec() } else { Vec::new() };
         let version = StoredVersion { ver, pk: Pk(row.opt_int(8)?.ok_or_else(missing)?), head, sealed };
+        let pk = Pk(row.int(2)?);
+        if pk != version.pk {
+            return Err(Error::tampered("surrogate"));
+        }
         Ok(Stored {
             rid: Rid(row.int(0)?),
             id_token: row.array(1)?,
-            pk: Pk(row.int(2)?),
+            pk,
             ver,
             deleted: row.int(4)? != 0,
             capsule: row.bytes(5)?.to_vec(),
@@ -103,7 +107,7 @@ impl Stored {
 
     /// The current version as it goes out, under the sections of a grant.
     pub fn into_sealed(self, header: Header, sections: Sections) -> Sealed {
-        let (rid, pk, bytes) = (self.rid, self.version.pk, self.version.sealed);
+        let (rid, pk, bytes) = (self.rid, self.pk, self.version.sealed);
         Sealed { rid, pk, header, deleted: self.deleted, sections, bytes }
     }
 }
@@ -172,8 +176,7 @@ impl Store {
     async fn one(&self, kind: TypeId, id: &str, body: bool) -> Result<Option<(Stored, State)>> {
         let token = self.id_token(kind, id);
         let Some(stored) = self.stored(kind, &[token], body).await?.pop() else { return Ok(None) };
-        let pk = if stored.deleted { stored.version.pk } else { stored.pk };
-        let keys = self.keys(pk).await?;
+        let keys = self.keys(stored.pk).await?;
         let state = stored.open(kind, Some(id), keys.as_deref())?;
         Ok(Some((stored, state)))
     }

@@ -218,8 +218,7 @@ impl Tx {
     }
 
     async fn basis(&self, kind: TypeId, id: &str, row: Stored) -> Result<Basis> {
-        let pk = if row.deleted { row.version.pk } else { row.pk };
-        let keys = self.store.keys(pk).await?;
+        let keys = self.store.keys(row.pk).await?;
         let (header, values) = match row.open(kind, Some(id), keys.as_deref())? {
             State::Live(plain) => {
                 let values = View::new(&plain)?.to_values()?;

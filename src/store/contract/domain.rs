@@ -18,12 +18,10 @@ async fn domain_rows_follow_their_resource(bench: Bench) {
     assert!(!sealed.windows(6).any(|part| part == b"1234-5"));
     let keys = bench.store.keys(Pk(row.int(1).ok().expect("a number"))).await.expect("keys").expect("keys");
     let spot = Spot { rid: written.rid, kind: type_id("Observation"), version: 2 };
-    let plain = keys.open(&spot.domain(2), &sealed).expect("opens at its place");
-    assert!(String::from_utf8_lossy(&plain).contains("1234-5"));
-    assert!(
-        keys.open(&spot.domain(1), &sealed).is_err()
-            && keys.open(&Spot { version: 1, ..spot }.domain(2), &sealed).is_err()
-    );
+    let opened = spot.open_domain(&keys, 2, &sealed).expect("opens at its place");
+    assert!(opened.sections.iter().any(|(_, plain)| String::from_utf8_lossy(plain).contains("1234-5")));
+    assert!(spot.open_domain(&keys, 1, &sealed).is_err(), "not as the row of another table");
+    assert!(Spot { version: 1, ..spot }.open_domain(&keys, 2, &sealed).is_err(), "not as another version");
     bench.erase("Observation", "o1").await.expect("deletes");
     assert_eq!(bench.count("medical_record").await, 0);
 }
