@@ -416,6 +416,13 @@ mod tests {
     }
 
     #[test]
+    fn the_page_in_docs_is_the_one_of_this_table() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+        let page = std::fs::read_to_string(path).expect("docs/configuration.md is there");
+        assert!(page == document(), "make it anew: phial help config > docs/configuration.md");
+    }
+
+    #[test]
     fn every_setting_is_documented_with_its_default() {
         let page = document();
         for setting in SETTINGS {

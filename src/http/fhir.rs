@@ -8,6 +8,7 @@ use axum::http::request::Parts;
 use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use serde_json::json;
 
 use super::dispatch::{Served, Server, facts_of, json_document, refused};
@@ -21,6 +22,9 @@ use crate::fhir::{definitions, xml};
 use crate::interaction::route::{self, Found, Method, Verb};
 use crate::interaction::{self, About, Conditions, Facts, Interaction, Pairs, Prefer, form};
 use crate::oauth;
+
+/// Bodies up to this size are parsed where they are read.
+const PARSE_INLINE_MAX: usize = 256 * 1024;
 
 /// Serves an address below the FHIR base.
 pub(super) async fn serve(server: &Server, parts: &Parts, path: &str, sent: Body, request_id: &str) -> Served {
@@ -186,13 +190,7 @@ impl FhirRequest<'_> {
         let kind = negotiate::sent(headers)?;
         let max = self.server.app.config.body_bytes_max.size();
         match kind {
-            Sent::Fhir(format) => {
-                let bytes = body::read(headers, sent, max).await?;
-                match format {
-                    Format::Json => json::parse(&bytes),
-                    Format::Xml => xml::read(&bytes),
-                }
-            }
+            Sent::Fhir(format) => parsed(body::read(headers, sent, max).await?, format).await,
             Sent::Other(content_type) if binary => {
                 let bytes = body::read(headers, sent, max).await?;
                 Ok(self.binary(&content_type, &bytes))
@@ -217,6 +215,19 @@ impl FhirRequest<'_> {
             node["data"] = json!(STANDARD.encode(bytes));
         }
         node
+    }
+}
+
+/// Parses a body; a large one on a thread of its own, so that others are served meanwhile.
+async fn parsed(bytes: Bytes, format: Format) -> Result<Node> {
+    let large = bytes.len() > PARSE_INLINE_MAX;
+    let parse = move || match format {
+        Format::Json => json::parse(&bytes),
+        Format::Xml => xml::read(&bytes),
+    };
+    match large {
+        true => tokio::task::spawn_blocking(parse).await.map_err(Error::internal)?,
+        false => parse(),
     }
 }
 

@@ -3,6 +3,7 @@
 mod bundles;
 mod refusals;
 mod searches;
+mod stopping;
 mod verbs;
 
 use std::sync::Arc;
@@ -96,6 +97,10 @@ impl TestApp {
         &self.server.app
     }
 
+    pub fn server(&self) -> Arc<Server> {
+        self.server.clone()
+    }
+
     /// Moves the held clock.
     pub fn pass(&self, seconds: i64) {
         let now = self.app().world.now();
@@ -143,6 +148,10 @@ impl TestApp {
 }
 
 impl Persona<'_> {
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
     /// Sends a request below the FHIR base; `headers` may name any.
     pub async fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Reply {
         let path = path.strip_prefix("http://phial.test/fhir/").unwrap_or(path);

@@ -79,7 +79,8 @@ async fn requests_that_cannot_be_answered_say_why() {
     let backend = app.persona("system/*.cruds").await;
     let json = ("content-type", "application/fhir+json");
     let large = "x".repeat(2001);
-    let table: &[(&str, &str, &[(&str, &str)], &str, u16)] = &[
+    type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a str, u16);
+    let table: &[Case<'_>] = &[
         ("GET", "Patient/p1", &[("accept", "text/turtle")], "", 406),
         ("GET", "Patient/p1?_format=turtle", &[], "", 406),
         ("GET", "Patient/p1?_pretty=maybe", &[], "", 400),
