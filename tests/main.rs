@@ -3,6 +3,7 @@
 mod canary;
 mod harness;
 mod kill;
+mod oracle;
 mod samples;
 mod smoke;
 mod tidy;

@@ -196,22 +196,25 @@ fn chain(
         let text = format!("'{code}' in '{name}' may refer to any type: say which, as in '{code}:Patient.{rest}'.");
         return Err(wrong(text));
     }
-    let (mut roads, mut first) = (Vec::new(), None);
+    let (mut roads, mut faults) = (Vec::new(), Vec::new());
     for target in targets {
-        links.add(name)?;
         match next(target, rest, links) {
-            Ok(inner) => roads.push(Criterion::Chain { param: param.id, target, inner: Box::new(inner) }),
-            // A type that lacks the parameter has no matches; it is a fault only if every type lacks it.
-            Err(fault @ Fault::Unknown(_)) => {
-                links.count -= 1;
-                first = first.or(Some(fault));
+            Ok(inner) => {
+                links.add(name)?;
+                roads.push(Criterion::Chain { param: param.id, target, inner: Box::new(inner) });
             }
-            Err(fault) => return Err(fault),
+            Err(Fault::Wrong(error)) if error.kind == Kind::TooCostly => return Err(Fault::Wrong(error)),
+            // A type that the rest does not fit has no matches; it is a fault only if it fits none.
+            Err(fault) => faults.push(fault),
         }
     }
-    match (roads.len(), first) {
-        (0, Some(fault)) => Err(fault),
-        (1, _) => Ok(roads.remove(0)),
+    match roads.len() {
+        // A type that knows the parameter says best what is wrong.
+        0 => {
+            let known = faults.iter().position(|fault| matches!(fault, Fault::Wrong(_))).unwrap_or(0);
+            Err(faults.swap_remove(known))
+        }
+        1 => Ok(roads.remove(0)),
         _ => Ok(Criterion::AnyOf(roads.into_iter().map(|road| vec![road]).collect())),
     }
 }

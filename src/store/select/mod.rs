@@ -135,7 +135,11 @@ impl Store {
         let mut complete = true;
         while let Some(found) = scan.next(&judge).await? {
             matched += found.len() as u64;
-            let full = found.into_iter().try_for_each(|hit| page.offer(hit));
+            // Every hit is offered: under a `_sort` a later one may come before those that filled the page.
+            let mut full = ControlFlow::Continue(());
+            for hit in found {
+                full = page.offer(hit);
+            }
             if !whole && full.is_break() {
                 complete = false;
                 break;

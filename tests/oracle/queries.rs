@@ -1,0 +1,339 @@
+//! Random queries, made of values that are there, of their variations, and of some that are not.
+
+use phial::fhir::definitions::Param;
+use phial::fhir::reference::Reference;
+use phial::fhir::{ParamKind, TypeId, definitions};
+use phial::mapping::{self, Treatment};
+use phial::search::values::Value;
+use phial::world::Instant;
+
+use super::Pairs;
+use super::random::Random;
+use super::truth::Truth;
+
+const UCUM: &str = "http://unitsofmeasure.org";
+const PREFIXES: [&str; 10] = ["", "", "eq", "ne", "gt", "lt", "ge", "le", "sa", "eb"];
+
+/// A type and a query that is valid for it.
+pub fn make(random: &mut Random, truth: &Truth) -> (&'static str, Pairs) {
+    let kinds = truth.kinds();
+    let kind = *random.pick(&kinds);
+    let mut pairs = Pairs::new();
+    for _ in 0..[0, 1, 1, 1, 2, 2, 3][random.below(7)] {
+        pairs.extend(criterion(random, truth, kind, 0));
+    }
+    results(random, kind, &mut pairs);
+    (definitions().type_name(kind), pairs)
+}
+
+pub fn show(kind: &str, pairs: &Pairs) -> String {
+    let pairs: Vec<String> = pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    format!("{kind}?{}", pairs.join("&"))
+}
+
+/// `application/x-www-form-urlencoded`, also good for a url.
+pub fn encode(pairs: &Pairs) -> String {
+    let one = |text: &str| -> String {
+        let byte = |byte: u8| match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+            _ => format!("%{byte:02X}"),
+        };
+        text.bytes().map(byte).collect()
+    };
+    let pairs: Vec<String> = pairs.iter().map(|(name, value)| format!("{}={}", one(name), one(value))).collect();
+    pairs.join("&")
+}
+
+pub fn decode(query: &str) -> Pairs {
+    let one = |text: &str| {
+        let (mut bytes, mut rest) = (Vec::new(), text.bytes());
+        while let Some(byte) = rest.next() {
+            match byte {
+                b'%' => {
+                    let hex: Vec<u8> = rest.by_ref().take(2).collect();
+                    let hex = std::str::from_utf8(&hex).expect("hex digits");
+                    bytes.push(u8::from_str_radix(hex, 16).expect("hex digits"));
+                }
+                b'+' => bytes.push(b' '),
+                byte => bytes.push(byte),
+            }
+        }
+        String::from_utf8(bytes).expect("UTF-8")
+    };
+    let pieces = query.split('&').filter(|piece| !piece.is_empty());
+    pieces
+        .map(|piece| piece.split_once('=').unwrap_or((piece, "")))
+        .map(|(name, value)| (one(name), one(value)))
+        .collect()
+}
+
+fn searchable(kind: TypeId) -> Vec<&'static Param> {
+    let all = definitions().params(kind).iter().copied();
+    let known = |param: &&Param| {
+        param.kind != ParamKind::Special
+            && param.text(kind).is_some()
+            && !matches!(mapping::treatment(kind, param.id), Treatment::Refused { .. })
+    };
+    all.filter(known).collect()
+}
+
+fn criterion(random: &mut Random, truth: &Truth, kind: TypeId, depth: usize) -> Option<(String, String)> {
+    match random.below(12) {
+        0 | 1 if depth < 2 => chain(random, truth, kind, depth),
+        2 if depth < 2 => has(random, truth, kind, depth),
+        3 => missing(random, kind),
+        _ => of_value(random, truth, kind),
+    }
+}
+
+fn missing(random: &mut Random, kind: TypeId) -> Option<(String, String)> {
+    let params = searchable(kind);
+    let param = random.pick(&params);
+    let said = random.chance(50).to_string();
+    (param.kind != ParamKind::Composite).then(|| (format!("{}:missing", param.code), said))
+}
+
+/// `reference:Type.rest=...`, with or without the type.
+fn chain(random: &mut Random, truth: &Truth, kind: TypeId, depth: usize) -> Option<(String, String)> {
+    let there = truth.kinds();
+    let references: Vec<_> = searchable(kind).into_iter().filter(|param| param.kind == ParamKind::Reference).collect();
+    if references.is_empty() {
+        return None;
+    }
+    let param = random.pick(&references);
+    let targets: Vec<TypeId> = param.targets.iter().copied().filter(|target| there.contains(target)).collect();
+    if targets.is_empty() {
+        return None;
+    }
+    let target = *random.pick(&targets);
+    let (name, value) = criterion(random, truth, target, depth + 1)?;
+    let open = param.targets.len() < 10 && random.chance(30);
+    let typed = if open { String::new() } else { format!(":{}", definitions().type_name(target)) };
+    Some((format!("{}{typed}.{name}", param.code), value))
+}
+
+fn has(random: &mut Random, truth: &Truth, kind: TypeId, depth: usize) -> Option<(String, String)> {
+    let mut roads = Vec::new();
+    for source in truth.kinds() {
+        let refers = |param: &&Param| param.kind == ParamKind::Reference && param.targets.contains(&kind);
+        roads.extend(searchable(source).into_iter().filter(refers).map(|param| (source, param.code)));
+    }
+    if roads.is_empty() {
+        return None;
+    }
+    let (source, code) = *random.pick(&roads);
+    let (name, value) = criterion(random, truth, source, depth + 1)?;
+    Some((format!("_has:{}:{code}:{name}", definitions().type_name(source)), value))
+}
+
+/// A parameter of a resource that is there, with its value or one near it.
+fn of_value(random: &mut Random, truth: &Truth, kind: TypeId) -> Option<(String, String)> {
+    let all = truth.values(kind);
+    if all.is_empty() {
+        return None;
+    }
+    let from = random.pick(&all);
+    match random.below(14) {
+        0 => return Some(("_id".into(), format!("{},nobody", from.header.id))),
+        1 => return Some(("_lastUpdated".into(), date(random, from.header.last_updated.0))),
+        _ => {}
+    }
+    let params: Vec<_> = from.params.keys().collect();
+    if params.is_empty() {
+        return None;
+    }
+    let id = **random.pick(&params);
+    let param =
+        definitions().param_by_id(id).filter(|param| searchable(kind).iter().any(|known| known.id == param.id))?;
+    let mut values = Vec::new();
+    let mut modifier = "";
+    for n in 0..[1, 1, 1, 2, 3][random.below(5)] {
+        let other = if n == 0 { from } else { random.pick(&all) };
+        let Some(of) = other.params.get(&id) else { continue };
+        let value = random.pick(of);
+        if n == 0 {
+            modifier = modifier_for(random, value);
+        }
+        values.extend(text(random, value, modifier));
+    }
+    let (values, code) = (values.join(","), param.code);
+    let name = if modifier.is_empty() { code.to_owned() } else { format!("{code}:{modifier}") };
+    (!values.is_empty()).then_some((name, values))
+}
+
+fn modifier_for(random: &mut Random, value: &Value) -> &'static str {
+    let none = random.chance(60);
+    match value {
+        _ if none => "",
+        Value::Token { .. } => *random.pick(&["not", "text"]),
+        Value::Identifier { types, .. } if !types.is_empty() => "of-type",
+        Value::Identifier { .. } => "not",
+        Value::Text(_) => *random.pick(&["exact", "contains"]),
+        Value::Reference { identifier: Some(_), .. } => "identifier",
+        Value::Reference { to: Some(Reference::Local { kind, .. }), .. } => definitions().type_name(*kind),
+        Value::Uri(uri) if uri.contains("://") => *random.pick(&["above", "below"]),
+        _ => "",
+    }
+}
+
+fn escape(text: &str) -> String {
+    text.replace('\\', "\\\\").replace(',', "\\,").replace('|', "\\|").replace('$', "\\$")
+}
+
+/// Something between `from` and the end of a text, cut at letters.
+fn part(random: &mut Random, text: &str, whole: bool) -> String {
+    let letters: Vec<char> = text.chars().collect();
+    if whole || letters.is_empty() {
+        return text.to_owned();
+    }
+    let end = 1 + random.below(letters.len());
+    letters[..end].iter().collect()
+}
+
+/// A query value that may find the value; None: there is no way to ask for it.
+fn text(random: &mut Random, value: &Value, modifier: &str) -> Option<String> {
+    let asked = match value {
+        Value::Token { text, .. } | Value::Identifier { text, .. } if modifier == "text" => {
+            escape(&part(random, text.as_deref()?, false))
+        }
+        Value::Identifier { value, types, .. } if modifier == "of-type" => {
+            let (system, code) = types.first()?;
+            [system.as_deref()?, code.as_deref()?, value.as_deref()?].map(escape).join("|")
+        }
+        Value::Token { system, code, .. } | Value::Identifier { system, value: code, .. } => {
+            token(random, system.as_deref(), code.as_deref()?)
+        }
+        Value::Text(text) => {
+            let whole = modifier == "exact" && random.chance(80);
+            let part = part(random, text, whole);
+            let cased = if random.chance(30) { part.to_uppercase() } else { part };
+            let something = cased.chars().any(char::is_alphanumeric);
+            something.then(|| escape(&cased))?
+        }
+        Value::Date(range) => date(random, if range.lo == i64::MIN { range.hi } else { range.lo }),
+        Value::Number { lo, .. } => format!("{}{lo}", random.pick(&PREFIXES)),
+        Value::Quantity { lo, hi, system, code, unit } => {
+            let number = if lo.is_finite() { *lo } else { *hi };
+            quantity(random, number, system.as_deref(), code.as_deref(), unit.as_deref())
+        }
+        Value::Reference { identifier: Some((system, value)), .. } if modifier == "identifier" => {
+            token(random, system.as_deref(), value.as_deref()?)
+        }
+        Value::Reference { to, .. } => match to.as_ref()? {
+            Reference::Local { kind, id, .. } => {
+                let name = definitions().type_name(*kind);
+                match random.below(2) {
+                    _ if !modifier.is_empty() && modifier != name => return None,
+                    0 => id.clone(),
+                    _ => format!("{name}/{id}"),
+                }
+            }
+            Reference::Absolute { url } if modifier.is_empty() => escape(url),
+            Reference::Urn(urn) if modifier.is_empty() => escape(urn),
+            _ => return None,
+        },
+        Value::Uri(uri) => match modifier {
+            "above" => format!("{}/more", escape(uri)),
+            "below" => escape(uri.rsplit_once('/').map_or(uri, |(parent, _)| parent)),
+            _ => escape(uri),
+        },
+        Value::Composite(parts) => {
+            let one = |random: &mut Random, values: &Vec<Value>| text(random, values.first()?, "");
+            let parts: Option<Vec<String>> = parts.iter().map(|values| one(random, values)).collect();
+            parts?.join("$")
+        }
+    };
+    Some(asked)
+}
+
+fn token(random: &mut Random, system: Option<&str>, code: &str) -> String {
+    let (code, other) = (escape(code), random.below(8));
+    match (system, other) {
+        (_, 0) => code,
+        (_, 1) => code.to_uppercase(),
+        (_, 2) => format!("|{code}"),
+        (Some(system), 3) => format!("{}|", escape(system)),
+        (_, 4) => format!("http://example.org/other|{code}"),
+        (Some(system), _) => format!("{}|{code}", escape(system)),
+        (None, _) => code,
+    }
+}
+
+/// A date at some precision, some days off now and then.
+fn date(random: &mut Random, at: i64) -> String {
+    let shift = [0, 0, 0, -86_400_000, 86_400_000, 40 * 86_400_000][random.below(6)];
+    let at = if at == i64::MAX || at == i64::MIN { 1_356_998_400_000 } else { at };
+    let full = Instant(at.saturating_add(shift)).to_fhir();
+    let end = *random.pick(&[4, 7, 10, 10, 16, 19, 23]);
+    let zone = if end > 10 { "Z" } else { "" };
+    let prefix = if random.chance(10) { "ap" } else { random.pick(&PREFIXES) };
+    format!("{prefix}{}{zone}", &full[..end])
+}
+
+fn quantity(random: &mut Random, number: f64, system: Option<&str>, code: Option<&str>, unit: Option<&str>) -> String {
+    let prefix = if random.chance(10) { "ap" } else { random.pick(&PREFIXES) };
+    match (random.below(5), system, code.or(unit)) {
+        (0, ..) | (_, _, None) => format!("{prefix}{number}"),
+        (1, _, Some(unit)) => format!("{prefix}{number}||{}", escape(unit)),
+        (2, Some(UCUM), Some("mg")) => format!("{prefix}{}|{UCUM}|g", number / 1000.0),
+        (3, Some(UCUM), Some("g")) => format!("{prefix}{}|{UCUM}|mg", number * 1000.0),
+        (_, Some(system), Some(unit)) => format!("{prefix}{number}|{}|{}", escape(system), escape(unit)),
+        (_, None, Some(unit)) => format!("{prefix}{number}||{}", escape(unit)),
+    }
+}
+
+/// Sorting, paging, totals, includes.
+fn results(random: &mut Random, kind: TypeId, pairs: &mut Pairs) {
+    let mut add = |name: &str, value: String| pairs.push((name.to_owned(), value));
+    let params = searchable(kind);
+    if random.chance(50) {
+        let keys: Vec<_> = params.iter().filter(|param| param.kind != ParamKind::Composite).collect();
+        let first = random.pick(&keys).code;
+        let second = random.pick(&keys).code;
+        let sign = |random: &mut Random| if random.chance(50) { "-" } else { "" };
+        let mut sort = format!("{}{first}", sign(random));
+        if random.chance(50) && second != first {
+            sort = format!("{sort},{}{second}", sign(random));
+        }
+        add("_sort", sort);
+    }
+    if random.chance(70) {
+        add("_count", [1, 3, 7, 20, 20, 100][random.below(6)].to_string());
+    }
+    match random.below(6) {
+        0 | 1 => add("_total", "accurate".into()),
+        2 => add("_total", "none".into()),
+        3 => add("_total", "estimate".into()),
+        _ => {}
+    }
+    if random.chance(5) {
+        add("_summary", "count".into());
+        return;
+    }
+    let name = definitions().type_name(kind);
+    if random.chance(25) {
+        let references: Vec<_> = params.iter().filter(|param| param.kind == ParamKind::Reference).collect();
+        let code = if references.is_empty() || random.chance(20) { "*" } else { random.pick(&references).code };
+        let iterate = if random.chance(30) { ":iterate" } else { "" };
+        add(&format!("_include{iterate}"), format!("{name}:{code}"));
+        if random.chance(30) {
+            add("_include:iterate", "Patient:organization".into());
+            add("_include:iterate", "Organization:partof".into());
+        }
+    }
+    if random.chance(20) {
+        let of = match name {
+            "Patient" => *random.pick(&[
+                "Observation:subject",
+                "Condition:patient",
+                "RelatedPerson:patient",
+                "Provenance:target",
+            ]),
+            "Encounter" => "Observation:encounter",
+            "Practitioner" => "Patient:general-practitioner",
+            "Observation" => *random.pick(&["Provenance:target", "Observation:has-member"]),
+            _ => return,
+        };
+        add("_revinclude", of.into());
+    }
+}

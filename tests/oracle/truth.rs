@@ -1,0 +1,186 @@
+//! The other side of the oracle: every resource in memory, every question put to each of them.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use phial::error::Result;
+use phial::fhir::{ParamKind, Resource, TypeId, definitions, json};
+use phial::search::Matcher;
+use phial::search::capsule::{View, encode};
+use phial::search::matcher::sort_key;
+use phial::search::query::{Criterion, Include, Query, QueryOptions, Summary, Take, Total, pending, supply};
+use phial::search::values::{Values, values};
+use phial::world::{Instant, World};
+use serde_json::Value;
+
+/// Rounds of `:iterate` that the server states as its limit.
+const ROUNDS: usize = 5;
+
+/// A resource as stored, and its capsule.
+struct Known {
+    node: Value,
+    capsule: Vec<u8>,
+}
+
+pub struct Truth {
+    base: String,
+    known: BTreeMap<TypeId, BTreeMap<String, Known>>,
+}
+
+/// What a query must give.
+pub struct Answer {
+    query: Query,
+    /// Ids with their sort keys.
+    pub matches: Vec<(String, Vec<u8>)>,
+    pub applied: Vec<(String, String)>,
+    pub count: usize,
+    pub accurate: bool,
+    /// A total, if one is given, must be exact.
+    pub exact_or_none: bool,
+    pub counts_only: bool,
+}
+
+impl Truth {
+    pub fn new(base: &str) -> Truth {
+        Truth { base: base.to_owned(), known: BTreeMap::new() }
+    }
+
+    /// Takes a resource as the server gave it.
+    pub fn learn(&mut self, bytes: &[u8]) {
+        let resource = Resource::check(json::parse(bytes).expect("JSON")).expect("a resource");
+        let at = resource.node()["meta"]["lastUpdated"].as_str().expect("stamped");
+        let at = phial::fhir::date::parse(at).expect("an instant").lo;
+        let version = resource.node()["meta"]["versionId"].as_str().and_then(|text| text.parse().ok());
+        let found = values(&resource, version.expect("a number"), Instant(at), &self.base).expect("indexed");
+        let id = resource.id().expect("an id").to_owned();
+        let known = Known { capsule: encode(&found), node: serde_json::from_slice(bytes).expect("JSON") };
+        self.known.entry(resource.kind()).or_default().insert(id, known);
+    }
+
+    pub fn forget(&mut self, address: &str) {
+        let (of, id) = address.split_once('/').expect("Type/id");
+        self.known.get_mut(&definitions().type_id(of).expect(of)).expect("known").remove(id).expect("known");
+    }
+
+    pub fn is_stored(&self, address: &str, resource: &Value) -> bool {
+        let Some((of, id)) = address.split_once('/') else { return false };
+        let kind = definitions().type_id(of);
+        let known = kind.and_then(|kind| self.known.get(&kind)).and_then(|all| all.get(id));
+        known.is_some_and(|known| known.node == *resource)
+    }
+
+    pub fn kinds(&self) -> Vec<TypeId> {
+        self.known.keys().copied().collect()
+    }
+
+    /// The values of every resource of a type, for queries to be made of.
+    pub fn values(&self, kind: TypeId) -> Vec<Values> {
+        let all = self.known.get(&kind).into_iter().flatten();
+        all.map(|(_, known)| View::new(&known.capsule).and_then(|view| view.to_values()).expect("decodes")).collect()
+    }
+
+    pub fn answer(&self, kind: &str, pairs: &[(String, String)]) -> Result<Answer> {
+        let options = QueryOptions {
+            lenient: false,
+            base: self.base.clone(),
+            count_default: 50,
+            count_max: 1_000,
+            now: World::real().now(),
+        };
+        let kind = definitions().type_id(kind).expect("a type");
+        let mut query = Query::parse(kind, pairs, &options)?;
+        self.resolve(&mut query.criteria)?;
+        let matches =
+            self.matching(kind, &query.criteria, |view| Ok((view.id().to_owned(), sort_key(view, &query.sort)?.0)))?;
+        Ok(Answer {
+            matches,
+            applied: query.applied.clone(),
+            count: query.count,
+            accurate: query.total == Total::Accurate || query.summary == Summary::Count,
+            exact_or_none: query.total != Total::Estimate,
+            counts_only: query.summary == Summary::Count,
+            query,
+        })
+    }
+
+    /// Looks at every resource of the type.
+    fn matching<T>(
+        &self,
+        kind: TypeId,
+        criteria: &[Criterion],
+        take: impl Fn(&View<'_>) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        let matcher = Matcher::new(criteria.to_vec())?;
+        let mut found = Vec::new();
+        for known in self.known.get(&kind).into_iter().flatten().map(|(_, known)| known) {
+            let view = View::new(&known.capsule)?;
+            if matcher.matches(&view)? {
+                found.push(take(&view)?);
+            }
+        }
+        Ok(found)
+    }
+
+    fn resolve(&self, criteria: &mut [Criterion]) -> Result<()> {
+        while let Some(inner) = pending(criteria) {
+            let ids: Vec<Vec<String>> = match inner.take {
+                Take::Id => self.matching(inner.kind, std::slice::from_ref(inner.criterion), |view| {
+                    Ok(vec![view.id().to_owned()])
+                })?,
+                Take::References { param, of } => {
+                    self.matching(inner.kind, std::slice::from_ref(inner.criterion), |view| {
+                        let to = view.references(Some(param))?.into_iter();
+                        Ok(to.filter(|(kind, _)| *kind == of).map(|(_, id)| id).collect())
+                    })?
+                }
+            };
+            supply(criteria, ids.into_iter().flatten().collect::<HashSet<String>>());
+        }
+        Ok(())
+    }
+
+    /// Addresses of what is included with these matches.
+    pub fn included(&self, answer: &Answer, matches: &[String]) -> BTreeSet<String> {
+        let query = &answer.query;
+        let mut seen: BTreeSet<(TypeId, String)> = matches.iter().map(|id| (query.kind, id.clone())).collect();
+        let mut last = seen.clone();
+        let mut all = BTreeSet::new();
+        for round in 0..=ROUNDS {
+            let mut next = BTreeSet::new();
+            for include in query.includes.iter().filter(|include| round == 0 || include.iterate) {
+                next.extend(self.targets(include, &last));
+            }
+            for include in query.revincludes.iter().filter(|include| round == 0 || include.iterate) {
+                next.extend(self.sources(include, &last));
+            }
+            last = next.into_iter().filter(|one| seen.insert(one.clone())).collect();
+            all.extend(last.iter().map(|(kind, id)| format!("{}/{id}", definitions().type_name(*kind))));
+        }
+        all
+    }
+
+    fn view(&self, kind: TypeId, id: &str) -> Option<View<'_>> {
+        Some(View::new(&self.known.get(&kind)?.get(id)?.capsule).expect("a capsule"))
+    }
+
+    fn targets(&self, include: &Include, from: &BTreeSet<(TypeId, String)>) -> Vec<(TypeId, String)> {
+        let sources = from.iter().filter(|(kind, _)| *kind == include.source);
+        let views = sources.filter_map(|(kind, id)| self.view(*kind, id));
+        let to = views.flat_map(|view| view.references(include.param).expect("decodes"));
+        to.filter(|(kind, id)| include.target.is_none_or(|target| target == *kind) && self.view(*kind, id).is_some())
+            .collect()
+    }
+
+    fn sources(&self, include: &Include, to: &BTreeSet<(TypeId, String)>) -> Vec<(TypeId, String)> {
+        let all = self.known.get(&include.source).into_iter().flatten();
+        let refers = |id: &str| {
+            let view = self.view(include.source, id).expect("known");
+            let params = definitions().params(include.source).iter().filter(|param| {
+                param.kind == ParamKind::Reference && include.param.is_none_or(|only| only == param.id)
+            });
+            params
+                .flat_map(|param| view.references(Some(param.id)).expect("decodes"))
+                .any(|target| include.target.is_none_or(|kind| kind == target.0) && to.contains(&target))
+        };
+        all.filter(|(id, _)| refers(id)).map(|(id, _)| (include.source, id.clone())).collect()
+    }
+}
