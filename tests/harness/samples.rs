@@ -149,8 +149,8 @@ pub fn known_invalid(resource: &Value) -> bool {
         return true;
     }
     match resource["resourceType"].as_str().unwrap_or_default() {
-        "Observation" => has("stop"),
-        "Media" => has("link"),
+        "Observation" => resource["effectivePeriod"].get("stop").is_some(),
+        "Media" => resource["content"].get("link").is_some(),
         "Condition" => has("context"),
         "DiagnosticReport" => {
             let no_code = resource["code"].as_object().is_some_and(serde_json::Map::is_empty);
