@@ -1,7 +1,9 @@
 //! The one binary of black-box tests: the real program, started as a process, over HTTP.
 
 mod canary;
+mod demo;
 mod harness;
+mod import;
 mod kill;
 mod oracle;
 mod samples;

@@ -12,6 +12,7 @@ pub struct Facts {
     /// `_format` as sent, to be kept in links.
     pub format: Option<String>,
     /// Import: an update whose content equals the current version makes no new one.
+    /// So does one with `If-None-Match: *` when there is a current version: a creation under a stable id.
     pub unchanged_ok: bool,
 }
 

@@ -134,18 +134,21 @@ fn state(app: &App, demo: &Demo) -> Result<State> {
     Ok(state)
 }
 
-/// The registered client: that of `demo.json`, or a new one. What is told to clients (addresses) is always today's.
+/// The registered client: that of `demo.json`, or a new one.
 async fn client(app: &App, data: &Path, described: &Node) -> Result<Node> {
-    if let Some(mut client) = described["clients"].get(0).cloned() {
+    if let Some(client) = described["clients"].get(0).cloned() {
         let id = client["client_id"].as_str().unwrap_or_default();
         if app.oauth.clients().get(id).await?.is_some() {
-            client["token_url"] = json!(credentials::token_url(app));
             return Ok(client);
         }
     }
     let asked =
         Backend { client_id: None, name: "Demonstration".into(), scopes: SCOPES.into(), jwks: None, demo: true };
-    let client = credentials::add_backend(app, asked).await?;
+    let mut client = credentials::add_backend(app, asked).await?;
+    if let Node::Object(members) = &mut client {
+        // Stands once for all clients, beside them.
+        members.shift_remove("token_url");
+    }
     // Before the load: an interrupted first start must not leave a client behind that nobody knows.
     write(&data.join(DESCRIPTION), &json!({"token_url": credentials::token_url(app), "clients": [client]}))?;
     Ok(client)

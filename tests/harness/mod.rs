@@ -216,7 +216,7 @@ fn tail(log: &Path) -> String {
 }
 
 /// A port that was free a moment ago and that no other test of this process was given.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     static GIVEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());
     loop {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");

@@ -116,6 +116,10 @@ impl Change {
             Change::Update { grant, resource, conditions } => {
                 let id = resource.id().unwrap_or_default();
                 let current = tx.current(grant, id).await?;
+                let values = current.as_ref().filter(|current| !current.deleted).and_then(|it| it.values.as_ref());
+                if let Some(values) = values.filter(|_| creates_once(scene, conditions)) {
+                    return Ok(unchanged(resource.kind(), id, values));
+                }
                 check_conditions(conditions, current.as_ref())?;
                 appends_only(resource.kind(), current.is_some())?;
                 let put = Put { id, current: current.as_ref(), claim: None };
@@ -133,6 +137,11 @@ impl Change {
             }
         }
     }
+}
+
+/// An import creates once: to a second run, whatever is there already is as it should be.
+fn creates_once(scene: Scene<'_>, conditions: &Conditions) -> bool {
+    scene.facts.unchanged_ok && conditions.if_none_match.as_deref() == Some("*")
 }
 
 /// AuditEvents are added, never changed.

@@ -7,6 +7,9 @@
 //! - without any of these the id is derived from its content: the first 128 bits of its SHA-256, and for the n-th
 //!   equal one of a document of content and n.
 //!
+//! An entry that creates does so once: when its address is taken, by an earlier run or by another file, it counts as
+//! unchanged. A PUT writes unless the content is the same.
+//!
 //! Conditional creates, updates and deletes, PATCH and GET stay as they are.
 
 use std::collections::{HashMap, HashSet};
@@ -175,6 +178,10 @@ impl Units {
         }
         let address = format!("{kind}/{id}");
         let mut entry = json!({"resource": resource, "request": {"method": "PUT", "url": address}});
+        if let Prefer::FullUrl = prefer {
+            // Created once: what was changed since then is not set back by a second run.
+            entry["request"]["ifNoneMatch"] = json!("*");
+        }
         if let Some(full_url) = full_url {
             entry["fullUrl"] = Node::String(full_url);
         }
