@@ -1,467 +1,449 @@
-//! Data that nobody on this project wrote goes in through HTTP, comes back equal in JSON and XML, and is found by
-//! search. A selection by default, everything with `PHIAL_SAMPLES=all`.
+//! Sample sets that nobody on this project wrote, through HTTP: every resource goes in, is read back equal in JSON and
+//! in XML, and is found by search. Exactly those are refused that break R4, each at the place that breaks it.
+//!
+//! `make test` takes a selection, `make samples` (PHIAL_SAMPLES=all) everything, with a table of counts and times.
 
-use std::collections::HashMap;
-use std::time::Instant;
+mod bundle;
+mod equal;
 
-use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
-use crate::harness::samples::{self, Content, Sample};
-use crate::harness::{Client, Data, Engine, Reply, Request, Server, difference, xml};
+use serde_json::Value;
 
-/// Resources sent in one transaction when a set is a list of single resources.
-const TOGETHER: usize = 100;
-/// A token lives five minutes.
-const TOKEN_EVERY_S: u64 = 200;
-/// Faults that are printed of one set.
-const FAULTS_SHOWN: usize = 25;
+use crate::harness::samples::{self, Content};
+use crate::harness::{Client, Data, Engine, Reply, Request, Server, xml};
 
+const WORKERS: usize = 8;
+/// Resources handled at a time.
+const CHUNK: usize = 512;
+/// A token is replaced before its five minutes are over.
+const TOKEN_EVERY: Duration = Duration::from_secs(200);
+const JSON: &str = "application/fhir+json";
+const XML: &str = "application/fhir+xml";
+
+/// What is refused, by the place of the first fault, indices left out. The notes on the sets name most of them; those
+/// they do not name break a cardinality that the JSON schema used there does not see, and are marked.
+const FAULTS: &[(&str, &[(&str, usize)])] = &[
+    ("inferno", &[("Media.content.link", 1), ("Observation.effective.stop", 1)]),
+    // not named: items without the required linkId
+    ("hl7-r4-examples/json", &[("Questionnaire.item[].item[].linkId", 1)]),
+    (
+        "fhir-test-data-r4",
+        // not named: an ImplementationGuide without fhirVersion
+        &[("Condition.context", 619), ("DiagnosticReport.context", 216), ("ImplementationGuide.fhirVersion", 1)],
+    ),
+    (
+        "microsoft",
+        // not named: arrays where one value is allowed (12), a participant without status, and an entry that asks for a
+        // PUT to another id than its resource's
+        &[
+            ("Appointment.participant[].status", 1),
+            ("DiagnosticReport.encounter", 6),
+            ("DiagnosticReport.id", 1),
+            ("DocumentReference.context.encounter", 3),
+            ("ImagingStudy.series[].instance[].sopClass", 1),
+            ("Organization.identifier[].type", 6),
+        ],
+    ),
+    (
+        "generated-clinosim",
+        &[
+            ("DiagnosticReport.code.coding[].code", 32),
+            ("MedicationAdministration.dosage.doseAndRate", 268),
+            ("MedicationAdministration.dosage.timing", 414),
+        ],
+    ),
+];
+
+/// What came of one set.
 #[derive(Default)]
-struct Count {
+struct Outcome {
     sent: usize,
-    stored: usize,
-    refused: usize,
-    equal: usize,
-    xml_equal: usize,
-    found: usize,
-    seconds: f64,
-    faults: Vec<String>,
+    /// Current resources by type.
+    stored: BTreeMap<String, BTreeSet<String>>,
+    refused: BTreeMap<String, usize>,
+    searched: usize,
+    xml: usize,
+    /// What went wrong.
+    failures: Vec<String>,
 }
 
-/// One stored resource: what was sent and where it is.
+/// A resource that went in, as it is to come back.
 struct Stored {
     name: String,
-    sent: Value,
-    /// `Type/id`.
-    address: String,
+    kind: String,
+    id: String,
+    resource: Value,
 }
 
+/// Checks one set on one server.
 struct Run<'a> {
     data: &'a Data,
     server: &'a Server,
-    client: Client,
-    token_since: Instant,
-    count: Count,
+    /// The client and when its token was given: tokens live five minutes.
+    client: Mutex<(Client, Instant)>,
+    outcome: Mutex<Outcome>,
+    /// Of so many resources one is searched for by its values too.
+    search_every: usize,
 }
 
-#[test]
-fn every_loadable_set_goes_in_comes_back_and_is_found() {
-    let all = std::env::var("PHIAL_SAMPLES").is_ok_and(|value| value == "all");
+fn set(name: &str, engine: Engine) {
     if samples::folder().is_none() {
         return;
     }
-    println!(
-        "{:<24}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}",
-        "set", "sent", "stored", "refused", "equal", "as XML", "found", "s"
-    );
-    let mut faults = Vec::new();
-    for name in samples::names() {
-        // Sets share logical ids: each has an installation of its own.
-        let data = Data::new(Engine::Sqlite);
-        let server = data.serve();
-        let count = Run::of(&data, &server).set(name, all);
-        let Count { sent, stored, refused, equal, xml_equal, found, seconds, .. } = count;
-        println!("{name:<24}{sent:>9}{stored:>9}{refused:>9}{equal:>9}{xml_equal:>9}{found:>9}{seconds:>9.1}");
-        assert!(stored > 0, "{name}: nothing was stored");
-        assert!(server.terminate().success());
-        faults.extend(count.faults.into_iter().map(|fault| format!("{name}: {fault}")));
+    let all = std::env::var("PHIAL_SAMPLES").is_ok_and(|value| value == "all");
+    let data = Data::new(engine);
+    let server = data.serve();
+    let run = Run {
+        data: &data,
+        server: &server,
+        client: Mutex::new((server.client.clone(), Instant::now())),
+        outcome: Mutex::default(),
+        search_every: if all { 20 } else { 5 },
+    };
+    let started = Instant::now();
+    let mut chunk = Vec::new();
+    samples::each(name, all, &mut |sample| match sample.content {
+        Content::Bundle(bundle) => {
+            run.resources(std::mem::take(&mut chunk));
+            run.bundle(&sample.name, bundle);
+        }
+        content => {
+            chunk.push((sample.name, content));
+            if chunk.len() >= CHUNK {
+                run.resources(std::mem::take(&mut chunk));
+            }
+        }
+    });
+    run.resources(chunk);
+    run.all_are_found();
+    let outcome = run.outcome.into_inner().expect("no worker panicked");
+    report(name, engine, &outcome, started.elapsed());
+    assert!(outcome.failures.is_empty(), "{name}: {} failures, first: {:#?}", outcome.failures.len(), {
+        &outcome.failures[..outcome.failures.len().min(10)]
+    });
+    assert!(outcome.stored.values().map(BTreeSet::len).sum::<usize>() > 0, "{name}: nothing was stored");
+    let known = FAULTS.iter().find(|(set, _)| *set == name).map_or(&[][..], |(_, faults)| faults);
+    for (place, count) in &outcome.refused {
+        let most = known.iter().find(|(known, _)| known == place).map_or(0, |(_, most)| *most);
+        assert!(*count <= most, "{name}: {count} refused at {place}, expected at most {most}");
     }
-    let shown: Vec<&String> = faults.iter().take(FAULTS_SHOWN * 4).collect();
-    assert!(faults.is_empty(), "{} faults:\n{shown:#?}", faults.len());
+    if all {
+        let expected = known.iter().map(|(place, count)| ((*place).to_owned(), *count)).collect();
+        assert_eq!(outcome.refused, expected, "{name}");
+    }
 }
 
-impl<'a> Run<'a> {
-    fn of(data: &'a Data, server: &'a Server) -> Run<'a> {
-        let client = server.client.clone();
-        Run { data, server, client, token_since: Instant::now(), count: Count::default() }
+fn report(name: &str, engine: Engine, outcome: &Outcome, took: Duration) {
+    let stored: usize = outcome.stored.values().map(BTreeSet::len).sum();
+    let refused: usize = outcome.refused.values().sum();
+    println!(
+        "{name:22} {engine:?}: {:6} sent, {stored:6} stored of {:3} types, {refused:4} refused, {:6} through XML, {:6} \
+         searched for, {:4} failures, {:7.1} s",
+        outcome.sent,
+        outcome.stored.len(),
+        outcome.xml,
+        outcome.searched,
+        outcome.failures.len(),
+        took.as_secs_f64()
+    );
+}
+
+impl Run<'_> {
+    fn client(&self) -> Client {
+        let mut client = self.client.lock().expect("no worker panicked");
+        if client.1.elapsed() > TOKEN_EVERY {
+            client.0.token = Some(self.data.token(self.server.port()));
+            client.1 = Instant::now();
+        }
+        client.0.clone()
     }
 
-    fn set(mut self, name: &str, all: bool) -> Count {
-        let since = Instant::now();
-        let mut waiting: Vec<(String, Value)> = Vec::new();
-        samples::each(name, all, &mut |sample| {
-            self.fresh_token();
-            match sample.content {
-                Content::Bundle(bundle) => self.bundle(&sample.name, bundle),
-                Content::Xml(document) => self.xml(&sample.name, &document),
-                Content::Resource(resource) if samples::known_invalid(&resource) => {
-                    let address = format!("{}/{}", text(&resource["resourceType"]), text(&resource["id"]));
-                    self.expect_refusal(&sample.name, &address, &resource);
+    fn fail(&self, what: String) {
+        self.outcome.lock().expect("no worker panicked").failures.push(what);
+    }
+
+    /// Puts resources and checks each; those of one id one after another, the rest side by side.
+    fn resources(&self, chunk: Vec<(String, Content)>) {
+        let mut lanes: Vec<Vec<(String, Content)>> = (0..WORKERS).map(|_| Vec::new()).collect();
+        for (name, content) in chunk {
+            let key = match &content {
+                Content::Resource(resource) | Content::Bundle(resource) => {
+                    format!("{}/{}", resource["resourceType"], resource["id"])
                 }
-                Content::Resource(resource) => {
-                    waiting.push((sample.name, resource));
-                    if waiting.len() == TOGETHER {
-                        self.singles(std::mem::take(&mut waiting));
+                Content::Xml(_) => name.clone(),
+            };
+            let lane = key.bytes().fold(7usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte)));
+            lanes[lane % WORKERS].push((name, content));
+        }
+        std::thread::scope(|scope| {
+            for lane in lanes {
+                scope.spawn(|| {
+                    for (name, content) in lane {
+                        self.outcome.lock().expect("no worker panicked").sent += 1;
+                        match content {
+                            Content::Xml(document) => self.xml_document(&name, &document),
+                            Content::Resource(resource) | Content::Bundle(resource) => self.resource(name, resource),
+                        }
                     }
-                }
+                });
             }
         });
-        self.singles(waiting);
-        self.count.seconds = since.elapsed().as_secs_f64();
-        self.count
     }
 
-    fn fresh_token(&mut self) {
-        if self.token_since.elapsed().as_secs() > TOKEN_EVERY_S {
-            self.client.token = Some(self.data.token(self.server.port()));
-            self.token_since = Instant::now();
-        }
-    }
-
-    fn fault(&mut self, text: String) {
-        if self.count.faults.len() < FAULTS_SHOWN {
-            self.count.faults.push(text);
-        }
-    }
-
-    /// Single resources with ids of their own: PUTs, sent together in one transaction.
-    fn singles(&mut self, resources: Vec<(String, Value)>) {
-        if resources.is_empty() {
-            return;
-        }
-        let mut distinct: HashMap<String, (String, Value)> = HashMap::new();
-        for (name, resource) in resources {
-            let address = format!("{}/{}", text(&resource["resourceType"]), text(&resource["id"]));
-            distinct.insert(address, (name, resource));
-        }
-        let entries: Vec<Value> = distinct
-            .iter()
-            .map(|(address, (_, resource))| json!({"resource": resource, "request": {"method": "PUT", "url": address}}))
-            .collect();
-        self.count.sent += entries.len();
-        let bundle = json!({"resourceType": "Bundle", "type": "transaction", "entry": entries});
-        let reply = self.client.post_json("/fhir", &bundle).expect("an answer");
-        if reply.status == 200 {
-            for (address, (name, sent)) in distinct {
-                self.check(&Stored { name, sent, address });
-            }
-            return;
-        }
-        // Which one is it?
-        for (address, (name, resource)) in distinct {
-            let reply = self.client.put_json(&format!("/fhir/{address}"), &resource).expect("an answer");
-            match reply.status {
-                200 | 201 => self.check(&Stored { name, sent: resource, address }),
-                _ => self.fault(format!("{name} {address}: {}", said(&reply))),
-            }
-        }
-    }
-
-    fn bundle(&mut self, name: &str, mut bundle: Value) {
-        let entries = bundle["entry"].as_array().cloned().unwrap_or_default();
-        self.count.sent += entries.len();
-        let (bad, good): (Vec<Value>, Vec<Value>) = entries
-            .into_iter()
-            .partition(|entry| samples::known_invalid(&entry["resource"]) || samples::known_wrong(entry));
-        let batch = bundle["type"] == "batch";
-        if !bad.is_empty() && !batch {
-            let reply = self.client.post_json("/fhir", &bundle).expect("an answer");
-            if !(400..500).contains(&reply.status) || !reply.text().contains("Bundle.entry[") {
-                self.fault(format!("{name}: a transaction with invalid entries: {}", said(&reply)));
-            }
-        }
-        for entry in &bad {
-            let address = match entry["request"]["method"] == "PUT" {
-                true => text(&entry["request"]["url"]).to_owned(),
-                false => format!("{}/{}", text(&entry["resource"]["resourceType"]), text(&entry["resource"]["id"])),
-            };
-            self.expect_refusal(name, &address, &entry["resource"]);
-            // Counted with the rest of the Bundle above.
-            self.count.sent -= 1;
-        }
-        bundle["entry"] = Value::Array(good.clone());
-        let reply = self.client.post_json("/fhir", &bundle).expect("an answer");
-        if reply.status != 200 {
-            return self.fault(format!("{name}: {}", said(&reply)));
-        }
-        let answers = reply.json()["entry"].as_array().cloned().unwrap_or_default();
-        if answers.len() != good.len() {
-            return self.fault(format!("{name}: {} entries, {} answers", good.len(), answers.len()));
-        }
-        let address = |answer: &Value| {
-            let location = text(&answer["response"]["location"]);
-            let tail = location.split("/fhir/").last().unwrap_or(location);
-            tail.split("/_history").next().unwrap_or_default().to_owned()
+    /// PUT under its own id (POST when it has none), then everything that is asked of a stored resource.
+    fn resource(&self, name: String, mut resource: Value) {
+        let kind = resource["resourceType"].as_str().unwrap_or_default().to_owned();
+        let reply = match resource["id"].as_str() {
+            Some(id) => self.client().put_json(&format!("/fhir/{kind}/{id}"), &resource),
+            None => self.client().post_json(&format!("/fhir/{kind}"), &resource),
         };
-        let renamed: HashMap<String, String> = good
-            .iter()
-            .zip(&answers)
-            .filter_map(|(entry, answer)| Some((entry["fullUrl"].as_str()?.to_owned(), address(answer))))
-            .collect();
-        for (entry, answer) in good.into_iter().zip(&answers) {
-            if !text(&answer["response"]["status"]).starts_with('2') {
-                self.fault(format!("{name}: {}", answer["response"]));
-                continue;
+        let reply = reply.expect("an answer");
+        if !matches!(reply.status, 200 | 201) {
+            return self.refused(&name, &reply);
+        }
+        let location = reply.header("location").or(reply.header("content-location")).unwrap_or_default();
+        let id = match (resource["id"].as_str(), location.split('/').rev().nth(2)) {
+            (Some(id), _) => id.to_owned(),
+            (None, Some(id)) => {
+                resource["id"] = Value::from(id);
+                id.to_owned()
             }
-            let mut sent = entry["resource"].clone();
-            if !batch {
-                rename(&mut sent, &renamed);
-            }
-            self.check(&Stored { name: name.to_owned(), sent, address: address(answer) });
+            (None, None) => return self.fail(format!("{name}: a create without Location")),
+        };
+        self.stored(&Stored { name, kind, id, resource });
+    }
+
+    /// Notes a refusal by its place.
+    fn refused(&self, name: &str, reply: &Reply) {
+        if reply.status != 400 && reply.status != 422 {
+            return self.fail(format!("{name}: {} {}", reply.status, reply.text()));
+        }
+        match first_fault(&reply.json()) {
+            Some(place) => *self.outcome.lock().expect("no worker panicked").refused.entry(place).or_default() += 1,
+            None => self.fail(format!("{name}: refused without a place: {}", reply.text())),
         }
     }
 
-    fn expect_refusal(&mut self, name: &str, address: &str, resource: &Value) {
-        self.count.sent += 1;
-        let reply = self.client.put_json(&format!("/fhir/{address}"), resource).expect("an answer");
-        let place = format!("{}.", text(&resource["resourceType"]));
-        if (400..500).contains(&reply.status) && reply.text().contains(&place) {
-            self.count.refused += 1;
-        } else {
-            self.fault(format!("{name} {address}: should be refused with its place: {}", said(&reply)));
+    /// What is stored comes back equal, as JSON and through XML, and is found.
+    fn stored(&self, stored: &Stored) {
+        let path = format!("/fhir/{}/{}", stored.kind, stored.id);
+        self.comes_back(stored, &path, false);
+        self.through_xml(stored, &path);
+        let count = {
+            let mut outcome = self.outcome.lock().expect("no worker panicked");
+            outcome.xml += 1;
+            outcome.stored.entry(stored.kind.clone()).or_default().insert(stored.id.clone());
+            outcome.xml
+        };
+        if count.is_multiple_of(self.search_every) {
+            self.is_found_by_values(stored);
         }
     }
 
-    /// Reads back what was stored, in JSON and XML, and searches for it.
-    fn check(&mut self, stored: &Stored) {
-        self.count.stored += 1;
-        let path = format!("/fhir/{}", stored.address);
-        let reply = self.client.get(&path).expect("an answer");
+    /// What the server writes as XML goes in again, and is the same resource still.
+    fn through_xml(&self, stored: &Stored, path: &str) {
+        let document = self.get(path, XML);
+        if document.status != 200 {
+            return self.fail(format!("{}: no XML: {} {}", stored.name, document.status, document.text()));
+        }
+        let headers = vec![("Content-Type", XML), ("Accept", JSON)];
+        // An AuditEvent cannot be changed: its XML makes another one.
+        let again = stored.kind == "AuditEvent";
+        let collection = format!("/fhir/{}", stored.kind);
+        let (method, to) = if again { ("POST", collection.as_str()) } else { ("PUT", path) };
+        let reply = self.client().send(&Request { method, path: to, body: Some(&document.body), headers });
+        let reply = reply.expect("an answer");
+        if !matches!(reply.status, 200 | 201) {
+            return self.fail(format!("{}: its own XML is refused: {} {}", stored.name, reply.status, reply.text()));
+        }
+        if again {
+            let mut resource = stored.resource.clone();
+            let id = reply.json()["id"].as_str().unwrap_or_default().to_owned();
+            resource["id"] = Value::from(id.as_str());
+            let made = Stored { name: stored.name.clone(), kind: stored.kind.clone(), id, resource };
+            return self.comes_back(&made, &format!("{collection}/{}", made.id), true);
+        }
+        self.comes_back(stored, path, true);
+    }
+
+    fn get(&self, path: &str, accept: &str) -> Reply {
+        let request = Request { method: "GET", path, body: None, headers: vec![("Accept", accept)] };
+        self.client().send(&request).expect("an answer")
+    }
+
+    fn comes_back(&self, stored: &Stored, path: &str, through_xml: bool) {
+        let reply = self.get(path, JSON);
+        let road = if through_xml { "through XML" } else { "as JSON" };
         if reply.status != 200 {
-            return self.fault(format!("{} {}: {}", stored.name, stored.address, said(&reply)));
+            return self.fail(format!("{} {road}: {} {}", stored.name, reply.status, reply.text()));
         }
-        match difference(&comparable(&stored.sent), &comparable(&reply.json()), text(&stored.sent["resourceType"])) {
-            None => self.count.equal += 1,
-            Some(what) => self.fault(format!("{} {}: {what}", stored.name, stored.address)),
-        }
-        self.check_xml(stored, &reply.json());
-        self.check_found(stored, &reply.json());
-    }
-
-    /// JSON to XML to JSON: what the server gives as XML goes in again and comes back as the same JSON.
-    fn check_xml(&mut self, stored: &Stored, before: &Value) {
-        let path = format!("/fhir/{}", stored.address);
-        let get = Request { method: "GET", path: &path, body: None, headers: vec![("Accept", "application/fhir+xml")] };
-        let document = self.client.send(&get).expect("an answer");
-        let headers = vec![("Content-Type", "application/fhir+xml"), ("Accept", "application/fhir+json")];
-        let put = Request { method: "PUT", path: &path, body: Some(&document.body), headers };
-        let reply = self.client.send(&put).expect("an answer");
-        let kind = text(&stored.sent["resourceType"]);
-        if reply.status != 200 {
-            // AuditEvents cannot be changed, whatever the form.
-            match kind == "AuditEvent" && reply.status == 405 {
-                true => self.count.xml_equal += 1,
-                false => self.fault(format!("{} {}: its own XML: {}", stored.name, stored.address, said(&reply))),
-            }
-            return;
-        }
-        match difference(&sequenced(&comparable(before)), &sequenced(&comparable(&reply.json())), kind) {
-            None => self.count.xml_equal += 1,
-            Some(what) => self.fault(format!("{} {}: over XML: {what}", stored.name, stored.address)),
+        if let Some(what) = equal::difference(&stored.resource, &reply.json(), through_xml) {
+            self.fail(format!("{} {road}: {what}", stored.name));
         }
     }
 
-    fn check_found(&mut self, stored: &Stored, current: &Value) {
-        let (kind, id) = stored.address.split_once('/').unwrap_or_default();
-        for query in queries(current, id) {
-            let reply = self.client.get(&format!("/fhir/{kind}?{query}")).expect("an answer");
-            let body = if reply.status == 200 { reply.json() } else { Value::Null };
-            let mut entries = body["entry"].as_array().into_iter().flatten();
-            if !entries.any(|entry| entry["resource"]["id"] == id) {
-                return self.fault(format!("{} {kind}?{query} does not find {id}: {}", stored.name, said(&reply)));
-            }
-        }
-        self.count.found += 1;
-    }
-
-    fn xml(&mut self, name: &str, document: &[u8]) {
-        self.count.sent += 1;
-        let sent = xml::tokens(&String::from_utf8_lossy(document));
-        let Some((kind, id)) = named(&sent) else {
-            return self.fault(format!("{name}: no resource with an id"));
+    /// A document of somebody else's in XML: goes in and comes back with the same content.
+    fn xml_document(&self, name: &str, document: &[u8]) {
+        let text = String::from_utf8_lossy(document);
+        let sent = xml::tokens(&text);
+        let Some((kind, id)) = equal::xml_identity(&sent) else {
+            return self.fail(format!("{name}: no type or id in the document"));
         };
         let path = format!("/fhir/{kind}/{id}");
-        let headers = vec![("Content-Type", "application/fhir+xml"), ("Accept", "application/fhir+xml")];
+        let headers = vec![("Content-Type", XML), ("Accept", JSON)];
         let put = Request { method: "PUT", path: &path, body: Some(document), headers };
-        let reply = self.client.send(&put).expect("an answer");
+        let reply = self.client().send(&put).expect("an answer");
         if !matches!(reply.status, 200 | 201) {
-            return self.fault(format!("{name}: {}", said(&reply)));
+            return self.refused(name, &reply);
         }
-        self.count.stored += 1;
-        let back = xml::without_version(xml::tokens(&reply.text()));
-        let sent = xml::without_version(sent);
-        let back = if kind == "Patient" { xml_without_mrn(back) } else { back };
-        match sent.iter().zip(&back).find(|(a, b)| a != b) {
-            Some((a, b)) => self.fault(format!("{name}: sent {a:?}, came back {b:?}")),
-            None if sent.len() != back.len() => {
-                self.fault(format!("{name}: {} tokens, {} back", sent.len(), back.len()))
+        let back = self.get(&path, XML);
+        if let Some(what) = equal::xml_difference(sent, xml::tokens(&back.text())) {
+            self.fail(format!("{name} as XML: {what}"));
+        }
+        let resource = self.get(&path, JSON).json();
+        self.stored(&Stored { name: name.to_owned(), kind, id, resource });
+    }
+
+    /// By its id, and by an identifier, subject, code and family name when it has them.
+    fn is_found_by_values(&self, stored: &Stored) {
+        let kind = &stored.kind;
+        let mut queries = vec![format!("_id={}", stored.id)];
+        if let Some((system, value)) = equal::identifier(&stored.resource) {
+            queries.push(format!("_id={}&identifier={}", stored.id, encode(&format!("{system}|{value}"))));
+        }
+        if let Some(subject) = stored.resource["subject"]["reference"].as_str().filter(|text| is_local(text))
+            && self.has_param(kind, "subject")
+        {
+            queries.push(format!("_id={}&subject={}", stored.id, encode(subject)));
+        }
+        if let Some((system, code)) = equal::coding(&stored.resource["code"])
+            && self.has_param(kind, "code")
+        {
+            queries.push(format!("_id={}&code={}", stored.id, encode(&format!("{system}|{code}"))));
+        }
+        if let Some(family) = stored.resource["name"][0]["family"].as_str()
+            && self.has_param(kind, "family")
+        {
+            queries.push(format!("_id={}&family={}", stored.id, encode(family)));
+        }
+        for query in queries {
+            let reply = self.get(&format!("/fhir/{kind}?{query}"), JSON);
+            self.outcome.lock().expect("no worker panicked").searched += 1;
+            let found = reply.status == 200 && ids(&reply.json()).contains(&stored.id);
+            if !found {
+                self.fail(format!("{}: not found by {kind}?{query}: {} {}", stored.name, reply.status, reply.text()));
             }
-            None => {
-                self.count.equal += 1;
-                self.count.xml_equal += 1;
+        }
+    }
+
+    fn has_param(&self, kind: &str, name: &str) -> bool {
+        static KNOWN: Mutex<BTreeMap<String, BTreeSet<String>>> = Mutex::new(BTreeMap::new());
+        let mut known = KNOWN.lock().expect("no worker panicked");
+        if known.is_empty() {
+            let statement = self.get("/fhir/metadata", JSON).json();
+            for resource in statement["rest"][0]["resource"].as_array().into_iter().flatten() {
+                let names = resource["searchParam"].as_array().into_iter().flatten();
+                let names = names.filter_map(|param| Some(param["name"].as_str()?.to_owned())).collect();
+                known.insert(resource["type"].as_str().unwrap_or_default().to_owned(), names);
             }
         }
-        let current = self.client.get(&path).expect("an answer").json();
-        self.check_found(
-            &Stored { name: name.to_owned(), sent: Value::Null, address: format!("{kind}/{id}") },
-            &current,
-        );
+        known.get(kind).is_some_and(|names| names.contains(name))
     }
-}
 
-fn text(node: &Value) -> &str {
-    node.as_str().unwrap_or_default()
-}
-
-fn said(reply: &Reply) -> String {
-    format!("{} {}", reply.status, reply.text().chars().take(400).collect::<String>())
-}
-
-/// Without what the server gives: id, version, time, and a medical record number of its own.
-fn comparable(resource: &Value) -> Value {
-    let mut out = resource.clone();
-    let Some(members) = out.as_object_mut() else { return out };
-    members.shift_remove("id");
-    if let Some(meta) = members.get_mut("meta").and_then(Value::as_object_mut) {
-        meta.shift_remove("versionId");
-        meta.shift_remove("lastUpdated");
-    }
-    if members.get("meta").and_then(Value::as_object).is_some_and(serde_json::Map::is_empty) {
-        members.shift_remove("meta");
-    }
-    if let Some(identifiers) = members.get_mut("identifier").and_then(Value::as_array_mut) {
-        identifiers.retain(|identifier| !text(&identifier["system"]).ends_with("/fhir/NamingSystem/mrn"));
-        if identifiers.is_empty() {
-            members.shift_remove("identifier");
+    /// Paging through each type gives exactly what was stored, and the accurate total says how many.
+    fn all_are_found(&self) {
+        let stored = self.outcome.lock().expect("no worker panicked").stored.clone();
+        for (kind, expected) in stored {
+            let mut found = BTreeSet::new();
+            let mut next = Some(format!("/fhir/{kind}?_count=500&_total=accurate"));
+            let mut total = None;
+            while let Some(path) = next {
+                let reply = self.get(&path, JSON);
+                if reply.status != 200 {
+                    return self.fail(format!("{path}: {} {}", reply.status, reply.text()));
+                }
+                let page = reply.json();
+                total = total.or(page["total"].as_u64());
+                found.extend(ids(&page));
+                let links = page["link"].as_array().into_iter().flatten();
+                let link = links.filter(|link| link["relation"] == "next").find_map(|link| link["url"].as_str());
+                next = link.map(|url| url[url.find("/fhir").expect("our own address")..].to_owned());
+            }
+            // The server's own record of these requests is made of AuditEvents.
+            let exact = kind != "AuditEvent";
+            if !found.is_superset(&expected) || (exact && found.len() != expected.len()) {
+                let missing: Vec<_> = expected.difference(&found).take(5).collect();
+                self.fail(format!("{kind}: {} found of {}, missing {missing:?}", found.len(), expected.len()));
+            }
+            if exact && total != Some(expected.len() as u64) {
+                self.fail(format!("{kind}: total {total:?} of {}", expected.len()));
+            }
         }
     }
-    // Where the members stand that the server gives says nothing; the order of the others counts.
-    if let Some(meta) = members.shift_remove("meta") {
-        members.insert("meta".into(), meta);
-    }
-    if let Some(identifier) = members.shift_remove("identifier") {
-        members.insert("identifier".into(), identifier);
+}
+
+/// The place of the first error of an OperationOutcome, without indices.
+fn first_fault(outcome: &Value) -> Option<String> {
+    let issues = outcome["issue"].as_array()?;
+    let mut places = issues.iter().filter(|issue| issue["severity"] == "error");
+    let mut place = places.find_map(|issue| issue["expression"][0].as_str())?.to_owned();
+    place.retain(|c| !c.is_ascii_digit());
+    Some(place)
+}
+
+fn ids(bundle: &Value) -> Vec<String> {
+    let entries = bundle["entry"].as_array().into_iter().flatten().filter(|entry| entry["search"]["mode"] == "match");
+    entries.filter_map(|entry| Some(entry["resource"]["id"].as_str()?.to_owned())).collect()
+}
+
+fn is_local(reference: &str) -> bool {
+    reference.split_once('/').is_some_and(|(kind, id)| kind.starts_with(char::is_uppercase) && !id.contains('/'))
+}
+
+/// A value in a query: escaped for FHIR (commas, dollars, bars but the one between system and code), then for a URL.
+fn encode(value: &str) -> String {
+    let (system, code) = value.split_once('|').map_or((None, value), |(system, code)| (Some(system), code));
+    let escape = |text: &str| text.replace('\\', "\\\\").replace(',', "\\,").replace('$', "\\$").replace('|', "\\|");
+    let text = system.map_or_else(|| escape(code), |system| format!("{}|{}", escape(system), escape(code)));
+    let mut out = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
+            byte => out.push_str(&format!("%{byte:02X}")),
+        }
     }
     out
 }
 
-/// What XML keeps of a JSON tree: elements stand in the order of their definition there, and an empty list is none.
-fn sequenced(node: &Value) -> Value {
-    match node {
-        Value::Object(members) => {
-            let mut list: Vec<(String, Value)> = members
-                .iter()
-                .filter(|(_, value)| !value.as_array().is_some_and(Vec::is_empty))
-                .map(|(name, value)| (name.clone(), sequenced(value)))
-                .collect();
-            list.sort_by(|a, b| a.0.cmp(&b.0));
-            Value::Object(list.into_iter().collect())
-        }
-        Value::Array(items) => items.iter().map(sequenced).collect(),
-        other => other.clone(),
-    }
-}
+macro_rules! sets {
+    ($($test:ident: $name:literal on $engine:ident;)*) => {
+        $(#[test]
+        fn $test() {
+            set($name, Engine::$engine);
+        })*
 
-/// References of a transaction to its own entries become their addresses.
-fn rename(node: &mut Value, names: &HashMap<String, String>) {
-    match node {
-        Value::Object(members) => members.values_mut().for_each(|value| rename(value, names)),
-        Value::Array(items) => items.iter_mut().for_each(|item| rename(item, names)),
-        Value::String(text) => {
-            if let Some(address) = names.get(text.as_str()) {
-                text.clone_from(address);
-            }
+        /// No set is left out.
+        #[test]
+        fn every_set_has_its_test() {
+            let tested = BTreeSet::from([$($name),*]);
+            assert_eq!(tested, samples::names().into_iter().collect());
         }
-        _ => {}
-    }
-}
-
-/// `_id`, and what else of the resource makes a good question.
-fn queries(resource: &Value, id: &str) -> Vec<String> {
-    let mut out = vec![format!("_id={id}")];
-    let token = |node: &Value, value: &str| {
-        let (system, code) = (text(&node["system"]), text(&node[value]));
-        (!code.is_empty()).then(|| percent(&format!("{}|{}", escape(system), escape(code))))
     };
-    let first = |node: &Value| if node.is_array() { node[0].clone() } else { node.clone() };
-    let kind = text(&resource["resourceType"]);
-    // Identifiers of documents are often shared; with the id it is one question still.
-    let by_identifier =
-        ["Patient", "Practitioner", "Organization", "Encounter", "Observation", "Condition", "Coverage"];
-    if by_identifier.contains(&kind) {
-        let identifier = first(&resource["identifier"]);
-        out.extend(token(&identifier, "value").map(|value| format!("identifier={value}&_id={id}")));
-    }
-    if ["Observation", "Condition", "Procedure", "DiagnosticReport", "AllergyIntolerance"].contains(&kind) {
-        let coding = &resource["code"]["coding"][0];
-        out.extend(token(coding, "code").map(|value| format!("code={value}&_id={id}")));
-    }
-    if kind == "Patient" {
-        if let Some(family) = resource["name"][0]["family"].as_str() {
-            out.push(format!("family={}&_id={id}", percent(&escape(family))));
-        }
-    }
-    out
 }
 
-fn escape(value: &str) -> String {
-    value.replace('\\', "\\\\").replace(',', "\\,").replace('|', "\\|").replace('$', "\\$")
-}
-
-fn percent(value: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    value.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
-}
-
-/// Type and id of an XML resource.
-fn named(tokens: &[xml::Token]) -> Option<(String, String)> {
-    let xml::Token::Open(kind, _) = tokens.first()? else { return None };
-    let mut depth = 0;
-    for token in tokens {
-        match token {
-            xml::Token::Open(name, attributes) => {
-                depth += 1;
-                if depth == 2 && name == "id" {
-                    return Some((kind.clone(), attributes.first()?.1.clone()));
-                }
-            }
-            xml::Token::Close(_) => depth -= 1,
-            xml::Token::Text(_) => {}
-        }
-    }
-    None
-}
-
-/// Takes out the identifier whose system is that of the server's own numbers.
-fn xml_without_mrn(tokens: Vec<xml::Token>) -> Vec<xml::Token> {
-    let mut out: Vec<xml::Token> = Vec::new();
-    let mut start = None;
-    let mut depth = 0;
-    let mut own = false;
-    for token in tokens {
-        match &token {
-            xml::Token::Open(name, attributes) => {
-                depth += 1;
-                if depth == 2 && name == "identifier" {
-                    (start, own) = (Some(out.len()), false);
-                }
-                own |=
-                    name == "system" && attributes.iter().any(|(_, value)| value.ends_with("/fhir/NamingSystem/mrn"));
-            }
-            xml::Token::Close(name) => {
-                depth -= 1;
-                if depth == 1 && name == "identifier" && own {
-                    out.truncate(start.unwrap_or(out.len()));
-                    own = false;
-                    continue;
-                }
-            }
-            xml::Token::Text(_) => {}
-        }
-        out.push(token);
-    }
-    out
-}
-
-/// Keeps the names of the sets and the reader honest where the data is there.
-#[test]
-fn the_quick_selection_has_something_of_every_set() {
-    if samples::folder().is_none() {
-        return;
-    }
-    for name in samples::names() {
-        let mut count = 0;
-        samples::each(name, false, &mut |_: Sample| count += 1);
-        assert!(count > 0, "{name}");
-    }
+sets! {
+    inferno: "inferno" on Sqlite;
+    inferno_on_postgres: "inferno" on Postgres;
+    hl7_examples: "hl7-r4-examples/json" on Sqlite;
+    hl7_examples_on_postgres: "hl7-r4-examples/json" on Postgres;
+    hl7_examples_in_xml: "hl7-r4-examples" on Sqlite;
+    us_core: "us-core-packages" on Sqlite;
+    synthea: "synthea-2018-smart" on Sqlite;
+    test_data: "fhir-test-data-r4" on Sqlite;
+    microsoft: "microsoft" on Sqlite;
+    medplum: "medplum" on Sqlite;
+    clinosim: "generated-clinosim" on Sqlite;
 }
