@@ -21,7 +21,7 @@ use crate::store::{AuditStored, Count, Found, Position, Sealed, Selection};
 use crate::vault::{Rid, SystemKey};
 use crate::world::Instant;
 
-/// Entries that one search may open.
+/// Entries, and AuditEvents made of them, that one search looks at. A page ends there, and goes on with the next.
 pub const SCANNED_MAX: usize = 10_000;
 /// Entries fetched at once.
 const CHUNK: usize = 256;
@@ -134,7 +134,7 @@ impl Trail {
     /// event; events of the same moment stand in the order in which they were recorded.
     ///
     /// # Errors
-    /// `Kind::TooCostly` past [`SCANNED_MAX`] entries, with advice; `Kind::Unsupported` for another sort order and
+    /// `Kind::TooCostly` when [`SCANNED_MAX`] gave nothing, with advice; `Kind::Unsupported` for another sort order and
     /// for includes; `Kind::Audit` when the reading could not be put on record.
     pub async fn search(
         &self,
@@ -161,7 +161,7 @@ impl Trail {
             self.record(event).await?;
             return Ok(AuditPage { matches: Vec::new(), total, next: None, notes });
         }
-        let order = merge(&scan.hits, &stored.positions, query.count);
+        let order = merge(&scan.hits, scan.ended, &stored.positions, query.count);
         let own_taken = order.iter().filter(|own| **own).count();
         let stored_taken = order.len() - own_taken;
         let own_more = own_taken < scan.hits.len() || !scan.ended;
@@ -285,40 +285,47 @@ impl Trail {
         };
         let keeps_none = matches!(from, Source::Done);
         let mut at = resume.map(|(n, _)| if plan.newest_first { n.saturating_add(1) } else { n.saturating_sub(1) });
-        let mut budget = SCANNED_MAX;
-        while budget > 0 {
-            let asked = CHUNK.min(budget);
-            let rows = self.store.audit_scan(&terms, months.clone(), at, plan.newest_first, asked).await?;
-            budget -= rows.len();
+        let mut looked_at = 0;
+        loop {
+            let rows = self.store.audit_scan(&terms, months.clone(), at, plan.newest_first, CHUNK).await?;
             for row in &rows {
                 at = Some(row.n);
-                // Opening is work for the processor: let others have their turn.
-                tokio::task::yield_now().await;
+                looked_at += 1;
                 let entry = self.opened(row).await?;
                 if !plan.times.contains(&entry.at) || !plan.prefilter.may_hold(&entry) {
                     continue;
                 }
                 for slice in balp::slices(&entry).iter().filter(|slice| plan.prefilter.may_be(slice)) {
+                    let beyond = beyond((row.n, slice.number), skip_to, plan.newest_first);
+                    if !beyond && !count_all {
+                        continue;
+                    }
+                    looked_at += 1;
+                    // Making an AuditEvent is work for the processor: let others have their turn.
+                    tokio::task::yield_now().await;
                     let Some(hit) = hit(row.n, &entry, slice, kind, &plan.matcher, &plan.sort)? else { continue };
                     scan.counted += 1;
-                    if !keeps_none && scan.hits.len() < keep && beyond(&hit, skip_to, plan.newest_first) {
+                    if beyond && !keeps_none && scan.hits.len() < keep {
                         scan.hits.push(hit);
                     }
+                    if !count_all && scan.hits.len() >= keep {
+                        scan.ended = false;
+                        return Ok(scan);
+                    }
                 }
-                if !count_all && scan.hits.len() >= keep {
+                if looked_at >= self.scanned_max {
                     scan.ended = false;
-                    return Ok(scan);
+                    return if count_all || scan.hits.is_empty() {
+                        Err(too_costly(self.scanned_max))
+                    } else {
+                        Ok(scan)
+                    };
                 }
             }
-            if rows.len() < asked {
+            if rows.len() < CHUNK {
                 return Ok(scan);
             }
         }
-        let text = format!(
-            "The search would look at more than {SCANNED_MAX} audit entries: narrow it by patient, entity, \
-             agent:identifier or date, and leave _total out."
-        );
-        Err(Error::new(Kind::TooCostly, text))
     }
 
     /// The page of AuditEvents that clients have stored.
@@ -440,21 +447,31 @@ fn hit(
     }))
 }
 
-/// Whether a hit lies after the place where the last page ended.
-fn beyond(hit: &Hit, after: Option<(i64, u32)>, newest_first: bool) -> bool {
-    after.is_none_or(|(n, slice)| match hit.n == n {
-        true => hit.slice > slice,
-        false => (hit.n < n) == newest_first,
+/// Whether a place lies after the one where the last page ended.
+fn beyond(place: (i64, usize), after: Option<(i64, u32)>, newest_first: bool) -> bool {
+    after.is_none_or(|(n, slice)| match place.0 == n {
+        true => place.1 > slice as usize,
+        false => (place.0 < n) == newest_first,
     })
 }
 
-/// Which source gives the next event, up to `count` times: true for the trail's own.
-fn merge(own: &[Hit], stored: &[Position], count: usize) -> Vec<bool> {
+fn too_costly(most: usize) -> Error {
+    let text = format!(
+        "The search would look at more than {most} audit events: narrow it by patient, entity, \
+         agent:identifier or date, and leave _total out."
+    );
+    Error::new(Kind::TooCostly, text)
+}
+
+/// Which source gives the next event, up to `count` times: true for the trail's own. Unless `own_ended`, nothing may
+/// follow the last own event that is known: one that was not looked at could come before it.
+fn merge(own: &[Hit], own_ended: bool, stored: &[Position], count: usize) -> Vec<bool> {
     let (mut own, mut stored) = (own.iter().peekable(), stored.iter().peekable());
     let mut order = Vec::new();
     while order.len() < count {
         let from_own = match (own.peek(), stored.peek()) {
             (None, None) => break,
+            (None, Some(_)) if !own_ended => break,
             (Some(_), None) => true,
             (None, Some(_)) => false,
             (Some(hit), Some(position)) => hit.key <= position.key,

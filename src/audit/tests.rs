@@ -388,6 +388,59 @@ async fn pages_neither_repeat_nor_leave_out() {
 }
 
 #[tokio::test]
+async fn a_search_ends_its_page_at_the_limit_and_says_so_when_that_gave_nothing() {
+    let mut bench = filled().await;
+    let until = format!("lt{}", bench.tick().to_fhir());
+    let whole = bench.search(&[("date", &until)]).await;
+    bench.trail.scanned_max = 5;
+    let query = bench.query(&[("date", &until), ("_count", "100")]);
+    let (mut after, mut seen, mut pages) = (None, Vec::new(), 0);
+    loop {
+        let page = bench.page(&bench.caller, &query, after).await.unwrap();
+        assert!(!page.matches.is_empty());
+        seen.extend(page.matches.iter().map(|one| one.id().to_owned()));
+        pages += 1;
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen, ids(&whole));
+    assert!(pages > 2);
+    for pairs in [&[("_total", "accurate")][..], &[("_summary", "count")], &[("subtype", "patch")]] {
+        let error = bench.page(&bench.caller, &bench.query(pairs), None).await.err().unwrap();
+        assert_eq!(error.kind, Kind::TooCostly, "{pairs:?}");
+        assert!(error.to_string().contains("more than 5 audit events"));
+    }
+}
+
+#[tokio::test]
+async fn an_entry_of_a_bulk_write_is_read_page_by_page() {
+    let bench = bench().await;
+    let touched = (0..1_500).map(|n| Touched {
+        kind: kind("Observation"),
+        id: format!("o{n}"),
+        version: Some(1),
+        patients: vec![format!("p{}", n % 500)],
+        what: What::Create,
+    });
+    let event = Event { touched: touched.collect(), ..bench.event(What::Transaction, None) };
+    bench.trail.record(event).await.unwrap();
+    bench.tick();
+    let query = bench.query(&[("action", "C"), ("_count", "3")]);
+    let mut after = None;
+    for page in 0..3 {
+        let found = bench.page(&bench.caller, &query, after).await.unwrap();
+        let numbers: Vec<&str> = found.matches.iter().map(|one| one.id().rsplit_once('-').unwrap().1).collect();
+        let expected: Vec<String> = (1..=3).map(|n| (page * 3 + n).to_string()).collect();
+        assert_eq!(numbers, expected);
+        after = found.next;
+    }
+    assert_eq!(bench.search(&[("patient", "p400")]).await.len(), 3);
+    assert_eq!(bench.search(&[("entity", "Observation/o1234"), ("patient", "p234")]).await.len(), 1);
+}
+
+#[tokio::test]
 async fn what_cannot_be_honoured_is_said() {
     let bench = bench().await;
     for (pairs, expected) in

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::entry::{Event, Request, Touched, What};
+use super::reading::SCANNED_MAX;
 use super::release::Released;
 use super::stored::{Entry, aad, commitment, month};
 use super::terms::terms;
@@ -22,11 +23,13 @@ pub struct Trail {
     pub(super) store: Store,
     pub(super) vault: Vault,
     pub(super) world: Arc<World>,
+    /// Entries and AuditEvents that one search looks at.
+    pub(super) scanned_max: usize,
 }
 
 impl Trail {
     pub fn new(store: Store, vault: Vault, world: Arc<World>) -> Trail {
-        Trail { store, vault, world }
+        Trail { store, vault, world, scanned_max: SCANNED_MAX }
     }
 
     /// Records the event with everything in `sealed` as touched, waits until that is durable, then opens.
