@@ -1,5 +1,8 @@
 //! Clock, ids and randomness: the only module that reads them, so that a test can hold the clock still.
 
+#[cfg(feature = "bench-switches")]
+pub mod bench;
+
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 

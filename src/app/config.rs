@@ -241,6 +241,10 @@ impl Config {
             read_file(path, &mut given, &mut faults)?;
         }
         for (name, value) in env {
+            #[cfg(feature = "bench-switches")]
+            if name == crate::world::bench::VARIABLE {
+                continue;
+            }
             let Some(rest) = name.strip_prefix(ENV_PREFIX) else { continue };
             let key = rest.to_ascii_lowercase();
             let place = format!("variable {name}");

@@ -141,6 +141,8 @@ enum Topic {
 /// Runs the command line; errors go to standard error, one line each.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
+    #[cfg(feature = "bench-switches")]
+    eprintln!("{}", phial::world::bench::warning());
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

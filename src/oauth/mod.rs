@@ -96,6 +96,10 @@ impl State {
     /// # Errors
     /// `Kind::Unauthenticated` unless it is genuine and live.
     pub fn caller(&self, bearer: &str) -> Result<Caller> {
+        #[cfg(feature = "bench-switches")]
+        if crate::world::bench::off().authorization {
+            return Ok(Caller::task("bench"));
+        }
         verify(bearer, &self.keys, self.world.now())
     }
 

@@ -113,6 +113,14 @@ pub struct AuditRow {
     pub covers: Vec<(Rid, u32)>,
 }
 
+#[cfg(feature = "bench-switches")]
+impl AuditRow {
+    /// Stands where an entry would when a benchmark leaves them out; it is never written.
+    pub(crate) fn none(at: crate::world::Instant, covers: Vec<(Rid, u32)>) -> AuditRow {
+        AuditRow { id: String::new(), at, month: 0, sealed: Vec::new(), commitment: [0; 32], terms: Vec::new(), covers }
+    }
+}
+
 /// Result of looking for one resource.
 pub enum Found {
     Current(Sealed),
@@ -219,6 +227,10 @@ impl Store {
     /// # Errors
     /// `Kind::Audit`: nothing may be released.
     pub async fn append(&self, row: AuditRow) -> Result<Receipt> {
+        #[cfg(feature = "bench-switches")]
+        if crate::world::bench::off().audit {
+            return Ok(Receipt { covers: row.covers, at: row.at });
+        }
         self.receipt(Work::Append(row)).await
     }
 

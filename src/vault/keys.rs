@@ -113,6 +113,13 @@ impl Keys {
         (!versions.is_empty()).then_some(Keys { pk, versions })
     }
 
+    /// A key that protects nothing, for benchmarks that leave encryption out.
+    #[cfg(feature = "bench-switches")]
+    pub(super) fn stand_in(pk: Pk) -> Keys {
+        let key = DataKey { version: 1, secret: Zeroizing::new([0; 32]), subkeys: Default::default() };
+        Keys { pk, versions: vec![key] }
+    }
+
     /// The surrogate whose keys these are.
     pub fn pk(&self) -> Pk {
         self.pk
