@@ -236,16 +236,49 @@ def collect(concepts, above, into):
         collect(concept.get("concept", []), above + (concept["code"],), into)
 
 
-def code_table(types, files):
-    expansion = Expansion(files)
+def required_sets(types):
+    """Value sets that elements of type code are bound to by a required binding."""
     urls = set()
     for doc in types.values():
         for element in doc["snapshot"]["element"]:
             binding = element.get("binding", {})
             if binding.get("strength") == "required" and [t["code"] for t in element.get("type", [])] == ["code"]:
                 urls.add(binding["valueSet"].split("|")[0])
+    return sorted(urls)
+
+
+def systems_of(files, url, seen=()):
+    """Code systems a value set draws from; None for one that the package does not have."""
+    docs = [d for d in files.values() if d.get("resourceType") == "ValueSet" and d["url"] == url.split("|")[0]]
+    if not docs or url in seen:
+        return None
+    found = set()
+    for part in docs[0].get("compose", {}).get("include", []):
+        if "system" in part:
+            found.add(part["system"])
+            continue
+        for other in part.get("valueSet", []):
+            some = systems_of(files, other, seen + (url,))
+            if some is None:
+                return None
+            found |= some
+    return found
+
+
+def system_table(types, files):
+    """An element of type code does not say its system: it follows from the value set, when that has only one."""
     lines = []
-    for url in sorted(urls):
+    for url in required_sets(types):
+        systems = systems_of(files, url)
+        if systems and len(systems) == 1:
+            lines.append([url, systems.pop()])
+    return table(["value set", "its code system"], lines)
+
+
+def code_table(types, files):
+    expansion = Expansion(files)
+    lines = []
+    for url in required_sets(types):
         codes = expansion.value_set(url)
         if codes and len(codes) <= MAX_CODES:
             lines.append([url] + sorted(codes))
@@ -323,6 +356,7 @@ def main():
         "types.tsv": type_table(types, folder),
         "elements.tsv": element_table(types),
         "codes.tsv": code_table(types, files),
+        "systems.tsv": system_table(types, files),
         "params.tsv": param_table(params, types, folder),
         "compartments.tsv": compartment_table(files),
     }

@@ -11,6 +11,7 @@ use super::{Definitions, ParamId, TypeId};
 const TYPES: &str = include_str!("../../../fhir-profiles/r4/types.tsv");
 const ELEMENTS: &str = include_str!("../../../fhir-profiles/r4/elements.tsv");
 const CODES: &str = include_str!("../../../fhir-profiles/r4/codes.tsv");
+const SYSTEMS: &str = include_str!("../../../fhir-profiles/r4/systems.tsv");
 const PARAMS: &str = include_str!("../../../fhir-profiles/r4/params.tsv");
 const COMPARTMENTS: &str = include_str!("../../../fhir-profiles/r4/compartments.tsv");
 
@@ -48,6 +49,7 @@ pub(super) fn load() -> Definitions {
     }
     let codes: HashMap<_, &'static [&'static str]> =
         rows(CODES).map(|mut row| (row.next(), &*row.0.collect::<Vec<_>>().leak())).collect();
+    let systems = rows(SYSTEMS).map(|mut row| (row.next(), row.next())).collect();
     let (raw, bases) = elements();
     let (shapes, by_path) = shapes(raw, &codes);
     let of_type = names.iter().map(|name| by_path.get(name).copied().unwrap_or(u16::MAX)).collect();
@@ -58,7 +60,7 @@ pub(super) fn load() -> Definitions {
         let (compartment, of, codes) = (row.next(), ids[row.next()], list(row.next()).collect());
         compartments.entry(compartment).or_default().insert(of, codes);
     }
-    Definitions { types, names, ids, of_type, shapes, by_path, bases, codes, params, of_params, compartments }
+    Definitions { types, names, ids, of_type, shapes, by_path, bases, codes, systems, params, of_params, compartments }
 }
 
 struct RawShape {

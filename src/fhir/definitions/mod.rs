@@ -32,6 +32,7 @@ pub struct Definitions {
     /// Type name to the name of its base: `Patient` to `DomainResource`, `Age` to `Quantity`, `id` to `string`.
     bases: HashMap<&'static str, &'static str>,
     codes: HashMap<&'static str, &'static [&'static str]>,
+    systems: HashMap<&'static str, &'static str>,
     /// By number.
     params: Vec<Option<&'static Param>>,
     /// By type number, sorted by code.
@@ -124,6 +125,12 @@ impl Definitions {
     /// Codes of a required value set, sorted, if the tables list them.
     pub fn codes(&self, value_set: &str) -> Option<&'static [&'static str]> {
         self.codes.get(value_set).copied()
+    }
+
+    /// The code system of a value set that a `code` element is bound to, if it draws from one alone. A version after
+    /// `|` is ignored.
+    pub fn code_system(&self, value_set: &str) -> Option<&'static str> {
+        self.systems.get(value_set.split('|').next().unwrap_or(value_set)).copied()
     }
 
     /// Codes of the parameters by which a type belongs to a compartment (`Patient`, `Practitioner`, `Encounter`,

@@ -6,9 +6,7 @@ use std::sync::LazyLock;
 use crate::fhir::definitions::Param;
 use crate::fhir::{ParamId, ParamKind, TypeId, definitions};
 
-const VALUE_SET: &str = "http://hl7.org/fhir/ValueSet/";
-
-static SYSTEMS: LazyLock<HashMap<(TypeId, ParamId), String>> = LazyLock::new(|| {
+static SYSTEMS: LazyLock<HashMap<(TypeId, ParamId), &'static str>> = LazyLock::new(|| {
     let all =
         definitions().types().iter().flat_map(|of| definitions().params(*of).iter().map(move |param| (*of, *param)));
     all.filter_map(|(of, param)| Some(((of, param.id), compute(of, param)?))).collect()
@@ -16,12 +14,12 @@ static SYSTEMS: LazyLock<HashMap<(TypeId, ParamId), String>> = LazyLock::new(|| 
 
 /// The system of the codes that a token parameter of a type finds in elements of type `code`.
 pub(super) fn system(of: TypeId, param: ParamId) -> Option<&'static str> {
-    SYSTEMS.get(&(of, param)).map(String::as_str)
+    SYSTEMS.get(&(of, param)).copied()
 }
 
-/// Of a plain path (`Patient.gender`) to an element of type `code` with a required value set of HL7, the code system of
-/// the same name. Other expressions, and value sets from elsewhere, have none.
-fn compute(of: TypeId, param: &Param) -> Option<String> {
+/// Of a plain path (`Patient.gender`) to an element of type `code`, the one code system of its required value set. Other
+/// expressions, and value sets that mix systems, have none.
+fn compute(of: TypeId, param: &Param) -> Option<&'static str> {
     if param.kind != ParamKind::Token {
         return None;
     }
@@ -36,8 +34,7 @@ fn compute(of: TypeId, param: &Param) -> Option<String> {
             continue;
         }
         let value_set = child.element.required_binding.filter(|_| child.kind == "code")?;
-        let name = value_set.split('|').next()?.strip_prefix(VALUE_SET)?;
-        return Some(format!("http://hl7.org/fhir/{name}"));
+        return definitions().code_system(value_set);
     }
     None
 }
@@ -53,6 +50,8 @@ mod tests {
             ("Observation", "status", Some("http://hl7.org/fhir/observation-status")),
             ("Appointment", "status", Some("http://hl7.org/fhir/appointmentstatus")),
             ("Appointment", "part-status", Some("http://hl7.org/fhir/participationstatus")),
+            ("MedicationRequest", "status", Some("http://hl7.org/fhir/CodeSystem/medicationrequest-status")),
+            ("Bundle", "type", Some("http://hl7.org/fhir/bundle-type")),
             ("Observation", "code", None),
             ("Patient", "active", None),
             ("Patient", "identifier", None),
