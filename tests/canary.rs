@@ -1,6 +1,6 @@
 //! Marked PHI goes in through every door, also through requests that fail. Then whatever the server leaves lying around
-//! is searched for the marks: database files, write-ahead logs, temporary files, logs, metrics, error bodies; in the
-//! forms a careless program would leave them in.
+//! is searched for the marks: database files, write-ahead logs, temporary files, logs, metrics, error bodies, what the
+//! import prints; in the forms a careless program would leave them in. Keys and tokens are looked for in the same places.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -37,6 +37,7 @@ fn nothing_marked_is_left_in_the_clear_on_postgres() {
 fn canary(engine: Engine) {
     let data = Data::new(engine);
     let server = data.serve();
+    let token = server.client.token.clone().expect("the server gave one");
     let mut heard = Vec::new();
     store(&server.client);
     ask(&server.client, &mut heard);
@@ -51,9 +52,53 @@ fn canary(engine: Engine) {
     }
     let running = scanner.files(&data.files());
     assert!(server.terminate().success());
+    let printed = import(&data);
+    scanner.clean("what the import printed", &printed);
     let stopped = scanner.files(&data.files());
     assert!(running.bytes > 1 << 16 && stopped.bytes > 1 << 16, "the scan saw the database");
     assert_eq!(running.findings.len() + stopped.findings.len(), 0, "{:#?}\n{:#?}", running.findings, stopped.findings);
+    let secrets = Scanner::of_secrets(&data, &token);
+    secrets.clean("what the import printed", &printed);
+    let kept = secrets.files(&data.files());
+    let elsewhere: Vec<&String> = kept.findings.iter().filter(|found| !at_home(&data, found)).collect();
+    assert_eq!(elsewhere, Vec::<&String>::new());
+    assert!(kept.findings.len() > elsewhere.len(), "the scan saw the secrets where they belong");
+}
+
+/// Whether a secret was found in the file that is there to hold it.
+fn at_home(data: &Data, finding: &str) -> bool {
+    ["keyring", "client.json"].iter().any(|name| finding.starts_with(&format!("{}: ", data.path(name).display())))
+}
+
+/// Imports a good file and bad ones from a folder that is not the server's; gives everything that was printed.
+fn import(data: &Data) -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    let entry = |resource: Value| {
+        let url = format!("{}/{}", resource["resourceType"].as_str().unwrap(), resource["id"].as_str().unwrap());
+        json!({"resource": resource, "request": {"method": "PUT", "url": url}})
+    };
+    let bundle = |entries: Vec<Value>| json!({"resourceType": "Bundle", "type": "transaction", "entry": entries});
+    let good = bundle(vec![entry(patient("imported")), entry(observation("imported-o"))]);
+    let mut wrong = patient("refused");
+    wrong["birthDate"] = json!(marked("nodate"));
+    let lines = format!("{}\n{wrong}\n{{\"broken\": \"{}\n", observation("line"), marked("broken"));
+    let xml = format!("<Patient xmlns=\"http://hl7.org/fhir\"><birthDate value=\"{}\"/></Patient>", marked("xmldate"));
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    std::io::Write::write_all(&mut packed, patient("packed").to_string().as_bytes()).unwrap();
+    let files: [(&str, Vec<u8>); 5] = [
+        ("good.json", good.to_string().into_bytes()),
+        ("bad.json", bundle(vec![entry(patient("kept-out")), entry(wrong)]).to_string().into_bytes()),
+        ("lines.ndjson", lines.into_bytes()),
+        ("bad.xml", xml.into_bytes()),
+        ("packed.json.gz", packed.finish().unwrap()),
+    ];
+    for (name, bytes) in files {
+        fs::write(folder.path().join(name), bytes).unwrap();
+    }
+    let out = data.run(&["import", folder.path().to_str().unwrap()]);
+    let printed = [out.stdout, out.stderr].concat();
+    assert!(!out.status.success(), "bad files are reported: {}", String::from_utf8_lossy(&printed));
+    printed
 }
 
 /// Resources whose every field kind is marked.
@@ -292,6 +337,33 @@ impl Scanner {
                 scanner.add(format!("{name} of {value} in hex"), hex(&sum.as_ref()[..8]).into_bytes());
             }
         }
+        scanner
+    }
+
+    /// Root key, the client's private key, and an access token.
+    fn of_secrets(data: &Data, token: &str) -> Scanner {
+        let mut scanner = Scanner { needles: vec![Vec::new(); 256] };
+        let keyring = fs::read_to_string(data.path("keyring")).unwrap();
+        let root = keyring.lines().find_map(|line| line.strip_prefix("key ")).expect("a keyring has a key").to_owned();
+        let client: Value = serde_json::from_slice(&fs::read(data.path("client.json")).unwrap()).unwrap();
+        let private = client["jwk"]["d"].as_str().expect("the client has a private key").to_owned();
+        let raw = |text: &str| {
+            let text = text.trim_end_matches('=').replace('+', "-").replace('/', "_");
+            base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text).unwrap()
+        };
+        for (name, text) in [("root key", root), ("private key", private)] {
+            let bytes = raw(&text);
+            scanner.add(format!("{name} in hex"), hex(&bytes).into_bytes());
+            scanner.add(
+                format!("{name} in base64url"),
+                base64::engine::general_purpose::URL_SAFE.encode(&bytes).trim_end_matches('=').as_bytes().to_vec(),
+            );
+            scanner.add(format!("{name} as it is"), bytes);
+            scanner.add(format!("{name} as kept"), text.into_bytes());
+        }
+        scanner.add("access token".to_owned(), token.as_bytes().to_vec());
+        let signature = token.rsplit('.').next().expect("a token has a signature").to_owned();
+        scanner.add("signature of the access token".to_owned(), signature.into_bytes());
         scanner
     }
 
