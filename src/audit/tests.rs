@@ -12,7 +12,7 @@ use crate::audit::reading::own_identifiers;
 use crate::error::{Kind, Result};
 use crate::fhir::{Resource, TypeId, definitions};
 use crate::search::{Matcher, Query, QueryOptions, View, capsule, values};
-use crate::store::{Count, Draft, Found, Position, Sealed, Store, StoreConfig};
+use crate::store::{Count, Draft, Found, Position, Sealed, Store, StoreConfig, postgres};
 use crate::vault::{Vault, memory};
 use crate::world::{Instant, World};
 
@@ -32,13 +32,18 @@ fn kind(name: &str) -> TypeId {
     definitions().type_id(name).unwrap()
 }
 
-pub async fn bench() -> Bench {
+async fn bench() -> Bench {
+    bench_on(None).await
+}
+
+/// Over SQLite, or the database of this address.
+async fn bench_on(url: Option<String>) -> Bench {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("phial.db");
     let world = Arc::new(World::held(NOW, 11));
     let vault: Vault = memory::vault();
     let config = StoreConfig {
-        url: format!("sqlite:{}", path.display()),
+        url: url.unwrap_or_else(|| format!("sqlite:{}", path.display())),
         base: BASE.into(),
         readers: 2,
         lanes: 1,
@@ -171,7 +176,10 @@ fn subtypes(events: &[Json]) -> Vec<&str> {
 
 /// Two patients, writes, reads, a search, a refusal and an AuditEvent of a client's own.
 async fn filled() -> Bench {
-    let bench = bench().await;
+    fill(bench().await).await
+}
+
+async fn fill(bench: Bench) -> Bench {
     for id in ["p1", "p2"] {
         bench.put(patient(id), 1).await.unwrap();
         bench.put(observation(&format!("o-{id}"), id), 1).await.unwrap();
@@ -247,7 +255,18 @@ async fn an_update_names_its_version_and_its_patient() {
 /// The oracle: whatever narrows, a search finds what the matcher finds among all AuditEvents, newest first.
 #[tokio::test]
 async fn searches_find_what_the_matcher_finds_among_all() {
-    let bench = filled().await;
+    searched(filled().await).await;
+}
+
+#[tokio::test]
+async fn searches_find_the_same_on_postgres_and_it_verifies() {
+    let bench = fill(bench_on(Some(postgres::database())).await).await;
+    let report = verify(&bench.trail).await.unwrap();
+    assert!(report.is_clean(), "{report}");
+    searched(bench).await;
+}
+
+async fn searched(bench: Bench) {
     // What these searches themselves put on record lies beyond.
     let until = format!("lt{}", bench.tick().to_fhir());
     let all = bench.search(&[("date", &until)]).await;

@@ -24,7 +24,7 @@ pub mod tx;
 
 #[cfg(test)]
 #[path = "../../tests/harness/postgres.rs"]
-mod postgres;
+pub(crate) mod postgres;
 
 use std::sync::Arc;
 
