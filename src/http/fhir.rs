@@ -67,6 +67,8 @@ impl FhirRequest<'_> {
     async fn take(&mut self, path: &str, found: Result<Found<'_>>, sent: Body) -> Result<Response> {
         self.facts.request = facts_of(self.parts, self.request_id);
         let about = about(&found, path);
+        // For what is refused before the parameters are read; a header that nothing fits is told of later.
+        self.wanted = negotiate::wanted(&self.parts.headers, None, None, true).unwrap_or_default();
         if let Ok(Found { route: route::Route { verb: Verb::Capabilities, .. }, .. }) = &found {
             self.negotiate(&mut form::decode(self.parts.uri.query().unwrap_or_default())?, false)?;
             return self.statement();

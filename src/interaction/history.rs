@@ -1,8 +1,10 @@
 //! history-instance (http.html#history): every version, newest first, deletions included.
 
 use super::search::full_url;
-use super::{Answer, Bundle, BundleKind, Content, Done, Entry, Pairs, Response, Scene, Shape, VersionOf, form};
-use crate::access::{Read, authorize};
+use super::{
+    Answer, Bundle, BundleKind, Content, Done, Entry, Pairs, Response, Scene, Shape, VersionOf, form, is_audit,
+};
+use crate::access::{Grant, Read, authorize};
 use crate::audit::{Released, What};
 use crate::error::{Error, Result};
 use crate::fhir::{TypeId, definitions};
@@ -20,13 +22,19 @@ struct Page {
 pub(super) async fn instance(scene: Scene<'_>, kind: TypeId, id: &str, query: &Pairs) -> Result<Answer> {
     let grant = authorize::<Read>(scene.caller, kind)?;
     let page = Page::parse(scene, query)?;
-    let found = scene.app.store.history(&grant, id, page.count, page.before).await?;
-    if found.total == 0 {
-        return Err(Error::not_found());
-    }
-    let links = links(scene, kind, id, &page, found.next);
-    let total = Some(found.total);
-    let entries = disclose(scene, kind, found, &page.shape).await?;
+    let (entries, total, next) = match is_audit(kind) {
+        true => (audit_event(scene, &grant, id, &page).await?, 1, None),
+        false => {
+            let found = scene.app.store.history(&grant, id, page.count, page.before).await?;
+            let (total, next) = (found.total, found.next);
+            if total == 0 {
+                return Err(Error::not_found());
+            }
+            (disclose(scene, kind, found, &page.shape).await?, total, next)
+        }
+    };
+    let links = links(scene, kind, id, &page, next);
+    let total = Some(total);
     Ok(Answer::bundle(Bundle {
         id: scene.app.world.uuid(),
         kind: BundleKind::History,
@@ -80,6 +88,14 @@ fn links(scene: Scene<'_>, kind: TypeId, id: &str, page: &Page, next: Option<u32
         links.push(("next", address(Some(next))));
     }
     links
+}
+
+/// An AuditEvent never changes: its history is its one version.
+async fn audit_event(scene: Scene<'_>, grant: &Grant<Read>, id: &str, page: &Page) -> Result<Vec<Entry>> {
+    let event = scene.event(What::HistoryInstance, Some(grant.kind()));
+    let released = scene.app.trail.read(event, grant, id).await?.ok_or_else(Error::not_found)?;
+    let shown = page.before.is_none_or(|before| before > 1);
+    Ok(shown.then(|| entry(scene, released, &page.shape)).into_iter().collect())
 }
 
 async fn disclose(scene: Scene<'_>, kind: TypeId, found: HistoryPage, shape: &Shape) -> Result<Vec<Entry>> {

@@ -25,6 +25,14 @@ pub(super) async fn vread(scene: Scene<'_>, kind: TypeId, id: &str, vid: &str, q
     let grant = authorize::<Read>(scene.caller, kind)?;
     let shape = Shape::from_pairs(query, scene.facts.prefer.lenient)?;
     let Ok(version) = vid.parse() else { return Err(Error::not_found()) };
+    if is_audit(kind) {
+        // They never change: the first version is the only one.
+        let released = match version {
+            1 => scene.app.trail.read(scene.event(What::Vread, Some(kind)), &grant, id).await?,
+            _ => None,
+        };
+        return released.map(|released| whole(released, shape)).ok_or_else(Error::not_found);
+    }
     if is_audit(kind) && version == 1 {
         // AuditEvents never change, so their first version is the one that stands.
         let released = scene.app.trail.read(scene.event(What::Vread, Some(kind)), &grant, id).await?;

@@ -301,10 +301,18 @@ fn mapped(name: &str, kind: TypeId, read: &TypeFile, default: &DefaultFile) -> R
             })
         }
     };
+    if let Some(name) = &read.patient
+        && definitions()
+            .child(&read.kind, name)
+            .is_none_or(|child| child.kind != "Reference" || child.element.max != Some(1))
+    {
+        return Err(making.fault("patient", "the name of a single Reference of the resource is expected"));
+    }
     let compartment = making.compartment;
     Ok(Mapping {
         kind,
         own_file: true,
+        patient: read.patient.clone(),
         section: read.section,
         elements,
         tables,
@@ -329,6 +337,7 @@ fn by_default(name: &str, kind: TypeId, default: &DefaultFile) -> Result<Mapping
     Ok(Mapping {
         kind,
         own_file: false,
+        patient: None,
         section,
         elements,
         tables: Vec::new(),

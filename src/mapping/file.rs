@@ -18,6 +18,8 @@ pub(super) struct TypeFile {
     pub demographic: bool,
     /// Code of the date parameter for the year column.
     pub year: Option<String>,
+    /// A member of type Reference that no search parameter covers and that may name the patient.
+    pub patient: Option<String>,
     pub elements: Vec<ElementRule>,
     pub params: Vec<ParamRule>,
     #[serde(default)]

@@ -255,6 +255,8 @@ pub struct Mapping {
     /// Reference parameters whose targets of type Patient say whose compartment a resource is in. Empty for Patient:
     /// it is its own.
     pub compartment: Vec<ParamId>,
+    /// A member of type Reference that no search parameter covers and that, when it names a Patient, says the same.
+    pub patient: Option<String>,
     pub number: Option<Numbering>,
     pub moves: Option<Moves>,
     treatments: HashMap<ParamId, Treatment>,

@@ -154,3 +154,14 @@ async fn without_a_record_nothing_is_released() {
     }
     assert_eq!(backend.put("Patient/p2", &patient("p2", "Lost")).await.status, 503);
 }
+
+#[tokio::test]
+async fn more_than_the_server_can_take_is_turned_away_at_once() {
+    let app = TestApp::with(&[("requests_max", "1"), ("queue_max", "1")]).await;
+    let backend = app.persona("system/*.cruds").await;
+    let replies = futures_util::future::join_all((0..4).map(|_| backend.get("Patient"))).await;
+    let mut statuses: Vec<u16> = replies.iter().map(|reply| reply.status).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 200, 503, 503], "one at work, one waiting");
+    assert!(replies.iter().all(|reply| reply.status != 503 || reply.header("retry-after") == "1"));
+}

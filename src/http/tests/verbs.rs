@@ -185,6 +185,11 @@ async fn a_binary_is_its_content_or_a_resource() {
     assert_eq!(raw.header("x-content-type-options"), "nosniff");
     let resource = backend.call("GET", "Binary/b1", &[("accept", "application/fhir+json")], "").await;
     assert_eq!(resource.json()["contentType"], "image/png");
+    let headers = [("content-type", "image/png"), ("x-security-context", "Patient/p1")];
+    let of_patient = backend.call("PUT", "Binary/b2", &headers, "face").await;
+    assert_eq!(of_patient.json()["securityContext"]["reference"], "Patient/p1");
+    let events = backend.audit_of(of_patient.header("x-request-id")).await;
+    assert!(events[0]["entity"].to_string().contains("\"Patient/p1\""), "the patient's: {}", events[0]);
 }
 
 #[tokio::test]
@@ -219,4 +224,10 @@ async fn audit_events_are_added_and_never_changed() {
     assert_eq!(backend.get("AuditEvent/a1").await.status, 200);
     assert_eq!(backend.put("AuditEvent/a1", &event("a1")).await.status, 405);
     assert_eq!(backend.delete("AuditEvent/a1").await.status, 405);
+    let own = backend.get("AuditEvent?_count=1").await.ids().remove(0);
+    for id in ["a1", own.as_str()] {
+        assert_eq!(backend.get(&format!("AuditEvent/{id}/_history/1")).await.status, 200, "{id}");
+        assert_eq!(backend.get(&format!("AuditEvent/{id}/_history/2")).await.status, 404, "{id}");
+        assert_eq!(backend.get(&format!("AuditEvent/{id}/_history")).await.ids(), [id]);
+    }
 }

@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 
 use crate::error::{Error, Result};
 use crate::fhir::date::Range;
-use crate::fhir::reference::Reference;
+use crate::fhir::reference::{self, Reference};
 use crate::fhir::{ParamId, Resource, TypeId, definitions};
 use crate::mapping::{self, Treatment};
 use crate::vault::Pk;
@@ -114,15 +114,16 @@ pub fn values(resource: &Resource, version: u32, at: Instant, base: &str) -> Res
             params.insert(param.id, found);
         }
     }
-    let patients = patients(kind, &id, &params);
+    let patients = patients(resource, &id, &params, base);
     let digest = digest::content(resource.node());
     let header = Header { kind, id, version, last_updated: at, patients, clinical: None, digest };
     Ok(Values { header, params })
 }
 
 /// A Patient is its own; other resources are of every Patient on this server that a reference of the compartment
-/// names.
-fn patients(kind: TypeId, id: &str, params: &BTreeMap<ParamId, Vec<Value>>) -> Vec<String> {
+/// names, or the member that the mapping names for a type that has no such parameter.
+fn patients(resource: &Resource, id: &str, params: &BTreeMap<ParamId, Vec<Value>>, base: &str) -> Vec<String> {
+    let kind = resource.kind();
     let patient = definitions().type_id("Patient");
     if Some(kind) == patient {
         return vec![id.to_owned()];
@@ -132,8 +133,15 @@ fn patients(kind: TypeId, id: &str, params: &BTreeMap<ParamId, Vec<Value>>) -> V
         Value::Reference { to: Some(Reference::Local { kind: to, id, .. }), .. } if Some(*to) == patient => Some(id),
         _ => None,
     });
-    let distinct: BTreeSet<&String> = named.collect();
-    distinct.into_iter().cloned().collect()
+    let mut distinct: BTreeSet<String> = named.cloned().collect();
+    let member = mapping::mapping(kind).patient.as_ref().and_then(|name| resource.node().get(name)?.get("reference"));
+    if let Some(text) = member.and_then(|node| node.as_str())
+        && let Reference::Local { kind: to, id, .. } = reference::parse(text, base)
+        && Some(to) == patient
+    {
+        distinct.insert(id);
+    }
+    distinct.into_iter().collect()
 }
 
 /// Parameters that are answered from the header.
