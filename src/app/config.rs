@@ -151,7 +151,7 @@ settings! {
     page_size_max: Within<1, 10000> = "1000";
     /// How long a page link of a search works, in seconds.
     cursor_lifetime_s: Within<60, 86400> = "900";
-    /// Most rows that one search may look through; past that the answer is 403 `too-costly` with advice.
+    /// Most rows that one search may look through; past that the answer is 422 `too-costly` with advice.
     candidates_max: Within<1000, 10000000> = "200000";
     /// Requests worked on at the same time.
     requests_max: Within<1, 65536> = "256";

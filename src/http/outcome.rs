@@ -1,6 +1,6 @@
 //! The one table from [`Kind`] to status, for single replies and bundle entries alike, and the OperationOutcome.
 //!
-//! What cannot be parsed or is not valid by the structure of FHIR is 400; what breaks a rule of the domain is 422.
+//! What cannot be parsed or is not valid by the structure of FHIR is 400; what breaks a rule of the domain or a stated limit of work is 422.
 
 use axum::http::StatusCode;
 use serde_json::json;
@@ -11,9 +11,9 @@ use crate::fhir::json::Node;
 pub(super) fn status(kind: Kind) -> StatusCode {
     match kind {
         Kind::Invalid | Kind::Unsupported => StatusCode::BAD_REQUEST,
-        Kind::BusinessRule => StatusCode::UNPROCESSABLE_ENTITY,
+        Kind::BusinessRule | Kind::TooCostly => StatusCode::UNPROCESSABLE_ENTITY,
         Kind::Unauthenticated => StatusCode::UNAUTHORIZED,
-        Kind::Forbidden | Kind::TooCostly => StatusCode::FORBIDDEN,
+        Kind::Forbidden => StatusCode::FORBIDDEN,
         Kind::NotFound => StatusCode::NOT_FOUND,
         Kind::Gone => StatusCode::GONE,
         Kind::Conflict => StatusCode::CONFLICT,
