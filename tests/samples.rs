@@ -289,16 +289,26 @@ impl Run<'_> {
     fn xml_document(&self, name: &str, document: &[u8]) {
         let text = String::from_utf8_lossy(document);
         let sent = xml::tokens(&text);
-        let Some((kind, id)) = equal::xml_identity(&sent) else {
-            return self.fail(format!("{name}: no type or id in the document"));
+        let Some((kind, own_id)) = equal::xml_identity(&sent) else {
+            return self.fail(format!("{name}: no resource in the document"));
         };
-        let path = format!("/fhir/{kind}/{id}");
+        let collection = format!("/fhir/{kind}");
+        let own_path = own_id.as_ref().map(|id| format!("{collection}/{id}"));
+        let (method, path) = own_path.as_deref().map_or(("POST", collection.as_str()), |path| ("PUT", path));
         let headers = vec![("Content-Type", XML), ("Accept", JSON)];
-        let put = Request { method: "PUT", path: &path, body: Some(document), headers };
+        let put = Request { method, path, body: Some(document), headers };
         let reply = self.client().send(&put).expect("an answer");
         if !matches!(reply.status, 200 | 201) {
             return self.refused(name, &reply);
         }
+        let (sent, id) = match own_id {
+            Some(id) => (sent, id),
+            None => {
+                let id = reply.json()["id"].as_str().unwrap_or_default().to_owned();
+                (equal::with_id(sent, &id), id)
+            }
+        };
+        let path = format!("{collection}/{id}");
         let back = self.get(&path, XML);
         if let Some(what) = equal::xml_difference(sent, xml::tokens(&back.text())) {
             self.fail(format!("{name} as XML: {what}"));

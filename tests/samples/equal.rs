@@ -86,14 +86,22 @@ pub fn coding(concept: &Value) -> Option<(String, String)> {
     codings.iter().find_map(both)
 }
 
-/// Type and id of a resource in XML.
-pub fn xml_identity(tokens: &[Token]) -> Option<(String, String)> {
+/// Type and id, if it has one, of a resource in XML.
+pub fn xml_identity(tokens: &[Token]) -> Option<(String, Option<String>)> {
     let Token::Open(kind, _) = tokens.first()? else { return None };
-    let id = tokens.iter().skip(1).take(2).find_map(|token| match token {
-        Token::Open(name, list) if name == "id" => list.iter().find(|(name, _)| name == "value"),
+    let id = match tokens.get(1) {
+        Some(Token::Open(name, list)) if name == "id" => list.iter().find(|(name, _)| name == "value"),
         _ => None,
-    })?;
-    Some((kind.clone(), id.1.clone()))
+    };
+    Some((kind.clone(), id.map(|(_, value)| value.clone())))
+}
+
+/// The tokens of a document without an id with that which the server gave it.
+pub fn with_id(mut tokens: Vec<Token>, id: &str) -> Vec<Token> {
+    let given =
+        [Token::Open("id".to_owned(), vec![("value".to_owned(), id.to_owned())]), Token::Close("id".to_owned())];
+    tokens.splice(1..1, given);
+    tokens
 }
 
 /// The first difference between two documents, version, time of update and a given record number aside.
