@@ -37,3 +37,25 @@ fn on_sqlite() {
 fn on_postgres() {
     starts_serves_and_stops(Engine::Postgres);
 }
+
+/// Two servers on one PostgreSQL: what one acknowledges the other shows, under the same token and base URL.
+#[test]
+fn two_servers_show_the_same() {
+    let data = Data::new(Engine::Postgres);
+    let (one, mut two) = (data.serve(), data.serve_beside());
+    two.client.token = one.client.token.clone();
+    for n in 0..20 {
+        let (writer, reader) = if n % 2 == 0 { (&one, &two) } else { (&two, &one) };
+        let path = format!("/fhir/Patient/both{}", n / 4);
+        let patient =
+            json!({"resourceType": "Patient", "id": format!("both{}", n / 4), "name": [{"family": format!("N{n}")}]});
+        let put = writer.client.put_json(&path, &patient).unwrap();
+        assert!(matches!(put.status, 200 | 201), "{}", put.text());
+        let back = reader.client.get(&path).unwrap();
+        assert_eq!(back.json()["name"][0]["family"], format!("N{n}"), "{}", back.text());
+        assert_eq!(back.header("etag"), put.header("etag"));
+    }
+    let found = two.client.get("/fhir/Patient?name=N&_total=accurate").unwrap().json();
+    assert_eq!(found["total"], 5);
+    assert!(found["link"][0]["url"].as_str().unwrap().starts_with(&format!("http://127.0.0.1:{}/", one.port())));
+}

@@ -33,7 +33,6 @@ pub enum Engine {
 /// Data of one installation: it outlives the processes that serve it and is deleted when dropped.
 pub struct Data {
     pub dir: tempfile::TempDir,
-    pub engine: Engine,
     database_url: String,
     key_database_url: String,
     port: u16,
@@ -65,7 +64,7 @@ impl Data {
             }
         };
         let client = dir.path().join("client.json");
-        let data = Data { dir, engine, database_url, key_database_url, port: free_port(), client, postgres };
+        let data = Data { dir, database_url, key_database_url, port: free_port(), client, postgres };
         let made = data.run(&["client", "add", "--scopes", SCOPES]);
         assert!(made.status.success(), "phial client add: {}", String::from_utf8_lossy(&made.stderr));
         fs::write(&data.client, made.stdout).expect("the client file is written");
@@ -173,10 +172,6 @@ impl Server {
 
     pub fn port(&self) -> u16 {
         self.port
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.child.id()
     }
 
     /// `kill -9`.
