@@ -31,8 +31,10 @@ soak: postgres ## Hundreds of kill -9 under load, on both databases.
 	PHIAL_KILLS=200 cargo test --locked --release --test main kill:: -- --nocapture --test-threads=1
 
 bench: postgres ## Throughput and latency on both databases; writes benches/RESULTS.md.
+	cargo build --release --locked --features bench-switches
+	cp target/release/phial target/release/phial-bench
 	cargo build --release --locked
-	benches/run.sh
+	python3 benches/run.py
 
 definitions: ## The R4 fact tables under fhir-profiles/r4, from the official package (fetched with pip).
 	python3 fhir-profiles/make_definitions.py
