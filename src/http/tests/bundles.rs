@@ -1,3 +1,5 @@
+//! Batches and transactions through the real router.
+
 use serde_json::{Value, json};
 
 use super::{Persona, Reply, TestApp, patient};

@@ -1,3 +1,5 @@
+//! What is refused, why, and that it is on record.
+
 use axum::body::Body;
 use axum::http::Request;
 use serde_json::json;

@@ -1,3 +1,5 @@
+//! Searches and their pages through the real router.
+
 use std::collections::BTreeSet;
 
 use serde_json::json;

@@ -1,3 +1,5 @@
+//! The listener's stop.
+
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -1,3 +1,5 @@
+//! The verbs on single resources through the real router.
+
 use futures_util::future::join_all;
 use serde_json::json;
 
