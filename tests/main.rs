@@ -5,6 +5,7 @@ mod demo;
 mod harness;
 mod import;
 mod kill;
+mod negotiation;
 mod oracle;
 mod samples;
 mod smoke;

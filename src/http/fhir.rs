@@ -67,8 +67,10 @@ impl FhirRequest<'_> {
     async fn take(&mut self, path: &str, found: Result<Found<'_>>, sent: Body) -> Result<Response> {
         self.facts.request = facts_of(self.parts, self.request_id);
         let about = about(&found, path);
-        // For what is refused before the parameters are read; a header that nothing fits is told of later.
-        self.wanted = negotiate::wanted(&self.parts.headers, None, None, true).unwrap_or_default();
+        // A refusal, too, is in the form that was asked for, where that can be told; what cannot is told below.
+        if let Ok(mut pairs) = form::decode(self.parts.uri.query().unwrap_or_default()) {
+            let _ = self.negotiate(&mut pairs, true);
+        }
         if let Ok(Found { route: route::Route { verb: Verb::Capabilities, .. }, .. }) = &found {
             self.negotiate(&mut form::decode(self.parts.uri.query().unwrap_or_default())?, false)?;
             return self.statement();
