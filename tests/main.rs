@@ -7,6 +7,7 @@ mod import;
 mod kill;
 mod negotiation;
 mod oracle;
+mod rules;
 mod samples;
 mod smoke;
 mod tidy;
