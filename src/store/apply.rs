@@ -199,7 +199,7 @@ impl WriteSet {
         // In the order of the table, so that neighbours touch the same pages.
         come.sort_unstable();
         for (rows, sql) in [(gone, dialect::POSTINGS_DELETE), (come, dialect::POSTINGS_INSERT)] {
-            for rows in Chunks::of(&rows, POSTINGS_MAX) {
+            for rows in Chunks::of(&padded(rows, POSTINGS_MAX), POSTINGS_MAX) {
                 let params = rows.iter().flat_map(|(term, rid)| [Param::Int(*term), Param::Int(*rid)]).collect();
                 conn.run(&sql.replace("{}", &placeholders(rows.len(), 2, 0)), params).await?;
             }
@@ -283,6 +283,22 @@ fn changed() -> Refusal {
         Kind::Conflict,
         "The resource was created, changed or deleted by another request at the same time; read it and try again.",
     ))
+}
+
+/// Repeats the last row until the rest that no full chunk takes is a chunk itself: one statement instead of several,
+/// for statements that a repeated row does not harm.
+pub fn padded<T: Clone>(mut rows: Vec<T>, max: usize) -> Vec<T> {
+    let rest = rows.len() % max;
+    if let Some(last) = rows.last().cloned()
+        && rest > 0
+    {
+        let mut size = 1;
+        while size < rest {
+            size = (size * 4).min(max);
+        }
+        rows.resize(rows.len() + size - rest, last);
+    }
+    rows
 }
 
 /// A slice in chunks of the sizes of [`chunk_sizes`].

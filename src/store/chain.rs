@@ -4,7 +4,7 @@
 use aws_lc_rs::digest::{Context, SHA256};
 
 use super::AuditRow;
-use super::apply::Chunks;
+use super::apply::{Chunks, padded};
 use super::db::{Conn, Fault, Param, placeholders};
 
 /// Where a lane's chain stands.
@@ -93,8 +93,9 @@ impl Chain {
 async fn insert_terms(conn: &mut Conn, mut terms: Vec<(i64, i64)>) -> Result<(), Fault> {
     terms.sort_unstable();
     terms.dedup();
-    for chunk in Chunks::of(&terms, TERMS_MAX) {
-        let sql = format!("insert into audit_term (term, n) values {}", placeholders(chunk.len(), 2, 0));
+    for chunk in Chunks::of(&padded(terms, TERMS_MAX), TERMS_MAX) {
+        let values = placeholders(chunk.len(), 2, 0);
+        let sql = format!("insert into audit_term (term, n) values {values} on conflict do nothing");
         let params = chunk.iter().flat_map(|(term, n)| [Param::Int(*term), Param::Int(*n)]).collect();
         conn.run(&sql, params).await?;
     }

@@ -96,7 +96,7 @@ impl Store {
         missing.dedup();
         for chunk in Chunks::of(&missing, LOOKUP_MAX) {
             let params = chunk.iter().map(|token| Param::Bytes(token.to_vec())).collect();
-            let rows = self.inner.readers.rows(&select_compartments(chunk.len()), params).await?;
+            let rows = self.inner.lookups.rows(&select_compartments(chunk.len()), params).await?;
             let pair = |row: &Row| -> Result<Sealed16> { Ok((row.array(0)?, row.bytes(1)?.to_vec())) };
             let standing = rows.iter().map(pair).collect::<Result<Vec<_>>>()?;
             self.remember(standing, &mut found).await?;

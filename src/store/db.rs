@@ -26,6 +26,17 @@ pub enum Conn {
     Postgres(PgConnection),
 }
 
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// Reads whose best plan depends on the values.
+    Search,
+    /// Reads by key: the plan is always the same.
+    Lookup,
+    /// Writes, all of them by key.
+    Keyed,
+}
+
 /// A bound value.
 #[derive(Clone)]
 pub enum Param {
@@ -127,14 +138,20 @@ impl Db {
         })
     }
 
-    /// A connection that refuses to write (SQLite); on PostgreSQL the same as [`Db::connect`].
-    pub async fn connect_reader(&self) -> Result<Conn, Fault> {
-        match self {
-            Db::Sqlite(options) => {
+    /// A new connection for one kind of work.
+    pub async fn connect_for(&self, work: Use) -> Result<Conn, Fault> {
+        match (self, work) {
+            (Db::Sqlite(options), Use::Search | Use::Lookup) => {
                 let options = options.clone().pragma("query_only", "ON");
                 Ok(Conn::Sqlite(options.connect().await.map_err(Fault::of)?))
             }
-            Db::Postgres(_) => self.connect().await,
+            (Db::Sqlite(_), Use::Keyed) | (Db::Postgres(_), Use::Search) => self.connect().await,
+            (Db::Postgres(options), Use::Keyed | Use::Lookup) => {
+                // Planned once, and never as a scan of the whole table, however empty it was at that time.
+                let settings = [("plan_cache_mode", "force_generic_plan"), ("enable_seqscan", "off")];
+                let options = options.clone().options(settings);
+                Ok(Conn::Postgres(options.connect().await.map_err(Fault::of)?))
+            }
         }
     }
 }

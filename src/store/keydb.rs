@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Mutex;
 
 use super::apply::Chunks;
-use super::db::{Conn, Db, Fault, Param, Row, placeholder_list, placeholders};
+use super::db::{Conn, Db, Fault, Param, Row, Use, placeholder_list, placeholders};
 use super::migrate::{Which, migrate};
 use super::pool::Readers;
 use crate::error::Result;
@@ -34,7 +34,11 @@ impl KeyDb {
     pub async fn open(url: &str) -> Result<Arc<KeyDb>> {
         let db = Db::parse(url)?;
         migrate(&db, Which::Keys).await?;
-        Ok(Arc::new(KeyDb { readers: Readers::new(db.clone(), READERS_MAX), db, writer: Mutex::new(None) }))
+        Ok(Arc::new(KeyDb {
+            readers: Readers::new(db.clone(), Use::Lookup, READERS_MAX),
+            db,
+            writer: Mutex::new(None),
+        }))
     }
 
     /// Runs statements in one transaction, which is durable when this returns.
@@ -44,7 +48,7 @@ impl KeyDb {
             // Taken out while in use: abandoned half way, the connection is dropped and with it the transaction.
             let mut conn = match writer.take() {
                 Some(conn) => conn,
-                None => self.db.connect().await?,
+                None => self.db.connect_for(Use::Keyed).await?,
             };
             match run_all(&mut conn, statements).await {
                 Ok(()) => {

@@ -14,7 +14,7 @@ impl Store {
         let sql = "select sealed from kv where space = $1 and token = $2 and (expires is null or expires >= $3)";
         let params =
             vec![Param::Text(space.to_owned()), Param::Bytes(key.to_vec()), Param::Int(self.inner.world.now().0)];
-        let rows = self.inner.readers.rows(sql, params).await?;
+        let rows = self.inner.lookups.rows(sql, params).await?;
         Ok(rows.first().map(|row| row.bytes(0).map(<[u8]>::to_vec)).transpose()?)
     }
 
@@ -44,7 +44,7 @@ impl Store {
     pub async fn kv_list(&self, space: &'static str) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
         let sql = "select token, sealed from kv where space = $1 and (expires is null or expires >= $2) order by token";
         let params = vec![Param::Text(space.to_owned()), Param::Int(self.inner.world.now().0)];
-        let rows = self.inner.readers.rows(sql, params).await?;
+        let rows = self.inner.lookups.rows(sql, params).await?;
         rows.iter().map(|row| Ok((row.bytes(0)?.to_vec(), row.bytes(1)?.to_vec()))).collect()
     }
 

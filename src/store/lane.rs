@@ -7,7 +7,7 @@ use tokio::task::JoinHandle;
 
 use super::apply::{Refusal, WriteSet};
 use super::chain::Chain;
-use super::db::{Conn, Db, Fault};
+use super::db::{Conn, Db, Fault, Use};
 use super::small::{Small, SmallAnswer};
 use super::{AuditRow, Receipt};
 use crate::error::{Error, Kind, Result};
@@ -140,6 +140,8 @@ impl Lane {
                 }
             };
             let Some(first) = first else { break };
+            // Those who were answered just now get a turn to queue again: otherwise batches of one and of many alternate.
+            tokio::task::yield_now().await;
             let jobs = self.drain(first);
             self.serve(jobs).await;
         }
@@ -228,7 +230,7 @@ impl Lane {
                 done => return done,
             }
         }
-        let mut conn = self.db.connect().await?;
+        let mut conn = self.db.connect_for(Use::Keyed).await?;
         let chain = Chain::load(&mut conn, self.instance, self.lane).await?;
         conn.begin().await?;
         self.open = Some((conn, chain));
@@ -255,35 +257,35 @@ impl Batch {
     /// Applies every job; those whose preconditions do not hold are undone and noted, the others get their audit
     /// entries in one go.
     async fn apply(&mut self, conn: &mut Conn, chain: &mut Chain) -> Result<(), Fault> {
+        // A job alone needs no savepoint: the transaction is its own.
+        let shared = self.jobs.len() > 1;
         for (job, outcome) in self.jobs.iter().zip(&mut self.outcomes) {
             match &job.work {
                 Work::Append(_) => {}
                 Work::Small(small) => {
-                    conn.run("savepoint one", Vec::new()).await?;
+                    protect(conn, shared).await?;
                     match small.run(conn).await {
                         Ok(answer) => {
-                            conn.run("release savepoint one", Vec::new()).await?;
+                            keep(conn, shared).await?;
                             *outcome = Some(Ok(Answer::Small(answer)));
                         }
                         Err(fault @ (Fault::Other(_) | Fault::Shape(_))) => {
-                            undo(conn).await?;
+                            undo(conn, shared).await?;
                             *outcome = Some(Err(fault.into()));
                         }
                         Err(fault) => return Err(fault),
                     }
                 }
                 Work::Write(set, _) => {
-                    conn.run("savepoint one", Vec::new()).await?;
+                    protect(conn, shared).await?;
                     match set.apply(conn).await {
-                        Ok(()) => {
-                            conn.run("release savepoint one", Vec::new()).await?;
-                        }
+                        Ok(()) => keep(conn, shared).await?,
                         Err(Refusal::Conflict(error)) => {
-                            undo(conn).await?;
+                            undo(conn, shared).await?;
                             *outcome = Some(Err(error));
                         }
                         Err(Refusal::Fault(fault @ Fault::Other(_))) => {
-                            undo(conn).await?;
+                            undo(conn, shared).await?;
                             *outcome = Some(Err(fault.into()));
                         }
                         Err(Refusal::Fault(fault)) => return Err(fault),
@@ -331,9 +333,21 @@ impl Batch {
     }
 }
 
-async fn undo(conn: &mut Conn) -> Result<(), Fault> {
-    conn.run("rollback to savepoint one", Vec::new()).await?;
-    conn.run("release savepoint one", Vec::new()).await.map(drop)
+async fn protect(conn: &mut Conn, shared: bool) -> Result<(), Fault> {
+    if shared { conn.run("savepoint one", Vec::new()).await.map(drop) } else { Ok(()) }
+}
+
+async fn keep(conn: &mut Conn, shared: bool) -> Result<(), Fault> {
+    if shared { conn.run("release savepoint one", Vec::new()).await.map(drop) } else { Ok(()) }
+}
+
+async fn undo(conn: &mut Conn, shared: bool) -> Result<(), Fault> {
+    if shared {
+        conn.run("rollback to savepoint one", Vec::new()).await?;
+        return conn.run("release savepoint one", Vec::new()).await.map(drop);
+    }
+    conn.rollback().await?;
+    conn.begin().await
 }
 
 impl Work {

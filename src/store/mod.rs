@@ -37,7 +37,7 @@ use crate::vault::{Pk, Rid, Vault};
 use crate::world::World;
 
 use compartment::Surrogates;
-use db::{Db, Param};
+use db::{Db, Param, Use};
 use lane::{Answer, Lanes, Work};
 use pool::Readers;
 
@@ -183,6 +183,8 @@ pub struct Store {
 struct Inner {
     db: Db,
     readers: Readers,
+    /// For reads by key; on SQLite the same connections.
+    lookups: Readers,
     lanes: Lanes,
     vault: Vault,
     world: Arc<World>,
@@ -209,11 +211,15 @@ impl Store {
         let register = "insert into audit_instance (instance, lanes) values ($1, $2)";
         conn.run(register, vec![Param::Int(instance), Param::Int(config.lanes.into())]).await?;
         conn.close().await;
-        let readers = Readers::new(db.clone(), config.readers as usize);
+        let readers = Readers::new(db.clone(), Use::Search, config.readers as usize);
+        let lookups = match db.is_postgres() {
+            true => Readers::new(db.clone(), Use::Lookup, config.readers as usize),
+            false => readers.clone(),
+        };
         let lanes = Lanes::start(&db, instance, config.lanes);
         let compartments = Cache::builder().max_capacity(COMPARTMENTS_CACHED).build();
         let (base, candidates_max) = (config.base, config.candidates_max);
-        let inner = Inner { db, readers, lanes, vault, world, base, candidates_max, instance, compartments };
+        let inner = Inner { db, readers, lookups, lanes, vault, world, base, candidates_max, instance, compartments };
         Ok(Store { inner: Arc::new(inner) })
     }
 
@@ -241,13 +247,14 @@ impl Store {
 
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<()> {
-        self.inner.readers.rows("select 1", Vec::new()).await.map(drop)
+        self.inner.lookups.rows("select 1", Vec::new()).await.map(drop)
     }
 
     /// Finishes what is under way; nothing is accepted afterwards.
     pub async fn close(&self) {
         self.inner.lanes.close().await;
         self.inner.readers.close().await;
+        self.inner.lookups.close().await;
     }
 
     async fn receipt(&self, work: Work) -> Result<Receipt> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use super::db::{Conn, Db, Fault, Param, Row};
+use super::db::{Conn, Db, Fault, Param, Row, Use};
 use crate::error::{Error, Kind, Result};
 
 /// How long a request waits for a free connection before it is told Unavailable.
@@ -20,14 +20,15 @@ pub struct Readers {
 
 struct Shared {
     db: Db,
+    work: Use,
     idle: Mutex<Vec<Conn>>,
     permits: Semaphore,
 }
 
 impl Readers {
-    pub fn new(db: Db, most: usize) -> Readers {
+    pub fn new(db: Db, work: Use, most: usize) -> Readers {
         let permits = Semaphore::new(most.max(1));
-        Readers { shared: Arc::new(Shared { db, idle: Mutex::new(Vec::new()), permits }) }
+        Readers { shared: Arc::new(Shared { db, work, idle: Mutex::new(Vec::new()), permits }) }
     }
 
     /// All rows of one query. A stale idle connection (the database was restarted) is replaced once.
@@ -42,7 +43,7 @@ impl Readers {
                 done => return self.finish(conn, done),
             }
         }
-        let mut conn = self.shared.db.connect_reader().await?;
+        let mut conn = self.shared.db.connect_for(self.shared.work).await?;
         let done = conn.rows(sql, params).await;
         self.finish(conn, done)
     }

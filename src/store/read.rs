@@ -143,7 +143,7 @@ impl Store {
             let sql = format!("{STORED}{bodies}{STORED_FROM} where r.rtype = $1 and r.id_token in ({list})");
             let mut params = vec![Param::Int(kind.0.into())];
             params.extend(chunk.iter().map(|token| Param::Bytes(token.to_vec())));
-            for row in self.inner.readers.rows(&sql, params).await? {
+            for row in self.inner.lookups.rows(&sql, params).await? {
                 found.push(Stored::read(&row, body)?);
             }
         }
@@ -158,7 +158,7 @@ impl Store {
             let sql = format!("{STORED}, v.sealed{STORED_FROM} where r.rtype = $1 and r.rid in ({list})");
             let mut params = vec![Param::Int(kind.0.into())];
             params.extend(chunk.iter().map(|rid| Param::Int(rid.0)));
-            for row in self.inner.readers.rows(&sql, params).await? {
+            for row in self.inner.lookups.rows(&sql, params).await? {
                 found.push(Stored::read(&row, true)?);
             }
         }
@@ -278,7 +278,7 @@ impl Store {
         let sql = "select ver, pk, head, sealed from record_version where rid = $1 and ver < $2 \
                    order by ver desc limit $3";
         let params = vec![Param::Int(rid.0), Param::Int(before.into()), Param::Int(most as i64)];
-        let rows = self.inner.readers.rows(sql, params).await?;
+        let rows = self.inner.lookups.rows(sql, params).await?;
         let version = |row: &Row| -> Result<StoredVersion> {
             let (head, sealed) = (row.bytes(2)?.to_vec(), row.bytes(3)?.to_vec());
             Ok(StoredVersion { ver: row.small(0)?, pk: Pk(row.int(1)?), head, sealed })
