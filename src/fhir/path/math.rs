@@ -103,7 +103,7 @@ fn quantities(op: Binary, a: &Quantity, b: &Quantity) -> Result<Option<Quantity>
 fn shift(at: Temporal, by: &Quantity, back: bool) -> Result<Option<Temporal>> {
     let period = by.unit.period().ok_or_else(|| fault("a date takes calendar durations only"))?;
     let Some(count) = by.value.trunc().to_i64() else { return Ok(None) };
-    Ok(at.plus(if back { -count } else { count }, period))
+    Ok(at.plus(if back { count.saturating_neg() } else { count }, period))
 }
 
 /// The functions of numbers. None: the function is none of these.
@@ -216,7 +216,8 @@ fn boundary<'a>(item: &Val<'a>, digits: Option<i64>, high: bool) -> Result<Optio
         if !(0..=MOST_DIGITS).contains(&digits) {
             return None;
         }
-        let half = Decimal::new(5, 0).checked_div(Decimal::from_i128_with_scale(10i128.pow(d.scale() + 1), 0))?;
+        // Half of the last digit that is given; beyond 28 digits there is no decimal.
+        let half = Decimal::try_new(5, d.scale() + 1).ok()?;
         let edge = if high { d.checked_add(half)? } else { d.checked_sub(half)? };
         let strategy = if high { RoundingStrategy::ToPositiveInfinity } else { RoundingStrategy::ToNegativeInfinity };
         let mut edge = edge.round_dp_with_strategy(digits as u32, strategy);

@@ -147,6 +147,140 @@ fn variables_and_clock_are_given() {
     assert!(Expr::parse("birthDate < @1980").and_then(|e| e.holds(&env, &at)).expect("evaluates"));
 }
 
+/// Words of the language, in any order: most is refused, nothing panics, and what parses is evaluated or refused.
+fn words() -> impl proptest::strategy::Strategy<Value = String> {
+    use proptest::prelude::*;
+    let word = proptest::sample::select(vec![
+        "Patient",
+        "name",
+        "given",
+        "birthDate",
+        "telecom",
+        "$this",
+        "$index",
+        "%resource",
+        "%context",
+        "where",
+        "select",
+        "iif",
+        "exists",
+        "repeat",
+        "children",
+        "descendants",
+        "resolve",
+        "sort",
+        "aggregate",
+        "lowBoundary",
+        "highBoundary",
+        "precision",
+        "toQuantity",
+        "toDate",
+        "toString",
+        "substring",
+        "replace",
+        "matches",
+        "split",
+        "join",
+        "round",
+        "power",
+        "abs",
+        "is",
+        "as",
+        "ofType",
+        "Quantity",
+        "date",
+        "System.String",
+        "(",
+        ")",
+        "(",
+        ")",
+        ".",
+        ".",
+        "[",
+        "]",
+        ",",
+        "|",
+        "+",
+        "-",
+        "*",
+        "/",
+        "div",
+        "mod",
+        "&",
+        "=",
+        "~",
+        "!=",
+        "<",
+        ">=",
+        "and",
+        "or",
+        "implies",
+        "in",
+        "contains",
+        "{}",
+        "'a'",
+        "'é\\u0041'",
+        "''",
+        "0",
+        "1",
+        "-1",
+        "9223372036854775807",
+        "0.0000000000000000000000000001",
+        "1.5",
+        "1 'mg'",
+        "4 days",
+        "100000000 years",
+        "@2015",
+        "@2015-02-28T23:59:59.999+14:00",
+        "@T10:30",
+        "@9999-12-31",
+        "true",
+        "`id`",
+        "//x\n",
+        "/*",
+        "é",
+        "\\",
+        "%`vs-x`",
+    ]);
+    proptest::collection::vec(word, 1..24).prop_map(|words| words.join(" "))
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_expression_panics(text in words()) {
+        let patient = patient();
+        if let Ok(expr) = Expr::parse(&text) {
+            let _ = expr.check("Patient");
+            let env = Env::of(&patient).at(Instant(0));
+            let _ = expr.eval_in(&env, &Item::root(&patient));
+            let _ = expr.eval_in(&env.strict(), &Item::root(&patient));
+        }
+    }
+
+    #[test]
+    fn no_text_panics(text in ".{0,60}") {
+        let _ = Expr::parse(&text);
+        let _ = Expr::parse(&format!("@{text}"));
+        let _ = Expr::parse(&format!("'{text}'.toQuantity() = '{text}'.toDateTime()")).map(|e| e.eval(&patient()).is_ok());
+    }
+}
+
+#[test]
+fn arithmetic_at_the_limits_gives_nothing() {
+    let patient = patient();
+    for text in [
+        "0.0000000000000000000000000001.lowBoundary(28)",
+        "9223372036854775807 + 1",
+        "@2015 - 9223372036854775807 years",
+        "@9999-12-31 + 1 day",
+        "79228162514264337593543950335.0 * 10",
+        "1 / 0",
+        "(-1).sqrt()",
+    ] {
+        assert_eq!(eval(text, &patient), Vec::<Node>::new(), "{text}");
+    }
+}
+
 /// The folder with sample data beside the project, if it is there.
 pub(super) fn shared(part: &str) -> Option<PathBuf> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/data").join(part);

@@ -233,6 +233,39 @@ fn what_xml_cannot_say_is_refused() {
     }
 }
 
+proptest::proptest! {
+    /// Any damage to a document is refused, or read as something that can be written and read again; nothing panics.
+    #[test]
+    fn no_damage_panics(at in 0usize..900, cut in 0usize..12, put in "[ -~é\\r\\n]{0,6}") {
+        let whole = xml("<text><status value=\"generated\"/><div xmlns=\"http://www.w3.org/1999/xhtml\"> <p class='a'>é&lt;&#160;\
+            &nbsp;<!-- c --><![CDATA[d]]><br/></p></div></text><contained><Basic><id value=\"b\"/><code><text value=\"x\"/>\
+            </code></Basic></contained><extension url=\"u\"><valueDecimal value=\"1.00\"/></extension><name id=\"n\"><given \
+            value=\"a&amp;b\"/><given><extension url=\"v\"><valueCode value=\"w\"/></extension></given></name>");
+        let mut damaged = whole.into_bytes();
+        let from = at.min(damaged.len());
+        let to = (from + cut).min(damaged.len());
+        damaged.splice(from..to, put.bytes());
+        if let Ok(node) = read(&damaged)
+            && let Ok(text) = write(&node)
+        {
+            proptest::prop_assert_eq!(read(&text).expect("what is written is read").to_string(), node.to_string());
+        }
+    }
+
+    /// No text of a narrative or value breaks the document it is written into.
+    #[test]
+    fn no_text_breaks_out(text in "[<>&;\"'/=a-z! \\r\\n\\t#x0-9-]{0,40}") {
+        let node = json!({"resourceType": "Patient", "name": [{"family": text}]});
+        there_and_back(&node);
+        let div = format!("<div xmlns=\"http://www.w3.org/1999/xhtml\">{text}</div>");
+        let node = json!({"resourceType": "Patient", "text": {"status": "generated", "div": div}});
+        if let Ok(text) = write(&node) {
+            let back = read(&text).expect("what is written is read");
+            proptest::prop_assert_eq!(back.as_object().map(|o| o.len()), Some(2));
+        }
+    }
+}
+
 /// The folder with sample data beside the project, if it is there.
 fn shared(part: &str) -> Option<PathBuf> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/data").join(part);
