@@ -22,9 +22,8 @@ fn places(members: &str) -> Vec<String> {
     structure(&node).into_iter().map(|i| i.expression.unwrap_or_default()).collect()
 }
 
-#[test]
-fn a_sound_resource_has_no_faults() {
-    let text = r##"{"resourceType":"Observation","id":"a","meta":{"profile":["http://x"]},
+/// Something of everything.
+const SOUND: &str = r##"{"resourceType":"Observation","id":"a","meta":{"profile":["http://x"]},
         "text":{"status":"generated","div":"<div xmlns=\"http://www.w3.org/1999/xhtml\">x</div>"},
         "contained":[{"resourceType":"Patient","id":"p"}],
         "extension":[{"url":"u","valueString":"x"},{"url":"v","extension":[{"url":"w","valueDecimal":1.00}]}],
@@ -33,7 +32,10 @@ fn a_sound_resource_has_no_faults() {
         "code":{"text":"x","_text":{"id":"t"}},"subject":{"reference":"#p"},
         "effectiveDateTime":"2026-01","_effectiveDateTime":{"id":"e"},
         "component":[{"code":{"text":"y"},"valueQuantity":{"value":1E-10,"comparator":"<"}}]}"##;
-    assert_eq!(faults(text), Vec::<String>::new());
+
+#[test]
+fn a_sound_resource_has_no_faults() {
+    assert_eq!(faults(SOUND), Vec::<String>::new());
     assert!(
         places(r#""name":[{"given":["a",null],"_given":[null,{"extension":[{"url":"u","valueCode":"x"}]}]}]"#)
             .is_empty()
@@ -136,6 +138,29 @@ fn tolerated_departures_are_warnings() {
     let issues = structure(&node);
     assert_eq!(issues.len(), 2);
     assert!(!refuses(&issues));
+}
+
+proptest::proptest! {
+    /// Whatever a document becomes by changed characters, it is checked without a panic, and every fault has a place.
+    #[test]
+    fn no_document_breaks_it(changes in proptest::collection::vec((0usize..2000, proptest::char::any()), 1..6)) {
+        let mut text: Vec<char> = SOUND.chars().collect();
+        for (at, c) in changes {
+            let at = at % text.len();
+            text[at] = c;
+        }
+        let text: String = text.into_iter().collect();
+        if let Ok(node) = json::parse(text.as_bytes()) {
+            for issue in structure(&node) {
+                proptest::prop_assert!(issue.expression.is_some());
+            }
+        }
+    }
+
+    #[test]
+    fn no_narrative_breaks_it(text in "<div xmlns='http://www.w3.org/1999/xhtml'>[<>/a-c&;#='\" é!-]{0,40}</div>") {
+        let _ = narrative::check(&text);
+    }
 }
 
 /// Files of a sample folder, sorted; none when the samples are not there.
