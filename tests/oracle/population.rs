@@ -43,8 +43,11 @@ const ORGANIZATIONS: usize = 5;
 const ENCOUNTERS: usize = 40;
 const OBSERVATIONS: usize = 120;
 
+/// Makes the resource of a number.
+type Maker = fn(&mut Random, usize) -> Value;
+
 pub fn make(random: &mut Random) -> Vec<Value> {
-    let makers: [(usize, fn(&mut Random, usize) -> Value); 11] = [
+    let makers: [(usize, Maker); 11] = [
         (ORGANIZATIONS, organization),
         (PRACTITIONERS, practitioner),
         (PATIENTS, patient),

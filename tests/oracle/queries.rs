@@ -165,13 +165,13 @@ fn modifier_for(random: &mut Random, value: &Value) -> &'static str {
     let none = random.chance(60);
     match value {
         _ if none => "",
-        Value::Token { .. } => *random.pick(&["not", "text"]),
+        Value::Token { .. } => random.pick::<&str>(&["not", "text"]),
         Value::Identifier { types, .. } if !types.is_empty() => "of-type",
         Value::Identifier { .. } => "not",
-        Value::Text(_) => *random.pick(&["exact", "contains"]),
+        Value::Text(_) => random.pick::<&str>(&["exact", "contains"]),
         Value::Reference { identifier: Some(_), .. } => "identifier",
         Value::Reference { to: Some(Reference::Local { kind, .. }), .. } => definitions().type_name(*kind),
-        Value::Uri(uri) if uri.contains("://") => *random.pick(&["above", "below"]),
+        Value::Uri(uri) if uri.contains("://") => random.pick::<&str>(&["above", "below"]),
         _ => "",
     }
 }
