@@ -47,10 +47,14 @@ const BATCH_BYTES_MAX: usize = 4 << 20;
 /// How often work that met a deadlock is done again, alone.
 const RETRIES_MAX: usize = 5;
 
+/// How many lanes a database is given of those asked for: SQLite has one writer.
+pub fn count(db: &Db, asked: u32) -> u32 {
+    if db.is_postgres() { asked.max(1) } else { 1 }
+}
+
 impl Lanes {
-    /// Starts `count` lanes of this instance (one on SQLite, which has one writer).
+    /// Starts so many lanes of this instance (see [`count`]).
     pub fn start(db: &Db, instance: i64, count: u32) -> Lanes {
-        let count = if db.is_postgres() { count.max(1) } else { 1 };
         let (closing, watch) = tokio::sync::watch::channel(false);
         let mut senders = Vec::new();
         let mut tasks = Vec::new();
@@ -395,7 +399,7 @@ mod tests {
     async fn bench_on(url: &str, folder: Option<tempfile::TempDir>) -> Bench {
         let db = Db::parse(url).expect("a url");
         migrate(&db, Which::Data).await.expect("migrates");
-        let lanes = Lanes::start(&db, 7, 4);
+        let lanes = Lanes::start(&db, 7, count(&db, 4));
         Bench { db, lanes, _folder: folder }
     }
 

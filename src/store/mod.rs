@@ -209,14 +209,15 @@ impl Store {
         let instance = world.surrogate();
         let mut conn = db.connect().await?;
         let register = "insert into audit_instance (instance, lanes) values ($1, $2)";
-        conn.run(register, vec![Param::Int(instance), Param::Int(config.lanes.into())]).await?;
+        let count = lane::count(&db, config.lanes);
+        conn.run(register, vec![Param::Int(instance), Param::Int(count.into())]).await?;
         conn.close().await;
         let readers = Readers::new(db.clone(), Use::Search, config.readers as usize);
         let lookups = match db.is_postgres() {
             true => Readers::new(db.clone(), Use::Lookup, config.readers as usize),
             false => readers.clone(),
         };
-        let lanes = Lanes::start(&db, instance, config.lanes);
+        let lanes = Lanes::start(&db, instance, count);
         let compartments = Cache::builder().max_capacity(COMPARTMENTS_CACHED).build();
         let (base, candidates_max) = (config.base, config.candidates_max);
         let inner = Inner { db, readers, lookups, lanes, vault, world, base, candidates_max, instance, compartments };

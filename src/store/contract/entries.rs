@@ -46,7 +46,7 @@ async fn chains_are_gapless_on_every_lane(bench: Bench) {
     let beside = bench.beside().await;
     bench.write(&patient("p1", "A")).await.expect("writes");
     let work = |n: usize| {
-        let store = if n % 2 == 0 { bench.store.clone() } else { beside.clone() };
+        let store = if n.is_multiple_of(2) { bench.store.clone() } else { beside.clone() };
         async move {
             match n % 4 {
                 // Most of these conflict.

@@ -161,7 +161,7 @@ impl Cell {
                 let mut all = vec![Vec::new(), other.clone(), [bytes.as_slice(), b"x"].concat()];
                 if !bytes.is_empty() {
                     all.push(bytes[..bytes.len() - 1].to_vec());
-                    for at in [0, 1, 2, 5, 14, bytes.len() / 2, bytes.len() - 1] {
+                    for at in [0, 5, 14, bytes.len() / 2, bytes.len() - 1] {
                         let mut bent = bytes.clone();
                         bent[at.min(bytes.len() - 1)] ^= 4;
                         all.push(bent);
@@ -185,7 +185,7 @@ async fn spoil(bench: &Bench, before: &Seen, table: &str, column: &str, bytes: b
         .collect();
     let mut sum = (0, 0);
     let mut raw = bench.raw().await;
-    for at in [0, cells.len() / 2, cells.len() - 1] {
+    for at in [0, cells.len() / 2] {
         let (cell, rid, ver) = cells[at].clone();
         let other = &cells[(at + 1) % cells.len()].0;
         for new in cell.spoiled(other) {

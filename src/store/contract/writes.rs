@@ -40,7 +40,7 @@ async fn concurrent_updates_have_one_winner(bench: Bench) {
     let beside = bench.beside().await;
     for round in 0..5 {
         let write = |n: usize| {
-            let store = if n % 2 == 0 { &bench.store } else { &beside };
+            let store = if n.is_multiple_of(2) { &bench.store } else { &beside };
             let text = patient("p1", &format!("Name{round}{n}"));
             async move { write(store, ALL, &text, NOW).await }
         };
@@ -58,7 +58,7 @@ async fn concurrent_updates_have_one_winner(bench: Bench) {
 async fn two_hundred_creates_of_one_id_make_one(bench: Bench) {
     let beside = bench.beside().await;
     let write = |n: usize| {
-        let store = if n % 2 == 0 { &bench.store } else { &beside };
+        let store = if n.is_multiple_of(2) { &bench.store } else { &beside };
         async move {
             // As a create does: without looking first.
             let mut tx = store.begin();
@@ -172,8 +172,8 @@ async fn keyed_values_and_counters(bench: Bench) {
     let beside = bench.beside().await;
     let store = &bench.store;
     let later = Some(NOW.plus_ms(1000));
-    let tries = join_all((0..40).map(|n| {
-        let store = if n % 2 == 0 { &bench.store } else { &beside };
+    let tries = join_all((0..40usize).map(|n| {
+        let store = if n.is_multiple_of(2) { &bench.store } else { &beside };
         store.kv_insert_new("jti", b"one", b"x", later)
     }));
     let won = tries.await.into_iter().map(|done| done.expect("answers")).filter(|won| *won).count();
@@ -192,8 +192,9 @@ async fn keyed_values_and_counters(bench: Bench) {
     store.kv_insert_new("jti", b"two", b"", later).await.expect("answers");
     assert_eq!(store.kv_expire(NOW.plus_ms(5000)).await.expect("sweeps"), 1);
 
-    let numbers =
-        join_all((0..60).map(|n| if n % 2 == 0 { store.next_number("mrn") } else { beside.next_number("mrn") }));
+    let numbers = join_all(
+        (0..60usize).map(|n| if n.is_multiple_of(2) { store.next_number("mrn") } else { beside.next_number("mrn") }),
+    );
     let mut numbers: Vec<u64> = numbers.await.into_iter().map(|n| n.expect("a number")).collect();
     numbers.sort_unstable();
     assert_eq!(numbers, (1..=60).collect::<Vec<u64>>());
