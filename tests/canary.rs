@@ -101,13 +101,15 @@ fn import(data: &Data) -> Vec<u8> {
     printed
 }
 
+fn put(client: &Client, kind: &str, resource: Value) {
+    let path = format!("/fhir/{kind}/{}", resource["id"].as_str().unwrap());
+    let reply = client.put_json(&path, &resource).unwrap();
+    assert!(matches!(reply.status, 200 | 201), "{path}: {}", reply.text());
+}
+
 /// Resources whose every field kind is marked.
 fn store(client: &Client) {
-    let put = |kind: &str, resource: Value| {
-        let path = format!("/fhir/{kind}/{}", resource["id"].as_str().unwrap());
-        let reply = client.put_json(&path, &resource).unwrap();
-        assert!(matches!(reply.status, 200 | 201), "{path}: {}", reply.text());
-    };
+    let put = |kind: &str, resource: Value| put(client, kind, resource);
     put("Patient", patient("one"));
     put("Patient", patient("one-again"));
     let mut changed = patient("one");
@@ -146,7 +148,13 @@ fn store(client: &Client) {
             "participant": [{"actor": {"reference": format!("Patient/{}", marked("one"))}, "status": "accepted"}],
         }),
     );
-    // Types with no mapping of their own.
+    store_unmapped(client);
+    store_by_bundle(client);
+}
+
+/// Types with no mapping of their own.
+fn store_unmapped(client: &Client) {
+    let put = |kind: &str, resource: Value| put(client, kind, resource);
     put(
         "QuestionnaireResponse",
         json!({
@@ -162,6 +170,10 @@ fn store(client: &Client) {
             "name": [{"family": marked("kin")}], "birthDate": BIRTH,
         }),
     );
+}
+
+/// A transaction with a conditional create, and a deletion.
+fn store_by_bundle(client: &Client) {
     let created = client
         .post_json(
             "/fhir",
