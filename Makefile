@@ -16,7 +16,7 @@ run: ## Build the release binary and serve a synthetic population on http://127.
 	./target/release/phial demo --data "$(DATA)" --listen "$(LISTEN)" --patients $(PATIENTS)
 
 test: postgres ## Everything that must be green: units, properties, both databases, the black-box tests.
-	cargo test --locked
+	cargo test --locked --no-fail-fast
 
 check: ## The quick loop: format, lints, the library's tests and the house rules.
 	cargo fmt --check

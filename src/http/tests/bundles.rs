@@ -175,7 +175,7 @@ async fn only_bundles_within_the_limits_are_taken() {
     let backend = app.persona("system/*.cruds").await;
     let one = || entry("GET", "Patient/a", None, None);
     let large = post(&backend, &bundle("batch", vec![one(), one(), one()])).await;
-    assert_eq!((large.status, large.places()), (403, vec!["Bundle.entry".to_owned()]));
+    assert_eq!((large.status, large.places()), (422, vec!["Bundle.entry".to_owned()]));
     let other = post(&backend, &bundle("searchset", Vec::new())).await;
     assert_eq!((other.status, other.places()), (400, vec!["Bundle.type".to_owned()]));
     assert_eq!(post(&backend, &patient("a", "A")).await.status, 400);
