@@ -12,7 +12,6 @@ mod source;
 mod tests;
 mod write;
 
-pub use narrative::check as check_narrative;
 pub use read::read;
 pub use write::write;
 
