@@ -1,9 +1,11 @@
 //! The migrations, embedded, applied in order under a lock. See `migrations/README.md`.
 
-use sqlx::SqlSafeStr as _;
-use sqlx::migrate::{Migration, MigrationType, Migrator};
+use std::time::Duration;
 
-use super::db::{Conn, Db};
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::{Connection as _, SqlSafeStr as _, SqliteConnection};
+
+use super::db::{Conn, Db, Fault};
 use crate::error::{Error, Kind, Result};
 
 /// Which of the two databases a set of migrations is for.
@@ -46,16 +48,40 @@ fn migrator(steps: &[Step]) -> Migrator {
     Migrator::with_migrations(steps.iter().map(migration).collect())
 }
 
+/// How often, and after which pause, a connection is tried while another process makes the same new SQLite file:
+/// the change to WAL mode does not wait for a lock as other statements do.
+const CONNECTS_MAX: usize = 100;
+const CONNECT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The first connection of a process.
+async fn connect(db: &Db) -> Result<Conn, Fault> {
+    for _ in 1..CONNECTS_MAX {
+        match db.connect().await {
+            Err(Fault::Retry(_)) => tokio::time::sleep(CONNECT_PAUSE).await,
+            done => return done,
+        }
+    }
+    db.connect().await
+}
+
+/// SQLite's migrator takes no lock of its own (PostgreSQL's takes an advisory one): one transaction around all steps
+/// holds the write lock, so that of two processes the second finds the work done. No step may be `no-transaction`.
+async fn on_sqlite(conn: &mut SqliteConnection, steps: &[Step]) -> Result<(), MigrateError> {
+    let mut tx = conn.begin_with("begin immediate").await?;
+    migrator(steps).run_direct(None, &mut *tx, false).await?;
+    Ok(tx.commit().await?)
+}
+
 /// Brings the database to the version of this binary and leaves it alone when it is there already.
 ///
 /// # Errors
 /// `Kind::Unavailable` when the database is newer than the binary, was changed by hand, or is the other database.
 pub async fn migrate(db: &Db, which: Which) -> Result<()> {
-    let mut conn = db.connect().await?;
+    let mut conn = connect(db).await?;
     conn.check_version().await?;
     let done = match (&mut conn, which) {
-        (Conn::Sqlite(conn), Which::Data) => migrator(SQLITE).run(&mut *conn).await,
-        (Conn::Sqlite(conn), Which::Keys) => migrator(KEYS_SQLITE).run(&mut *conn).await,
+        (Conn::Sqlite(conn), Which::Data) => on_sqlite(conn, SQLITE).await,
+        (Conn::Sqlite(conn), Which::Keys) => on_sqlite(conn, KEYS_SQLITE).await,
         (Conn::Postgres(conn), Which::Data) => migrator(POSTGRES).run(&mut *conn).await,
         (Conn::Postgres(conn), Which::Keys) => migrator(KEYS_POSTGRES).run(&mut *conn).await,
     };
@@ -94,5 +120,21 @@ mod tests {
         migrate(&db, Which::Data).await.expect("again");
         let refused = migrate(&db, Which::Keys).await.expect_err("the same database");
         assert_eq!(refused.kind, Kind::Unavailable);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn several_at_once_make_one_database() {
+        for round in 0..5 {
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            let url = format!("sqlite:{}/x.db", folder.path().display());
+            let open = || {
+                let db = Db::parse(&url).expect("a url");
+                tokio::spawn(async move { migrate(&db, Which::Data).await })
+            };
+            let tasks: Vec<_> = (0..6).map(|_| open()).collect();
+            for task in tasks {
+                task.await.expect("no panic").unwrap_or_else(|e| panic!("round {round}: {e}"));
+            }
+        }
     }
 }
