@@ -60,7 +60,8 @@ impl Store {
         add_rows(&mut criteria, grant);
         self.resolve(grants, &mut criteria).await?;
         let matcher = Matcher::new(criteria.clone())?;
-        let hits = self.hits(query, criteria, after.as_ref()).await?;
+        let all_rows = matches!(grant.rows(), Rows::All);
+        let hits = self.hits(query, criteria, after.as_ref(), all_rows).await?;
         let mut page = hits.page;
         let more = page.len() > query.count;
         page.truncate(query.count);
@@ -117,8 +118,15 @@ impl Store {
         Ok(ids)
     }
 
-    /// Scans as far as the page and the total need it.
-    async fn hits(&self, query: &Query, criteria: Vec<Criterion>, after: Option<&Position>) -> Result<Hits> {
+    /// Scans as far as the page and the total need it. `all_rows`: the grant covers every row. When it does not there
+    /// is no estimate: one is made of the number of candidates, and would tell of rows outside the grant.
+    async fn hits(
+        &self,
+        query: &Query,
+        criteria: Vec<Criterion>,
+        after: Option<&Position>,
+        all_rows: bool,
+    ) -> Result<Hits> {
         let sorted = !query.sort.is_empty();
         let counting = query.summary == Summary::Count || query.count == 0;
         let accurate = query.total == Total::Accurate || counting;
@@ -148,7 +156,9 @@ impl Store {
         let seen_all = complete && start == Rid(0);
         let total = match query.total {
             _ if seen_all => Some(Count::Exact(matched)),
-            Total::Estimate => Some(Count::Estimate(estimate(scan.count().await?, matched, scan.examined as u64))),
+            Total::Estimate if all_rows => {
+                Some(Count::Estimate(estimate(scan.count().await?, matched, scan.examined as u64)))
+            }
             _ => None,
         };
         Ok(Hits { page: page.heap.into_sorted_vec(), total })
