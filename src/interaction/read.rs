@@ -33,11 +33,6 @@ pub(super) async fn vread(scene: Scene<'_>, kind: TypeId, id: &str, vid: &str, q
         };
         return released.map(|released| whole(released, shape)).ok_or_else(Error::not_found);
     }
-    if is_audit(kind) && version == 1 {
-        // AuditEvents never change, so their first version is the one that stands.
-        let released = scene.app.trail.read(scene.event(What::Vread, Some(kind)), &grant, id).await?;
-        return released.map(|released| whole(released, shape)).ok_or_else(Error::not_found);
-    }
     match scene.app.store.find_version(&grant, id, version).await? {
         Found::Current(sealed) => disclose(scene, What::Vread, sealed, shape).await,
         Found::Deleted { version } => Err(gone(version)),
