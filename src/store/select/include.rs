@@ -1,6 +1,6 @@
 //! `_include` and `_revinclude`: resources that a page refers to, or that refer to it, each type under its own grant.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::scan::{Judge, Scan};
@@ -75,7 +75,7 @@ impl Store {
         first: bool,
         gathered: &mut Gathered<'_>,
     ) -> Result<Vec<Shown>> {
-        let mut targets: HashMap<TypeId, BTreeSet<String>> = HashMap::new();
+        let mut targets: BTreeMap<TypeId, BTreeSet<String>> = BTreeMap::new();
         for include in query.includes.iter().filter(|include| first || include.iterate) {
             for (kind, id) in references(include, from)? {
                 targets.entry(kind).or_default().insert(id);
