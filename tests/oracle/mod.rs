@@ -4,7 +4,7 @@
 
 mod population;
 mod queries;
-mod random;
+pub mod random;
 mod truth;
 
 use std::collections::{BTreeMap, BTreeSet};
