@@ -1,13 +1,16 @@
 //! The one binary of black-box tests: the real program, started as a process, over HTTP.
 
+mod audit_faults;
 mod canary;
 mod demo;
 mod harness;
 mod import;
 mod kill;
+mod leak;
 mod negotiation;
 mod oracle;
 mod rules;
 mod samples;
 mod smoke;
 mod tidy;
+mod two_servers;

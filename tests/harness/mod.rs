@@ -51,6 +51,13 @@ pub struct Server {
 impl Data {
     /// An empty installation with one registered client that may do everything.
     pub fn new(engine: Engine) -> Data {
+        let data = Data::untouched(engine);
+        data.register();
+        data
+    }
+
+    /// An installation that no process has opened yet.
+    pub fn untouched(engine: Engine) -> Data {
         let dir = tempfile::tempdir().expect("a temporary folder");
         fs::create_dir(dir.path().join("tmp")).expect("a folder for temporary files");
         let (database_url, key_database_url, postgres) = match engine {
@@ -64,11 +71,19 @@ impl Data {
             }
         };
         let client = dir.path().join("client.json");
-        let data = Data { dir, database_url, key_database_url, port: free_port(), client, postgres };
-        let made = data.run(&["client", "add", "--scopes", SCOPES]);
+        Data { dir, database_url, key_database_url, port: free_port(), client, postgres }
+    }
+
+    /// Registers the client of the servers.
+    pub fn register(&self) {
+        let made = self.run(&["client", "add", "--scopes", SCOPES]);
         assert!(made.status.success(), "phial client add: {}", String::from_utf8_lossy(&made.stderr));
-        fs::write(&data.client, made.stdout).expect("the client file is written");
-        data
+        fs::write(&self.client, made.stdout).expect("the client file is written");
+    }
+
+    /// What `phial client add` said of that client.
+    pub fn client_file(&self) -> &Path {
+        &self.client
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -128,9 +143,22 @@ impl Data {
         token
     }
 
+    /// Starts `phial serve` through a shell script that is given the program and its arguments.
+    pub fn serve_through(&self, script: &str) -> Server {
+        let command = self.command(&[]);
+        let program = command.get_program();
+        let mut shell = Command::new("/bin/sh");
+        shell.arg("-c").arg(script).arg(program).arg("serve").env_clear().current_dir(self.dir.path());
+        shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        self.spawn(shell, self.port, None)
+    }
+
     fn serve_on(&self, port: u16, token: Option<&str>) -> Server {
+        self.spawn(self.command(&["serve"]), port, token)
+    }
+
+    fn spawn(&self, mut command: Command, port: u16, token: Option<&str>) -> Server {
         let log = |name: &str| File::options().create(true).append(true).open(self.path(name)).expect("a log file");
-        let mut command = self.command(&["serve"]);
         command
             .env("PHIAL_LISTEN", format!("127.0.0.1:{port}"))
             .env("PHIAL_BASE_URL", format!("http://127.0.0.1:{}/fhir", self.port))
@@ -145,9 +173,40 @@ impl Data {
         server
     }
 
+    /// Changes the database from outside, beside the program.
+    pub fn sql(&self, statement: &str) {
+        use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection, raw_sql};
+        let statement = raw_sql(AssertSqlSafe(statement.to_owned()));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            if self.postgres.is_some() {
+                let mut conn = PgConnection::connect(&self.database_url).await.expect("a connection");
+                statement.execute(&mut conn).await.expect("the statement is taken");
+                conn.close().await.expect("the connection is closed");
+            } else {
+                let mut conn = SqliteConnection::connect(&self.database_url).await.expect("a connection");
+                statement.execute(&mut conn).await.expect("the statement is taken");
+                conn.close().await.expect("the connection is closed");
+            }
+        });
+    }
+
     /// An access token for the registered client, from the server on this port.
     pub fn token(&self, port: u16) -> String {
-        let client = self.client.to_str().expect("a path in UTF-8");
+        self.token_of(&self.client, port)
+    }
+
+    /// An access token with these scopes, for a client of its own that is registered for it.
+    pub fn token_for(&self, scopes: &str, port: u16) -> String {
+        let made = self.run(&["client", "add", "--scopes", scopes]);
+        assert!(made.status.success(), "phial client add: {}", String::from_utf8_lossy(&made.stderr));
+        let file = tempfile::NamedTempFile::new_in(self.dir.path()).expect("a file for the client");
+        fs::write(file.path(), made.stdout).expect("the client file is written");
+        self.token_of(file.path(), port)
+    }
+
+    fn token_of(&self, client: &Path, port: u16) -> String {
+        let client = client.to_str().expect("a path in UTF-8");
         let url = format!("http://127.0.0.1:{port}/oauth/token");
         let out = self.run(&["token", client, "--token-url", &url]);
         assert!(out.status.success(), "phial token: {}", String::from_utf8_lossy(&out.stderr));
@@ -172,6 +231,10 @@ impl Server {
 
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// `kill -9`.
