@@ -82,8 +82,8 @@ pub async fn migrate(db: &Db, which: Which) -> Result<()> {
     let done = match (&mut conn, which) {
         (Conn::Sqlite(conn), Which::Data) => on_sqlite(conn, SQLITE).await,
         (Conn::Sqlite(conn), Which::Keys) => on_sqlite(conn, KEYS_SQLITE).await,
-        (Conn::Postgres(conn), Which::Data) => migrator(POSTGRES).run(&mut *conn).await,
-        (Conn::Postgres(conn), Which::Keys) => migrator(KEYS_POSTGRES).run(&mut *conn).await,
+        (Conn::Postgres(conn), Which::Data) => migrator(POSTGRES).run_direct(None, conn, false).await,
+        (Conn::Postgres(conn), Which::Keys) => migrator(KEYS_POSTGRES).run_direct(None, conn, false).await,
     };
     conn.close().await;
     done.map_err(|e| {
