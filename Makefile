@@ -1,7 +1,7 @@
 # What a newcomer or CI runs. Each target says in one line what it is for; `make help` lists them.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help run test check samples bench soak definitions leakage settings postgres
+.PHONY: help run test check samples bench soak definitions leakage postgres
 
 # Where `make run` keeps its data and listens.
 DATA ?= phial-demo
