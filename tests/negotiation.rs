@@ -80,6 +80,9 @@ fn assert_form(reply: &Reply, form: &str, what: &str) {
     assert_eq!(begins, Some(if form == JSON { b'{' } else { b'<' }), "{what}: {:.200}", reply.text());
 }
 
+/// Media type and body of what is sent.
+type Sent = (&'static str, Vec<u8>);
+
 #[test]
 fn what_is_sent_in_one_form_is_had_in_the_other() {
     let data = Data::new(Engine::Sqlite);
@@ -117,7 +120,7 @@ fn every_interaction_speaks_both_forms() {
     let bundle = |kind: &str| format!("<Bundle xmlns=\"http://hl7.org/fhir\"><type value=\"{kind}\"/>{entry}</Bundle>");
     let (_, xml) = patient("both");
     let form = b"family=negotia".to_vec();
-    let rows: Vec<(&str, &str, Option<(&str, Vec<u8>)>, u16)> = vec![
+    let rows: Vec<(&str, &str, Option<Sent>, u16)> = vec![
         ("PUT", "/fhir/Patient/both", Some((XML, xml.clone().into_bytes())), 201),
         ("POST", "/fhir/Patient", Some((XML, xml.into_bytes())), 201),
         ("GET", "/fhir/Patient/both", None, 200),
