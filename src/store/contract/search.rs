@@ -298,6 +298,9 @@ async fn too_many_candidates_are_refused_with_advice(bench: Bench) {
     assert_eq!(select("Observation", "patient=p3&_sort=date&_count=500").await.expect("searches").matches.len(), 120);
     let estimate = select("Observation", "_total=estimate&_count=5").await.expect("searches");
     assert_eq!(estimate.total, Some(Count::Estimate(1200)));
+    // Who may not see every row is told nothing that was scaled from them.
+    let few = bench.select("system/Observation.s?status:not=amended", "Observation", "_total=estimate&_count=5", None);
+    assert_eq!(few.await.expect("searches").total, None);
     // An inner search may hand on 1,000 ids: ten patients are fine, 1,200 observations are not.
     assert_eq!(kind_of(bench.select(ALL, "Patient", "_has:Observation:patient:code=1-1", None).await), None);
     let chain = bench.select(ALL, "DiagnosticReport", "result:Observation.code=1-1", None).await;
