@@ -159,8 +159,17 @@ impl KeyStore for KeyDb {
 
     fn destroy_data_keys(&self, pk: Pk) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
-            let sql = "delete from data_key where pk = $1";
-            self.write(&[(sql.to_owned(), vec![Param::Int(pk.0)])]).await
+            let mark = DekRow::destroyed(pk);
+            let delete = "delete from data_key where pk = $1";
+            let insert = "insert into data_key (pk, version, epoch, wrapped, commitment) values ($1, $2, $3, $4, $5)";
+            let row = vec![
+                Param::Int(pk.0),
+                Param::Int(mark.version.into()),
+                Param::Int(mark.epoch.into()),
+                Param::Bytes(mark.wrapped),
+                Param::Bytes(mark.commitment.to_vec()),
+            ];
+            self.write(&[(delete.to_owned(), vec![Param::Int(pk.0)]), (insert.to_owned(), row)]).await
         })
     }
 }
@@ -184,7 +193,9 @@ mod tests {
         let fills: Vec<(i64, u16, u8)> = standing.iter().map(|row| (row.pk.0, row.version, row.wrapped[0])).collect();
         assert_eq!(fills, [(7, 1, 1), (7, 2, 3), (101, 1, 4)]);
         keys.destroy_data_keys(Pk(7)).await.expect("destroys");
-        assert_eq!(keys.data_keys(&[Pk(7), Pk(8), Pk(999)]).await.expect("finds").len(), 1);
+        let left = keys.data_keys(&[Pk(7), Pk(8), Pk(999)]).await.expect("finds");
+        let left: Vec<(i64, bool)> = left.iter().map(|row| (row.pk.0, row.is_destroyed())).collect();
+        assert_eq!(left, [(7, true), (8, false)], "the mark stays, an unknown one has nothing");
 
         let name = || "kek/1".to_owned();
         let first = keys.put_system_key(SystemRow { name: name(), wrapped: vec![1] }).await.expect("puts");

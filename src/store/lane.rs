@@ -2,12 +2,15 @@
 //! database transaction (a savepoint per write), commits, and only then answers. So one disk flush serves many
 //! requests, and nobody is told of anything that is not durable.
 
+use std::sync::Arc;
+
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::apply::{Refusal, WriteSet};
 use super::chain::Chain;
 use super::db::{Conn, Db, Fault, Use};
+use super::growth::Growth;
 use super::small::{Small, SmallAnswer};
 use super::{AuditRow, Receipt};
 use crate::error::{Error, Kind, Result};
@@ -56,11 +59,12 @@ impl Lanes {
     /// Starts so many lanes of this instance (see [`count`]).
     pub fn start(db: &Db, instance: i64, count: u32) -> Lanes {
         let (closing, watch) = tokio::sync::watch::channel(false);
+        let growth = Arc::new(Growth::new());
         let mut senders = Vec::new();
         let mut tasks = Vec::new();
         for lane in 0..count {
             let (sender, queue) = mpsc::channel(QUEUE_MAX);
-            let lane = Lane { db: db.clone(), instance, lane, queue, open: None };
+            let lane = Lane { db: db.clone(), instance, lane, queue, open: None, growth: growth.clone() };
             senders.push(sender);
             tasks.push(tokio::spawn(lane.run(watch.clone())));
         }
@@ -117,6 +121,7 @@ struct Lane {
     queue: mpsc::Receiver<Job>,
     /// None: to be connected, and the chain to be read, before the next batch.
     open: Option<(Conn, Chain)>,
+    growth: Arc<Growth>,
 }
 
 /// The jobs of one commit, with what is known of each.
@@ -211,7 +216,10 @@ impl Lane {
         let before = chain.clone();
         match batch.apply(conn, chain).await {
             Ok(()) => {
-                let Err(fault) = conn.commit().await else { return Ok(()) };
+                let Err(fault) = conn.commit().await else {
+                    self.growth.add(&self.db, batch.records());
+                    return Ok(());
+                };
                 // Whether it was kept is not known: the chain is read again from what is there.
                 self.reset().await;
                 Err(Failed { fault, undone: false })
@@ -252,6 +260,15 @@ impl Batch {
     fn new(jobs: Vec<Job>) -> Batch {
         let outcomes = jobs.iter().map(|_| None).collect();
         Batch { jobs, outcomes }
+    }
+
+    /// Rows of `record` that the writes of this batch put.
+    fn records(&self) -> usize {
+        let of = |job: &Job| match &job.work {
+            Work::Write(set, _) => set.records.len(),
+            Work::Append(_) | Work::Small(_) => 0,
+        };
+        self.jobs.iter().map(of).sum()
     }
 
     fn forget(&mut self) {

@@ -5,6 +5,7 @@ mod apply;
 mod chain;
 mod compartment;
 mod dialect;
+mod growth;
 mod kv;
 #[cfg(test)]
 mod contract;

@@ -62,7 +62,9 @@ impl KeyStore for MemoryKeys {
     }
 
     fn destroy_data_keys(&self, pk: Pk) -> BoxFuture<'_, Result<()>> {
-        self.data.lock().unwrap_or_else(PoisonError::into_inner).retain(|(of, _), _| *of != pk.0);
+        let mut data = self.data.lock().unwrap_or_else(PoisonError::into_inner);
+        data.retain(|(of, _), _| *of != pk.0);
+        data.insert((pk.0, 0), DekRow::destroyed(pk));
         ready(Ok(())).boxed()
     }
 }

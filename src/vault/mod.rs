@@ -69,16 +69,27 @@ pub struct DekRow {
     pub commitment: [u8; 16],
 }
 
+impl DekRow {
+    /// What stands in the place of a destroyed key: so a surrogate that was never given one is told apart from it.
+    pub fn destroyed(pk: Pk) -> DekRow {
+        DekRow { pk, version: 0, epoch: 0, wrapped: Vec::new(), commitment: [0; 16] }
+    }
+
+    pub fn is_destroyed(&self) -> bool {
+        self.version == 0
+    }
+}
+
 /// The key database, apart from the data: own location, credentials and backup rules. Implemented by `store::keydb`.
 pub trait KeyStore: Send + Sync {
     fn system_keys(&self) -> BoxFuture<'_, Result<Vec<SystemRow>>>;
     /// Inserts unless a row of that name exists; gives the row that stands.
     fn put_system_key(&self, row: SystemRow) -> BoxFuture<'_, Result<SystemRow>>;
-    /// All versions of the keys of these surrogates; unknown or destroyed ones are left out.
+    /// All versions of the keys of these surrogates; of a destroyed one its mark, of an unknown one nothing.
     fn data_keys<'a>(&'a self, pks: &'a [Pk]) -> BoxFuture<'a, Result<Vec<DekRow>>>;
     /// Inserts those that are absent, durably, in one commit; gives the rows that stand, for all of them.
     fn put_data_keys(&self, rows: Vec<DekRow>) -> BoxFuture<'_, Result<Vec<DekRow>>>;
-    /// Destroys every version of a patient's key.
+    /// Destroys every version of a patient's key and leaves [`DekRow::destroyed`] in its place.
     fn destroy_data_keys(&self, pk: Pk) -> BoxFuture<'_, Result<()>>;
 }
 
@@ -142,6 +153,18 @@ struct Inner {
     cache: Cache<Pk, Arc<Keys>>,
 }
 
+/// What the key database knows of a surrogate.
+#[derive(Clone)]
+enum Known {
+    Keys(Arc<Keys>),
+    Destroyed,
+    Unknown,
+}
+
+fn erased() -> Error {
+    Error::new(crate::error::Kind::Gone, "The record was erased; nothing can be added to it.")
+}
+
 impl Vault {
     /// Loads the system keys, making them on an empty key database (first start). Two servers that start at once on
     /// one key database end with the same keys.
@@ -154,27 +177,38 @@ impl Vault {
         Ok(Vault { inner: Arc::new(Inner { system, blind: Blind::new(&index), cache }) })
     }
 
-    /// The keys of these surrogates, from the cache or in one query, in the same order. None where destroyed or unknown.
+    /// The keys of these surrogates, from the cache or in one query, in the same order. None where destroyed.
     ///
     /// # Errors
-    /// `Kind::Tampered` when a key record does not verify.
+    /// `Kind::Tampered` when a key record does not verify, or for a surrogate that never had a key: keys are durable
+    /// before anything is sealed under them, so such a surrogate was not written by this server.
     pub async fn keys(&self, pks: &[Pk]) -> Result<Vec<Option<Arc<Keys>>>> {
         #[cfg(feature = "bench-switches")]
         if crate::world::bench::off().encryption {
             return Ok(self.stand_in_keys(pks).into_iter().map(Some).collect());
         }
-        let mut found: Vec<Option<Arc<Keys>>> = pks.iter().map(|pk| self.cached_keys(*pk)).collect();
-        let missing = missing(pks, &found);
+        let found = self.known(pks).await?.into_iter().map(|known| match known {
+            Known::Keys(keys) => Ok(Some(keys)),
+            Known::Destroyed => Ok(None),
+            Known::Unknown => Err(Error::tampered("surrogate")),
+        });
+        found.collect()
+    }
+
+    /// What is known of these surrogates, in the same order.
+    async fn known(&self, pks: &[Pk]) -> Result<Vec<Known>> {
+        let cached: Vec<Option<Arc<Keys>>> = pks.iter().map(|pk| self.cached_keys(*pk)).collect();
+        let missing = missing(pks, &cached);
+        let mut loaded = HashMap::new();
         if !missing.is_empty() {
             let rows = self.inner.system.store().data_keys(&missing).await?;
-            let loaded = self.unwrap(rows).await?;
-            for (slot, pk) in found.iter_mut().zip(pks) {
-                if slot.is_none() {
-                    *slot = loaded.get(pk).cloned();
-                }
-            }
+            loaded = self.unwrap(rows).await?;
         }
-        Ok(found)
+        let known = pks.iter().zip(cached).map(|(pk, cached)| match cached {
+            Some(keys) => Known::Keys(keys),
+            None => loaded.get(pk).cloned().unwrap_or(Known::Unknown),
+        });
+        Ok(known.collect())
     }
 
     /// The same, from the cache alone; None when it has to be loaded (hot path without await).
@@ -183,9 +217,19 @@ impl Vault {
     }
 
     /// The keys of these surrogates; those that are absent are made, durable before this returns.
+    ///
+    /// # Errors
+    /// `Kind::Gone` for a destroyed one: nothing is ever sealed under it again.
     pub async fn keys_or_new(&self, pks: &[Pk]) -> Result<Vec<Arc<Keys>>> {
-        let found = self.keys(pks).await?;
-        let missing = missing(pks, &found);
+        #[cfg(feature = "bench-switches")]
+        if crate::world::bench::off().encryption {
+            return Ok(self.stand_in_keys(pks));
+        }
+        let found = self.known(pks).await?;
+        let mut missing: Vec<Pk> =
+            pks.iter().zip(&found).filter(|(_, known)| matches!(known, Known::Unknown)).map(|(pk, _)| *pk).collect();
+        missing.sort_unstable();
+        missing.dedup();
         let mut made = HashMap::new();
         if !missing.is_empty() {
             let (epoch, kek) = self.inner.system.newest_kek()?;
@@ -193,22 +237,28 @@ impl Vault {
             // Another server may have been first: the rows that stand are the keys.
             made = self.unwrap(self.inner.system.store().put_data_keys(rows).await?).await?;
         }
-        let keys = pks.iter().zip(found).map(|(pk, found)| found.or_else(|| made.get(pk).cloned()));
-        keys.map(|keys| keys.ok_or_else(|| Error::internal("the key database did not keep a new data key"))).collect()
+        let keys = pks.iter().zip(found).map(|(pk, found)| match made.get(pk).cloned().unwrap_or(found) {
+            Known::Keys(keys) => Ok(keys),
+            Known::Destroyed => Err(erased()),
+            Known::Unknown => Err(Error::internal("the key database did not keep a new data key")),
+        });
+        keys.collect()
     }
 
     /// Unwraps rows, all versions of a surrogate together, and caches the keys.
-    async fn unwrap(&self, rows: Vec<DekRow>) -> Result<HashMap<Pk, Arc<Keys>>> {
+    async fn unwrap(&self, rows: Vec<DekRow>) -> Result<HashMap<Pk, Known>> {
+        let destroyed: Vec<Pk> = rows.iter().filter(|row| row.is_destroyed()).map(|row| row.pk).collect();
         let mut versions: HashMap<Pk, Vec<keys::DataKey>> = HashMap::new();
-        for row in rows {
+        // The mark wins over a key that another server was about to make.
+        for row in rows.into_iter().filter(|row| !destroyed.contains(&row.pk)) {
             let kek = self.inner.system.kek(row.epoch).await?.ok_or_else(|| Error::tampered("data key"))?;
             versions.entry(row.pk).or_default().push(kek.unwrap(&row)?);
         }
-        let mut ready = HashMap::with_capacity(versions.len());
+        let mut ready: HashMap<Pk, Known> = destroyed.into_iter().map(|pk| (pk, Known::Destroyed)).collect();
         for (pk, versions) in versions {
             if let Some(keys) = Keys::new(pk, versions).map(Arc::new) {
                 self.inner.cache.insert(pk, keys.clone());
-                ready.insert(pk, keys);
+                ready.insert(pk, Known::Keys(keys));
             }
         }
         Ok(ready)
