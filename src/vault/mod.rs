@@ -195,6 +195,12 @@ impl Vault {
         found.collect()
     }
 
+    /// Whether the key database answers.
+    pub async fn ping(&self) -> Result<()> {
+        // A surrogate that no row has: it must look, and finds nothing.
+        self.inner.system.store().data_keys(&[Pk(0)]).await.map(|_| ())
+    }
+
     /// What is known of these surrogates, in the same order.
     async fn known(&self, pks: &[Pk]) -> Result<Vec<Known>> {
         let cached: Vec<Option<Arc<Keys>>> = pks.iter().map(|pk| self.cached_keys(*pk)).collect();
