@@ -132,15 +132,5 @@ fn searchable(kind: TypeId) -> impl Iterator<Item = &'static Param> {
 }
 
 fn search_param(param: &Param) -> Node {
-    json!({"name": param.code, "definition": param.url, "type": match param.kind {
-        ParamKind::Number => "number",
-        ParamKind::Date => "date",
-        ParamKind::String => "string",
-        ParamKind::Token => "token",
-        ParamKind::Reference => "reference",
-        ParamKind::Composite => "composite",
-        ParamKind::Quantity => "quantity",
-        ParamKind::Uri => "uri",
-        ParamKind::Special => "special",
-    }})
+    json!({"name": param.code, "definition": param.url, "type": param.kind.code()})
 }

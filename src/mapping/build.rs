@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::file::{self, DefaultFile, ElementRule, ParamRule, TableRule, TreatmentName, TypeFile};
-use super::rules::{Facts, facts, kind_name};
+use super::rules::{Facts, facts};
 use super::{BlindForm, Element, Field, Items, Mapping, Moves, Numbering, Path, Section, Stored, Table, Treatment};
 use crate::fhir::definitions::Param;
 use crate::fhir::{ParamId, ParamKind, TypeId, definitions};
@@ -92,7 +92,7 @@ impl<'a> Making<'a> {
                     BlindForm::Whole => &[ParamKind::Reference, ParamKind::Uri, ParamKind::Token],
                 };
                 if !kinds.contains(&param.kind) {
-                    return fault(&format!("this form does not fit a {} parameter", kind_name(param.kind)));
+                    return fault(&format!("this form does not fit a {} parameter", param.kind.code()));
                 }
                 if of_compartment {
                     return fault("it says whose compartment a resource is in: its treatment is `compartment`");

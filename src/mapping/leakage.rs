@@ -6,7 +6,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{BlindForm, Class, Element, Mapping, Stored, Treatment, mapping, rules, treatment};
+use super::{BlindForm, Class, Element, Mapping, Stored, Treatment, mapping, treatment};
 use crate::fhir::definitions::Param;
 use crate::fhir::{TypeId, definitions};
 
@@ -119,7 +119,7 @@ fn one_type(out: &mut String, mapping: &Mapping) {
     }
     for param in own_params(mapping.kind) {
         let what = reveals(treatment(mapping.kind, param.id));
-        let _ = writeln!(out, "| `{}` | {} | {what} |", param.code, rules::kind_name(param.kind));
+        let _ = writeln!(out, "| `{}` | {} | {what} |", param.code, param.kind.code());
     }
 }
 

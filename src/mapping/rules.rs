@@ -4,21 +4,6 @@ use super::file::Rule;
 use crate::fhir::definitions::{Param, Shape};
 use crate::fhir::{ParamKind, TypeId, definitions};
 
-/// Name of a parameter's kind, as the specification writes it.
-pub(super) fn kind_name(kind: ParamKind) -> &'static str {
-    match kind {
-        ParamKind::Number => "number",
-        ParamKind::Date => "date",
-        ParamKind::String => "string",
-        ParamKind::Token => "token",
-        ParamKind::Reference => "reference",
-        ParamKind::Composite => "composite",
-        ParamKind::Quantity => "quantity",
-        ParamKind::Uri => "uri",
-        ParamKind::Special => "special",
-    }
-}
-
 /// What a parameter looks at in one type.
 pub(super) struct Facts {
     /// FHIR types of the elements; None where the expression is no plain path.
@@ -155,7 +140,7 @@ impl Rule {
         let contains =
             |list: &Option<Vec<String>>, name: &str| list.as_ref().is_none_or(|l| l.iter().any(|n| n == name));
         contains(&self.names, param.code)
-            && contains(&self.kinds, kind_name(param.kind))
+            && contains(&self.kinds, param.kind.code())
             && self.of.as_ref().is_none_or(|of| {
                 facts.types.as_ref().is_some_and(|types| types.iter().all(|kind| of.iter().any(|o| o == kind)))
             })
