@@ -48,8 +48,8 @@ pub async fn audit_verify(app: &App) -> Result<ExitCode> {
     Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Goes through what a start needs, one line each, and says what is wrong.
-pub async fn doctor(config: &Config) -> Result<ExitCode> {
+/// Goes through what a start needs, one line each, and says what is wrong; with `index`, through all resources too.
+pub async fn doctor(config: &Config, index: bool) -> Result<ExitCode> {
     println!("ok    settings");
     let mut healthy = true;
     let mut check = |name: &str, fault: Option<String>| {
@@ -73,6 +73,10 @@ pub async fn doctor(config: &Config) -> Result<ExitCode> {
                 Err(error) => check("database", Some(with_cause(&error))),
                 Ok(app) => {
                     check("database", app.store.ping().await.err().map(|error| with_cause(&error)));
+                    if index {
+                        let report = app.store.check_index().await?;
+                        check("index", (!report.is_clean()).then(|| report.to_string()));
+                    }
                     app.close().await;
                 }
             }

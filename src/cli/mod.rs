@@ -44,7 +44,7 @@ enum Command {
     /// Bring the databases to this version's schema.
     Migrate(WithConfig),
     /// Check configuration, keyring, key database and database, and say what is wrong.
-    Doctor(WithConfig),
+    Doctor(DoctorArgs),
     /// Explain a topic (`config`: every setting with its default).
     Help { topic: Option<Topic> },
 }
@@ -54,6 +54,15 @@ struct WithConfig {
     /// TOML file of settings; `PHIAL_*` variables win over it.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct DoctorArgs {
+    #[command(flatten)]
+    with: WithConfig,
+    /// Also go through every resource: whether its year, terms and postings are those that were written.
+    #[arg(long)]
+    index: bool,
 }
 
 #[derive(Args)]
@@ -186,7 +195,7 @@ async fn command(command: Command) -> Result<ExitCode> {
             println!("The databases have this version's schema.");
             Ok(ExitCode::SUCCESS)
         }
-        Command::Doctor(with) => check::doctor(&settings(&with)?).await,
+        Command::Doctor(args) => check::doctor(&settings(&args.with)?, args.index).await,
         Command::Help { topic } => {
             help(topic.as_ref());
             Ok(ExitCode::SUCCESS)

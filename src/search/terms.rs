@@ -28,8 +28,9 @@ pub(super) enum Form {
     Compartment = 7,
 }
 
-/// Lengths of the prefixes of a word that get a term.
-const PREFIXES: [usize; 6] = [2, 3, 4, 5, 6, 8];
+/// Lengths of the prefixes of a word that get a term: every length of a usual name, so that a whole name narrows to
+/// those who have it.
+const PREFIXES: [usize; 16] = [2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16, 20, 24, 32];
 
 /// Words of one text that get terms: a query that is longer is narrowed by its first words.
 const WORDS_MAX: usize = 8;
@@ -192,7 +193,9 @@ mod tests {
         let all = |word| prefixes(word).collect::<Vec<_>>();
         assert_eq!(all("a"), [""; 0]);
         assert_eq!(all("smith"), ["sm", "smi", "smit", "smith"]);
-        assert_eq!(all("blumenthal"), ["bl", "blu", "blum", "blume", "blumen", "blumenth"]);
+        let long = ["bl", "blu", "blum", "blume", "blumen", "blument", "blumenth", "blumentha", "blumenthal"];
+        assert_eq!(all("blumenthal"), long);
+        assert_eq!(prefixes(&"x".repeat(40)).last().map(str::len), Some(32));
         assert_eq!(all("ελλασ"), ["ελ", "ελλ", "ελλα", "ελλασ"]);
     }
 
@@ -200,7 +203,8 @@ mod tests {
     fn a_query_looks_for_the_longest_prefix_there_is() {
         let of =
             |folded, whole| Raw::words(folded, whole).into_iter().map(|raw| (raw.form, raw.text)).collect::<Vec<_>>();
-        assert_eq!(of("smithso", false), [(Form::Prefix, "smiths".to_owned())]);
+        assert_eq!(of("smithso", false), [(Form::Prefix, "smithso".to_owned())]);
+        assert_eq!(of("papadopoulosx", false), [(Form::Prefix, "papadopoulos".to_owned())]);
         assert_eq!(of("van der b", false), [(Form::Word, "van".to_owned()), (Form::Word, "der".to_owned())]);
         assert_eq!(of("van de", true), [(Form::Word, "van".to_owned()), (Form::Word, "de".to_owned())]);
         assert_eq!(of("", false), []);

@@ -9,6 +9,7 @@ mod growth;
 mod kv;
 #[cfg(test)]
 mod contract;
+mod index;
 mod lane;
 mod migrate;
 mod pool;
@@ -44,6 +45,7 @@ use pool::Readers;
 
 pub use chain::chain_hash;
 pub use entries::AuditStored;
+pub use index::{IndexFlaw, IndexReport};
 pub use tx::{Current, Draft, SealedTx, Tx, WrittenHash};
 
 /// One version of a resource as it lies in the database: its content cannot be reached without a [`Receipt`].

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::db::{Param, Row, placeholder_list};
-use super::sealed::Spot;
+use super::sealed::{Mark, Spot};
 use super::{Found, HistoryPage, Sealed, Store};
 use crate::access::{Grant, Read, Rows, Sections};
 use crate::error::{Error, Result};
@@ -24,6 +24,7 @@ pub(super) struct Stored {
     pub ver: u32,
     pub deleted: bool,
     pub capsule: Vec<u8>,
+    pub yr: Option<i64>,
     pub terms: Vec<i64>,
     pub version: StoredVersion,
 }
@@ -51,19 +52,19 @@ const LOOKUP_MAX: usize = 64;
 const HISTORY_CHUNK: usize = 100;
 const NEVER: u32 = u32::MAX;
 
-const STORED: &str = "select r.rid, r.id_token, r.pk, r.ver, r.deleted, r.capsule, r.terms, \
-    (select max(n.ver) from record_version n where n.rid = r.rid), v.pk, v.head";
-const STORED_FROM: &str = " from record r left join record_version v on v.rid = r.rid and v.ver = r.ver";
+pub(super) const STORED: &str = "select r.rid, r.id_token, r.pk, r.ver, r.deleted, r.capsule, r.terms, \
+    (select max(n.ver) from record_version n where n.rid = r.rid), v.pk, v.head, r.yr";
+pub(super) const STORED_FROM: &str = " from record r left join record_version v on v.rid = r.rid and v.ver = r.ver";
 
 impl Stored {
-    fn read(row: &Row, body: bool) -> Result<Stored> {
+    pub fn read(row: &Row, body: bool) -> Result<Stored> {
         let ver = row.small(3)?;
         if row.opt_int(7)? != Some(ver.into()) {
             return Err(Error::tampered("record rolled back or version missing"));
         }
         let missing = || Error::tampered("version missing");
         let head = row.opt_bytes(9)?.ok_or_else(missing)?.to_vec();
-        let sealed = if body { row.opt_bytes(10)?.ok_or_else(missing)?.to_vec() } else { Vec::new() };
+        let sealed = if body { row.opt_bytes(11)?.ok_or_else(missing)?.to_vec() } else { Vec::new() };
         let version = StoredVersion { ver, pk: Pk(row.opt_int(8)?.ok_or_else(missing)?), head, sealed };
         let pk = Pk(row.int(2)?);
         if pk != version.pk {
@@ -76,6 +77,7 @@ impl Stored {
             ver,
             deleted: row.int(4)? != 0,
             capsule: row.bytes(5)?.to_vec(),
+            yr: row.opt_int(10)?,
             terms: row.ints(6)?,
             version,
         })
@@ -94,7 +96,7 @@ impl Stored {
             header = head.clone();
             State::Deleted(head)
         } else {
-            let plain = keys.open(&spot.capsule(), &self.capsule)?;
+            let plain = spot.open_capsule(keys, &self.capsule, Mark::of(self.yr, &self.terms))?;
             header = View::new(&plain)?.header()?;
             spot.check(&header)?;
             State::Live(plain)

@@ -10,14 +10,14 @@ use zeroize::Zeroizing;
 use super::Store;
 use super::apply::{DOMAIN_TABLES, DomainSealed, RecordRow, VersionRow, WriteSet};
 use super::compartment::{Home, Surrogates};
-use super::sealed::Spot;
+use super::sealed::{Mark, Spot};
 use super::tx::{Basis, WrittenHash};
 use crate::domain::DomainRow;
 use crate::error::{Error, Result};
 use crate::fhir::{Resource, TypeId, definitions};
 use crate::mapping::{mapping, sections};
 use crate::search::values::Header;
-use crate::search::{Values, capsule, terms};
+use crate::search::{Values, terms};
 use crate::vault::{Keys, Pk, Rid, Vault};
 
 /// One draft: a new version, or (without content) a deletion.
@@ -196,7 +196,8 @@ impl Shown {
 
     fn seal(content: Content, spot: Spot, keys: &Keys, vault: &Vault) -> Result<Shown> {
         let pk = keys.pk();
-        let capsule = keys.seal(&spot.capsule(), &Zeroizing::new(capsule::encode(&content.values)))?;
+        let (yr, terms) = (terms::year(&content.values), terms::terms(&content.values, pk, vault));
+        let capsule = spot.seal_capsule(keys, &content.values, Mark::of(yr.map(i64::from), &terms))?;
         let mut claims: Vec<[u8; 16]> =
             content.claims.iter().map(|(domain, value)| vault.token(domain, value.as_bytes())).collect();
         let (mut domain, mut raises) = (Vec::with_capacity(content.domain.len()), Vec::new());
@@ -215,7 +216,6 @@ impl Shown {
         }
         claims.sort_unstable();
         claims.dedup();
-        let (yr, terms) = (terms::year(&content.values), terms::terms(&content.values, pk, vault));
         Ok(Shown { yr, capsule, terms, domain, claims, raises })
     }
 }

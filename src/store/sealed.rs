@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::digest::{Context, SHA256};
 use zeroize::Zeroizing;
 
 use super::{Receipt, Sealed};
@@ -21,13 +23,51 @@ pub struct Spot {
     pub version: u32,
 }
 
+/// A digest of what stands in clear for searches to go by: year and blind terms. It is sealed into the capsule, so that
+/// a row whose year or terms were altered does not open.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Mark([u8; 16]);
+
+impl Mark {
+    pub fn of(yr: Option<i64>, terms: &[i64]) -> Mark {
+        let mut hash = Context::new(&SHA256);
+        hash.update(b"phial-index-1");
+        hash.update(&[u8::from(yr.is_some())]);
+        hash.update(&yr.unwrap_or_default().to_be_bytes());
+        terms.iter().for_each(|term| hash.update(&term.to_be_bytes()));
+        let mut mark = [0; 16];
+        mark.copy_from_slice(&hash.finish().as_ref()[..16]);
+        Mark(mark)
+    }
+}
+
 impl Spot {
     fn place(self, purpose: Purpose, section: u8) -> Place {
         Place { purpose, rtype: self.kind.0, rid: self.rid, version: self.version, section }
     }
 
-    pub fn capsule(self) -> Place {
+    fn capsule(self) -> Place {
         self.place(Purpose::Capsule, 0)
+    }
+
+    /// Seals a capsule together with the mark of what its row is searched by.
+    pub fn seal_capsule(self, keys: &Keys, values: &Values, mark: Mark) -> Result<Vec<u8>> {
+        let mut plain = Zeroizing::new(capsule::encode(values));
+        plain.reserve_exact(mark.0.len());
+        plain.extend_from_slice(&mark.0);
+        keys.seal(&self.capsule(), &plain)
+    }
+
+    /// Opens a capsule, if its row is still searched by what it was sealed with.
+    ///
+    /// # Errors
+    /// `Kind::Tampered` when it does not verify at this place, or the year or the terms of the row were altered.
+    pub fn open_capsule(self, keys: &Keys, sealed: &[u8], mark: Mark) -> Result<Zeroizing<Vec<u8>>> {
+        let mut plain = keys.open(&self.capsule(), sealed)?;
+        let end = plain.len().checked_sub(mark.0.len()).ok_or_else(|| Error::tampered("search capsule"))?;
+        verify_slices_are_equal(&plain[end..], &mark.0).map_err(|_| Error::tampered("year or terms"))?;
+        plain.truncate(end);
+        Ok(plain)
     }
 
     /// A section of the row of a domain table (its place in the list of tables): one resource may have rows in several.

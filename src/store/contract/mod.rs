@@ -2,6 +2,7 @@
 
 mod domain;
 mod entries;
+mod index;
 mod keys;
 mod search;
 mod tamper;

@@ -3,8 +3,6 @@
 
 use std::sync::Arc;
 
-use zeroize::Zeroizing;
-
 use crate::error::{Error, Kind, Result};
 use crate::fhir::TypeId;
 use crate::search::query::Criterion;
@@ -13,7 +11,7 @@ use crate::store::Store;
 use crate::store::compartment::Home;
 use crate::store::db::{Param, Row};
 use crate::store::dialect::{self, Narrowing, Statement};
-use crate::store::sealed::Spot;
+use crate::store::sealed::{Mark, Spot};
 use crate::vault::{Keys, Pk, Rid};
 
 /// What to take from a match: called with its row, version and opened capsule.
@@ -52,6 +50,8 @@ struct Candidate {
     pk: Pk,
     ver: u32,
     capsule: Vec<u8>,
+    yr: Option<i64>,
+    terms: Vec<i64>,
 }
 
 /// Candidates fetched in one go with their capsules before it is known whether there are more.
@@ -274,7 +274,7 @@ impl<'a> Scan<'a> {
     }
 }
 
-const COLUMNS: &str = "r.rid, r.pk, r.ver, r.capsule";
+const COLUMNS: &str = "r.rid, r.pk, r.ver, r.capsule, r.yr, r.terms";
 
 impl Candidate {
     fn read(row: &Row) -> Result<Candidate> {
@@ -283,6 +283,8 @@ impl Candidate {
             pk: Pk(row.int(1)?),
             ver: row.small(2)?,
             capsule: row.bytes(3)?.to_vec(),
+            yr: row.opt_int(4)?,
+            terms: row.ints(5)?,
         })
     }
 }
@@ -300,7 +302,7 @@ fn decide<T>(
         // A destroyed key: erased, so not there.
         let Some(keys) = keys else { continue };
         let spot = Spot { rid: row.rid, kind, version: row.ver };
-        let plain: Zeroizing<Vec<u8>> = keys.open(&spot.capsule(), &row.capsule)?;
+        let plain = spot.open_capsule(&keys, &row.capsule, Mark::of(row.yr, &row.terms))?;
         let view = View::new(&plain)?;
         if matcher.matches(&view)? {
             taken.push(judge(row.rid, row.ver, &view)?);
