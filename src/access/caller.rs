@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::filter;
+use super::person::Person;
 use super::scope::{Context, Letters, Scopes};
 use crate::error::Result;
 use crate::fhir::TypeId;
@@ -21,7 +22,7 @@ use crate::world::Instant;
 /// ```
 /// ```compile_fail,E0451
 /// fn forge(who: phial::access::Who, scopes: phial::access::Scopes) -> phial::access::Caller {
-///     phial::access::Caller { who: who.into(), scopes: scopes.into(), rules: Vec::new().into() }
+///     phial::access::Caller { who: who.into(), scopes: scopes.into(), rules: Vec::new().into(), person: None }
 /// }
 /// ```
 /// Nor as a task of the server from outside the crate:
@@ -34,6 +35,7 @@ pub struct Caller {
     who: Arc<Who>,
     scopes: Arc<Scopes>,
     rules: Arc<[Rule]>,
+    person: Option<Arc<Person>>,
 }
 
 /// What one scope lets the caller do.
@@ -64,7 +66,7 @@ impl Caller {
     ///
     /// # Errors
     /// `Kind::Invalid` when the filter of a scope cannot be read.
-    pub(super) fn new(who: Who, scopes: Scopes, base: &str, now: Instant) -> Result<Caller> {
+    pub(super) fn new(who: Who, scopes: Scopes, person: Option<Person>, base: &str, now: Instant) -> Result<Caller> {
         let mut rules = Vec::new();
         // `patient/` and `user/` scopes need a context that no token carries yet: they open nothing.
         for scope in scopes.resources().filter(|scope| scope.context == Context::System) {
@@ -74,11 +76,16 @@ impl Caller {
             };
             rules.push(Rule { kind: scope.kind, letters: scope.letters, criteria });
         }
-        Ok(Caller { who: Arc::new(who), scopes: Arc::new(scopes), rules: rules.into() })
+        Ok(Caller { who: Arc::new(who), scopes: Arc::new(scopes), rules: rules.into(), person: person.map(Arc::new) })
     }
 
     pub fn who(&self) -> &Who {
         &self.who
+    }
+
+    /// The person behind the token; None for backend services and tasks.
+    pub fn person(&self) -> Option<&Person> {
+        self.person.as_deref()
     }
 
     pub fn scopes(&self) -> &Scopes {
@@ -100,7 +107,7 @@ impl Caller {
             task: Some(name),
         };
         let everything = Rule { kind: None, letters: Letters::ALL, criteria: None };
-        Caller { who: Arc::new(who), scopes: Arc::new(Scopes::default()), rules: Arc::new([everything]) }
+        Caller { who: Arc::new(who), scopes: Arc::new(Scopes::default()), rules: Arc::new([everything]), person: None }
     }
 
     /// For tests of other rooms: a backend client that holds exactly these scopes.
@@ -115,6 +122,6 @@ impl Caller {
             task: None,
         };
         let scopes = Scopes::parse(scopes).expect("scopes of a test can be read");
-        Caller::new(who, scopes, base, Instant(0)).expect("filters of a test can be read")
+        Caller::new(who, scopes, None, base, Instant(0)).expect("filters of a test can be read")
     }
 }

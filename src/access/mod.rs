@@ -4,10 +4,12 @@
 pub mod caller;
 pub mod filter;
 pub mod grant;
+pub mod person;
 pub mod scope;
 pub mod token;
 
 pub use caller::{Caller, Who};
 pub use grant::{Create, Delete, Grant, Grants, Op, Read, Rows, Search, Sections, Update, authorize};
+pub use person::{Person, Role};
 pub use scope::{Scope, Scopes};
 pub use token::{Claims, TokenKeys, VerifyingKey, verify};

@@ -10,12 +10,15 @@ use moka::sync::Cache;
 use serde::{Deserialize, Serialize};
 
 use super::caller::{Caller, Who};
+use super::person::Person;
 use super::scope::Scopes;
 use crate::error::{Error, Kind, Result};
 use crate::world::Instant;
 
 /// Life of an access token in seconds (SMART Backend Services recommends at most 300).
 pub const TOKEN_SECONDS: i64 = 300;
+/// Life of a person's access token in seconds at most (SMART App Launch: one hour).
+pub const PERSON_TOKEN_SECONDS: i64 = 3600;
 /// Characters of an access token at most.
 pub const TOKEN_LENGTH_MAX: usize = 32 * 1024;
 /// Servers of one database may disagree about the time by this much: a token from "the future" is still good.
@@ -37,6 +40,9 @@ pub struct Claims {
     pub jti: String,
     pub iat: i64,
     pub exp: i64,
+    /// The person it was given for; None: a backend service acts for itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub person: Option<Person>,
 }
 
 /// A public key that access tokens may be signed with.
@@ -166,10 +172,11 @@ fn live(claims: Claims, keys: &TokenKeys, now: Instant) -> Result<Caller> {
     }
     let ahead = claims.iat.saturating_sub(now.seconds());
     let life = claims.exp.saturating_sub(claims.iat);
-    if ahead > SKEW_SECONDS || !(0..=TOKEN_SECONDS).contains(&life) {
+    let longest = if claims.person.is_some() { PERSON_TOKEN_SECONDS } else { TOKEN_SECONDS };
+    if ahead > SKEW_SECONDS || !(0..=longest).contains(&life) {
         return Err(refused("The access token's times are not those this server gives."));
     }
-    let user = (claims.sub != claims.client_id).then_some(claims.sub);
+    let user = claims.person.is_some().then_some(claims.sub);
     let who = Who {
         client_id: claims.client_id,
         token_id: Some(claims.jti),
@@ -180,7 +187,7 @@ fn live(claims: Claims, keys: &TokenKeys, now: Instant) -> Result<Caller> {
     };
     let unread = |error| refused("The access token's scopes cannot be read.").caused_by(error);
     let scopes = Scopes::parse(&claims.scope).map_err(unread)?;
-    Caller::new(who, scopes, &keys.audience, now).map_err(unread)
+    Caller::new(who, scopes, claims.person, &keys.audience, now).map_err(unread)
 }
 
 #[cfg(test)]
@@ -222,6 +229,7 @@ mod tests {
             jti: "j1".into(),
             iat: NOW.seconds(),
             exp: NOW.seconds() + TOKEN_SECONDS,
+            person: None,
         }
     }
 

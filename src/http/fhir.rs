@@ -109,7 +109,7 @@ impl FhirRequest<'_> {
         if !scheme.eq_ignore_ascii_case("bearer") {
             return Err(missing());
         }
-        self.server.app.oauth.caller(token.trim())
+        self.server.app.oauth.caller(token.trim()).await
     }
 
     /// Takes `_format` and `_pretty` out of the parameters and decides on the reply's form.

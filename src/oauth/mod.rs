@@ -95,7 +95,7 @@ impl State {
     ///
     /// # Errors
     /// `Kind::Unauthenticated` unless it is genuine and live.
-    pub fn caller(&self, bearer: &str) -> Result<Caller> {
+    pub async fn caller(&self, bearer: &str) -> Result<Caller> {
         #[cfg(feature = "bench-switches")]
         if crate::world::bench::off().authorization {
             return Ok(Caller::task("bench"));

@@ -67,7 +67,7 @@ impl Bench {
         let assertion = key.sign("JWT", &claims(client, jti)).unwrap();
         match self.ask_with(&assertion, scope).await {
             Ok(granted) => {
-                let caller = self.state.caller(granted.access_token()).unwrap();
+                let caller = self.state.caller(granted.access_token()).await.unwrap();
                 assert_eq!(caller.scopes().to_string(), granted.scope);
                 assert_eq!(caller.who().client_id, client);
                 Ok(granted.scope)
@@ -89,10 +89,10 @@ async fn a_backend_client_gets_a_token_that_works_until_it_expires() {
     assert_eq!(body["scope"], "system/*.rs");
     assert!(body.get("refresh_token").is_none());
     let token = body["access_token"].as_str().unwrap();
-    assert_eq!(bench.state.caller(token).unwrap().who().client_id, "backend");
+    assert_eq!(bench.state.caller(token).await.unwrap().who().client_id, "backend");
     bench.world.set_now(NOW.plus_ms(TOKEN_SECONDS * 1000));
-    assert_eq!(bench.state.caller(token).err().unwrap().kind, Kind::Unauthenticated);
-    assert!(bench.state.caller(&assertion).is_err(), "an assertion is no access token");
+    assert_eq!(bench.state.caller(token).await.err().unwrap().kind, Kind::Unauthenticated);
+    assert!(bench.state.caller(&assertion).await.is_err(), "an assertion is no access token");
 }
 
 #[tokio::test]
@@ -241,7 +241,7 @@ async fn servers_of_one_database_share_key_clients_and_used_assertions() {
     let key = first.client("backend", "system/*.rs").await;
     let assertion = key.sign("JWT", &claims("backend", "j1")).unwrap();
     let token = first.ask_with(&assertion, "system/*.rs").await.unwrap();
-    assert!(two.caller(token.access_token()).is_ok());
+    assert!(two.caller(token.access_token()).await.is_ok());
     let second = Bench { state: two, world, _dir: tempfile::tempdir().unwrap() };
     assert!(second.ask_with(&assertion, "system/*.rs").await.err().unwrap().description.contains("jti"));
     let clients = second.state.clients();

@@ -112,6 +112,7 @@ impl State {
             jti: jti.clone(),
             iat: now.seconds(),
             exp: now.seconds() + TOKEN_SECONDS,
+            person: None,
         };
         let access_token = self.signing.sign("at+jwt", &claims).map_err(unavailable)?;
         event.who = Some(Who { token_id: Some(jti), expires: Some(Instant(claims.exp * 1000)), ..who });

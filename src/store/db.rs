@@ -43,6 +43,7 @@ pub enum Param {
     Int(i64),
     OptInt(Option<i64>),
     Bytes(Vec<u8>),
+    OptBytes(Option<Vec<u8>>),
     Text(String),
     /// An array on PostgreSQL; on SQLite a blob of big-endian numbers.
     Ints(Vec<i64>),
@@ -236,6 +237,7 @@ fn sqlite_arguments(params: Vec<Param>) -> Result<SqliteArguments, Fault> {
         match param {
             Param::Int(n) => arguments.add(n),
             Param::OptInt(n) => arguments.add(n),
+            Param::OptBytes(bytes) => arguments.add(bytes),
             Param::Bytes(bytes) => arguments.add(bytes),
             Param::Text(text) => arguments.add(text),
             Param::Ints(list) => arguments.add(list.iter().flat_map(|n| n.to_be_bytes()).collect::<Vec<u8>>()),
@@ -258,6 +260,7 @@ fn postgres_arguments(params: Vec<Param>) -> Result<PgArguments, Fault> {
         match param {
             Param::Int(n) => arguments.add(n),
             Param::OptInt(n) => arguments.add(n),
+            Param::OptBytes(bytes) => arguments.add(bytes),
             Param::Bytes(bytes) => arguments.add(bytes),
             Param::Text(text) => arguments.add(text),
             Param::Ints(list) | Param::List(list) => arguments.add(list),
@@ -435,13 +438,14 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let db = Db::parse(&format!("sqlite:{}/x.db", folder.path().display())).expect("a url");
         let mut conn = db.connect().await.ok().expect("opens");
-        let sql = "select $1, $2, $3, $4, $5";
+        let sql = "select $1, $2, $3, $4, $5, $6 is null";
         let params = vec![
             Param::Int(i64::MIN),
             Param::OptInt(None),
             Param::Bytes(vec![0, 255]),
             Param::Text("é".into()),
             Param::Ints(vec![-1, i64::MAX]),
+            Param::OptBytes(None),
         ];
         let rows = conn.rows(sql, params).await.ok().expect("answers");
         let row = &rows[0];
@@ -450,6 +454,7 @@ mod tests {
         assert_eq!(row.bytes(2).ok(), Some(&[0u8, 255][..]));
         assert_eq!(row.text(3).ok(), Some("é"));
         assert_eq!(row.ints(4).ok(), Some(vec![-1, i64::MAX]));
+        assert_eq!(row.int(5).ok(), Some(1));
         assert!(matches!(row.int(3), Err(Fault::Shape(_))));
         for (pragma, value) in [("synchronous", 2), ("secure_delete", 1), ("temp_store", 2)] {
             let rows = conn.rows(&format!("pragma {pragma}"), Vec::new()).await.ok().expect("answers");

@@ -4,7 +4,7 @@
 use super::Store;
 use super::db::Param;
 use super::lane::{Answer, Work};
-use super::small::{Small, SmallAnswer};
+use super::small::{Life, Small, SmallAnswer};
 use crate::error::{Error, Result};
 use crate::world::Instant;
 
@@ -20,7 +20,41 @@ impl Store {
 
     /// Sets a value for good; durable when this returns.
     pub async fn kv_put(&self, space: &'static str, key: &[u8], value: &[u8]) -> Result<()> {
-        self.small(Small::KvPut { space, token: key.to_vec(), sealed: value.to_vec() }).await.map(drop)
+        self.kv_put_for(space, key, value, Life::default()).await
+    }
+
+    /// Sets a value that has an end or an owner; durable when this returns.
+    pub async fn kv_put_for(&self, space: &'static str, key: &[u8], value: &[u8], life: Life) -> Result<()> {
+        self.small(Small::KvPut { space, token: key.to_vec(), sealed: value.to_vec(), life }).await.map(drop)
+    }
+
+    /// Changes a value if it is still `old`, as [`Store::kv_get`] gave it. False: another was first, or it is gone. Of
+    /// many who try at once, on any server, one gets true.
+    pub async fn kv_swap(
+        &self,
+        space: &'static str,
+        key: &[u8],
+        old: &[u8],
+        value: &[u8],
+        expires: Option<Instant>,
+    ) -> Result<bool> {
+        let (token, old, sealed) = (key.to_vec(), old.to_vec(), value.to_vec());
+        Ok(self.touched(Small::KvSwap { space, token, old, sealed, expires }).await? == 1)
+    }
+
+    /// Everything of an owner in a space, as (key, value), ordered by key.
+    pub async fn kv_list_owned(&self, space: &'static str, owner: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let sql = "select token, sealed from kv where space = $1 and owner = $2 and (expires is null or expires >= $3) \
+                   order by token";
+        let now = Param::Int(self.inner.world.now().0);
+        let params = vec![Param::Text(space.to_owned()), Param::Bytes(owner.to_vec()), now];
+        let rows = self.inner.lookups.rows(sql, params).await?;
+        rows.iter().map(|row| Ok((row.bytes(0)?.to_vec(), row.bytes(1)?.to_vec()))).collect()
+    }
+
+    /// Deletes everything of an owner in a space; gives how many rows went.
+    pub async fn kv_delete_owned(&self, space: &'static str, owner: &[u8]) -> Result<u64> {
+        self.touched(Small::KvDeleteOwned { space, owner: owner.to_vec() }).await
     }
 
     /// Sets a value unless there is one that has not expired. True: it was absent and is durable now; of many who try
@@ -32,12 +66,14 @@ impl Store {
         value: &[u8],
         expires: Option<Instant>,
     ) -> Result<bool> {
+        self.kv_insert_new_for(space, key, value, Life { expires, owner: None }).await
+    }
+
+    /// The same with an owner.
+    pub async fn kv_insert_new_for(&self, space: &'static str, key: &[u8], value: &[u8], life: Life) -> Result<bool> {
         let now = self.inner.world.now();
         let (token, sealed) = (key.to_vec(), value.to_vec());
-        match self.small(Small::KvInsertNew { space, token, sealed, expires, now }).await? {
-            SmallAnswer::Touched(rows) => Ok(rows == 1),
-            _ => Err(wrong_answer()),
-        }
+        Ok(self.touched(Small::KvInsertNew { space, token, sealed, life, now }).await? == 1)
     }
 
     /// Everything of a space, as (key, value), ordered by key.
@@ -48,22 +84,27 @@ impl Store {
         rows.iter().map(|row| Ok((row.bytes(0)?.to_vec(), row.bytes(1)?.to_vec()))).collect()
     }
 
-    pub async fn kv_delete(&self, space: &'static str, key: &[u8]) -> Result<()> {
-        self.small(Small::KvDelete { space, token: key.to_vec() }).await.map(drop)
+    /// True: it was there. Of many who try at once, on any server, one gets true.
+    pub async fn kv_delete(&self, space: &'static str, key: &[u8]) -> Result<bool> {
+        Ok(self.touched(Small::KvDelete { space, token: key.to_vec() }).await? > 0)
     }
 
     /// Sweeps what expired before `now`; gives how many rows went.
     pub async fn kv_expire(&self, now: Instant) -> Result<u64> {
-        match self.small(Small::KvExpire { now }).await? {
-            SmallAnswer::Touched(rows) => Ok(rows),
-            _ => Err(wrong_answer()),
-        }
+        self.touched(Small::KvExpire { now }).await
     }
 
     /// The next number of a counter, from 1; never given twice, by any server. A number may stay unused.
     pub async fn next_number(&self, counter: &'static str) -> Result<u64> {
         match self.small(Small::Count(counter)).await? {
             SmallAnswer::Number(n) => Ok(n),
+            _ => Err(wrong_answer()),
+        }
+    }
+
+    async fn touched(&self, small: Small) -> Result<u64> {
+        match self.small(small).await? {
+            SmallAnswer::Touched(rows) => Ok(rows),
             _ => Err(wrong_answer()),
         }
     }

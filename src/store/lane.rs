@@ -403,6 +403,7 @@ mod tests {
     use super::super::chain::chain_hash;
     use super::super::db::Param;
     use super::super::migrate::{Which, migrate};
+    use super::super::small::Life;
     use super::*;
     use crate::vault::{Pk, Rid};
     use crate::world::Instant;
@@ -582,7 +583,7 @@ mod tests {
                 space: "jti",
                 token,
                 sealed,
-                expires,
+                life: Life { expires, owner: None },
                 now: Instant(now),
             }))
         };

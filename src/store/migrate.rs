@@ -29,12 +29,14 @@ const SQLITE: &[Step] = &[
     step!(2, "sqlite", "0002_domain"),
     step!(3, "sqlite", "0003_audit"),
     step!(4, "sqlite", "0004_kv"),
+    step!(9, "sqlite", "0009_kv_owner"),
 ];
 const POSTGRES: &[Step] = &[
     step!(1, "postgres", "0001_records"),
     step!(2, "postgres", "0002_domain"),
     step!(3, "postgres", "0003_audit"),
     step!(4, "postgres", "0004_kv"),
+    step!(9, "postgres", "0009_kv_owner"),
 ];
 // Numbered apart from the data, so that one database given for both is refused.
 const KEYS_SQLITE: &[Step] = &[step!(1001, "keys/sqlite", "0001_keys")];

@@ -46,6 +46,7 @@ use pool::Readers;
 pub use chain::chain_hash;
 pub use entries::AuditStored;
 pub use index::{IndexFlaw, IndexReport};
+pub use small::Life;
 pub use tx::{Current, Draft, SealedTx, Tx, WrittenHash};
 
 /// One version of a resource as it lies in the database: its content cannot be reached without a [`Receipt`].

@@ -15,22 +15,45 @@ pub enum Small {
         space: &'static str,
         token: Vec<u8>,
         sealed: Vec<u8>,
+        life: Life,
+    },
+    /// Changes a value if it is still the one that was read.
+    KvSwap {
+        space: &'static str,
+        token: Vec<u8>,
+        old: Vec<u8>,
+        sealed: Vec<u8>,
+        expires: Option<Instant>,
     },
     /// Inserts unless it is there and has not expired.
     KvInsertNew {
         space: &'static str,
         token: Vec<u8>,
         sealed: Vec<u8>,
-        expires: Option<Instant>,
+        life: Life,
         now: Instant,
     },
     KvDelete {
         space: &'static str,
         token: Vec<u8>,
     },
+    /// Deletes everything of an owner in a space.
+    KvDeleteOwned {
+        space: &'static str,
+        owner: Vec<u8>,
+    },
     KvExpire {
         now: Instant,
     },
+}
+
+/// How long a value stands, and whose it is.
+#[derive(Clone, Default)]
+pub struct Life {
+    /// None: for good.
+    pub expires: Option<Instant>,
+    /// Blind token of the owner, by which all that is theirs is found.
+    pub owner: Option<Vec<u8>>,
 }
 
 /// A blind token and something sealed.
@@ -52,24 +75,47 @@ impl Small {
         match self {
             Small::Count(name) => count(conn, name).await,
             Small::Compartments(rows) => compartments(conn, rows).await,
-            Small::KvPut { space, token, sealed } => {
-                let sql = "insert into kv (space, token, sealed, expires) values ($1, $2, $3, null) \
-                           on conflict (space, token) do update set sealed = excluded.sealed, expires = null";
-                let params = vec![text(space), Param::Bytes(token.clone()), Param::Bytes(sealed.clone())];
-                Ok(SmallAnswer::Touched(conn.run(sql, params).await?))
-            }
-            Small::KvInsertNew { space, token, sealed, expires, now } => {
-                let sql = "insert into kv (space, token, sealed, expires) values ($1, $2, $3, $4) \
+            Small::KvPut { space, token, sealed, life } => {
+                let sql = "insert into kv (space, token, sealed, expires, owner) values ($1, $2, $3, $4, $5) \
                            on conflict (space, token) do update set sealed = excluded.sealed, \
-                           expires = excluded.expires where kv.expires < $5";
+                           expires = excluded.expires, owner = excluded.owner";
                 let params = vec![
                     text(space),
                     Param::Bytes(token.clone()),
                     Param::Bytes(sealed.clone()),
+                    Param::OptInt(life.expires.map(|at| at.0)),
+                    Param::OptBytes(life.owner.clone()),
+                ];
+                Ok(SmallAnswer::Touched(conn.run(sql, params).await?))
+            }
+            Small::KvSwap { space, token, old, sealed, expires } => {
+                let sql = "update kv set sealed = $4, expires = $5 where space = $1 and token = $2 and sealed = $3";
+                let params = vec![
+                    text(space),
+                    Param::Bytes(token.clone()),
+                    Param::Bytes(old.clone()),
+                    Param::Bytes(sealed.clone()),
                     Param::OptInt(expires.map(|at| at.0)),
+                ];
+                Ok(SmallAnswer::Touched(conn.run(sql, params).await?))
+            }
+            Small::KvInsertNew { space, token, sealed, life, now } => {
+                let sql = "insert into kv (space, token, sealed, expires, owner) values ($1, $2, $3, $4, $5) \
+                           on conflict (space, token) do update set sealed = excluded.sealed, \
+                           expires = excluded.expires, owner = excluded.owner where kv.expires < $6";
+                let params = vec![
+                    text(space),
+                    Param::Bytes(token.clone()),
+                    Param::Bytes(sealed.clone()),
+                    Param::OptInt(life.expires.map(|at| at.0)),
+                    Param::OptBytes(life.owner.clone()),
                     Param::Int(now.0),
                 ];
                 Ok(SmallAnswer::Touched(conn.run(sql, params).await?))
+            }
+            Small::KvDeleteOwned { space, owner } => {
+                let sql = "delete from kv where space = $1 and owner = $2";
+                Ok(SmallAnswer::Touched(conn.run(sql, vec![text(space), Param::Bytes(owner.clone())]).await?))
             }
             Small::KvDelete { space, token } => {
                 let sql = "delete from kv where space = $1 and token = $2";

@@ -3,6 +3,7 @@
 use futures_util::future::join_all;
 
 use super::*;
+use crate::store::Life;
 
 on_both!(
     what_is_written_comes_back,
@@ -187,7 +188,8 @@ async fn keyed_values_and_counters(bench: Bench) {
     store.kv_put("client", b"a", b"3").await.expect("puts");
     let listed = store.kv_list("client").await.expect("lists");
     assert_eq!(listed, [(b"a".to_vec(), b"3".to_vec()), (b"b".to_vec(), b"2".to_vec())]);
-    store.kv_delete("client", b"a").await.expect("deletes");
+    assert!(store.kv_delete("client", b"a").await.expect("deletes"));
+    assert!(!store.kv_delete("client", b"a").await.expect("deletes"), "it went once");
     assert_eq!(store.kv_list("client").await.expect("lists").len(), 1);
     store.kv_insert_new("jti", b"two", b"", later).await.expect("answers");
     assert_eq!(store.kv_expire(NOW.plus_ms(5000)).await.expect("sweeps"), 1);
@@ -200,4 +202,19 @@ async fn keyed_values_and_counters(bench: Bench) {
     assert_eq!(numbers, (1..=60).collect::<Vec<u64>>());
     assert_eq!(store.next_number("other").await.expect("a number"), 1);
     store.ping().await.expect("the database answers");
+
+    let of = |owner: &[u8]| Life { expires: Some(NOW.plus_ms(9000)), owner: Some(owner.to_vec()) };
+    store.kv_put_for("session", b"s1", b"1", of(b"ann")).await.expect("puts");
+    assert!(store.kv_insert_new_for("session", b"s2", b"2", of(b"ann")).await.expect("answers"));
+    store.kv_put_for("session", b"s3", b"3", of(b"bob")).await.expect("puts");
+    let (one, other) = tokio::join!(
+        store.kv_swap("session", b"s1", b"1", b"one", Some(NOW.plus_ms(9000))),
+        store.kv_swap("session", b"s1", b"1", b"other", Some(NOW.plus_ms(9000)))
+    );
+    assert_ne!(one.expect("answers"), other.expect("answers"), "one of two who changed the same value");
+    assert!(!store.kv_swap("session", b"none", b"1", b"2", None).await.expect("answers"));
+    assert_eq!(store.kv_list_owned("session", b"ann").await.expect("lists").len(), 2);
+    assert_eq!(store.kv_delete_owned("session", b"ann").await.expect("deletes"), 2);
+    assert_eq!(store.kv_list_owned("session", b"ann").await.expect("lists").len(), 0);
+    assert_eq!(store.kv_list_owned("session", b"bob").await.expect("lists").len(), 1);
 }
