@@ -51,6 +51,9 @@ impl Server {
         let _flight = meter::InFlight::new();
         let mut served = self.limited(&parts, body, &request_id).await;
         reply::finish(&mut served.reply, &request_id);
+        if parts.method == axum::http::Method::HEAD {
+            reply::headers_only(&mut served.reply);
+        }
         let method = method_label(&parts);
         let status = served.reply.status().as_u16();
         let took = watch.elapsed();

@@ -3,7 +3,8 @@
 
 use axum::body::Body;
 use axum::http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, LAST_MODIFIED, LOCATION, WWW_AUTHENTICATE,
+    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_TYPE, ETAG, HeaderName, LAST_MODIFIED, LOCATION,
+    WWW_AUTHENTICATE,
 };
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
@@ -44,9 +45,17 @@ pub(super) fn answer(answer: &Answer, base: &str, wanted: Wanted) -> Result<Resp
 fn about_version(headers: &mut HeaderMap, version: &VersionOf, base: &str) {
     insert(headers, ETAG, &write::etag(version));
     insert(headers, LAST_MODIFIED, &http_date(version.at));
-    if version.written {
-        insert(headers, LOCATION, &write::location(version, base));
+    // A read says which version it gave; a write, where what it wrote now is.
+    let name = if version.written { LOCATION } else { CONTENT_LOCATION };
+    insert(headers, name, &write::location(version, base));
+}
+
+/// The reply to HEAD: that to GET without its body, the length said all the same.
+pub(super) fn headers_only(reply: &mut Response) {
+    if let Some(length) = axum::body::HttpBody::size_hint(reply.body()).exact() {
+        insert(reply.headers_mut(), CONTENT_LENGTH, &length.to_string());
     }
+    *reply.body_mut() = Body::empty();
 }
 
 fn fhir(bytes: Vec<u8>, wanted: Wanted) -> Response {

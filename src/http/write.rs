@@ -28,7 +28,8 @@ pub(super) fn node(node: &Node, wanted: Wanted) -> Result<Vec<u8>> {
     match (wanted.format, wanted.pretty) {
         (Format::Json, false) => Ok(json::write(node)),
         (Format::Json, true) => serde_json::to_vec_pretty(node).map_err(Error::internal),
-        (Format::Xml, _) => xml::write(node),
+        (Format::Xml, false) => xml::write(node),
+        (Format::Xml, true) => xml::write(node).map(|bytes| xml::indented(&bytes)),
     }
 }
 

@@ -21,7 +21,7 @@ struct Page {
 
 pub(super) async fn instance(scene: Scene<'_>, kind: TypeId, id: &str, query: &Pairs) -> Result<Answer> {
     let grant = authorize::<Read>(scene.caller, kind)?;
-    let page = Page::parse(scene, query)?;
+    let page = Page::parse(scene, kind, query)?;
     let (entries, total, next) = match is_audit(kind) {
         true => (audit_event(scene, &grant, id, &page).await?, 1, None),
         false => {
@@ -46,7 +46,7 @@ pub(super) async fn instance(scene: Scene<'_>, kind: TypeId, id: &str, query: &P
 }
 
 impl Page {
-    fn parse(scene: Scene<'_>, query: &Pairs) -> Result<Page> {
+    fn parse(scene: Scene<'_>, kind: TypeId, query: &Pairs) -> Result<Page> {
         let config = &scene.app.config;
         let mut page = Page { count: config.page_size.size(), before: None, shape: Shape::Full, applied: Vec::new() };
         let mut rest = Pairs::new();
@@ -67,7 +67,7 @@ impl Page {
                 page.applied.push((name.clone(), page.count.to_string()));
             }
         }
-        page.shape = Shape::from_pairs(&rest, scene.facts.prefer.lenient)?;
+        page.shape = Shape::from_pairs(Some(kind), &rest, scene.facts.prefer.lenient)?;
         if page.shape != Shape::Full {
             page.applied.extend(rest.into_iter().filter(|(name, _)| name == "_summary" || name == "_elements"));
         }

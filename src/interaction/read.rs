@@ -9,7 +9,7 @@ use crate::store::{Found, Sealed};
 
 pub(super) async fn read(scene: Scene<'_>, kind: TypeId, id: &str, query: &Pairs) -> Result<Answer> {
     let grant = authorize::<Read>(scene.caller, kind)?;
-    let shape = Shape::from_pairs(query, scene.facts.prefer.lenient)?;
+    let shape = Shape::from_pairs(Some(kind), query, scene.facts.prefer.lenient)?;
     if is_audit(kind) {
         let released = scene.app.trail.read(scene.event(What::Read, Some(kind)), &grant, id).await?;
         return released.map(|released| whole(released, shape)).ok_or_else(Error::not_found);
@@ -23,7 +23,7 @@ pub(super) async fn read(scene: Scene<'_>, kind: TypeId, id: &str, query: &Pairs
 
 pub(super) async fn vread(scene: Scene<'_>, kind: TypeId, id: &str, vid: &str, query: &Pairs) -> Result<Answer> {
     let grant = authorize::<Read>(scene.caller, kind)?;
-    let shape = Shape::from_pairs(query, scene.facts.prefer.lenient)?;
+    let shape = Shape::from_pairs(Some(kind), query, scene.facts.prefer.lenient)?;
     let Ok(version) = vid.parse() else { return Err(Error::not_found()) };
     if is_audit(kind) {
         // They never change: the first version is the only one.

@@ -4,8 +4,9 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::fhir::definitions::{self as known, Element};
 use crate::fhir::json::{self, Node};
-use crate::fhir::{definitions, definitions::Element};
+use crate::fhir::{TypeId, definitions};
 use crate::search::query::Summary;
 
 /// What of a resource is asked for.
@@ -35,11 +36,11 @@ impl Shape {
         }
     }
 
-    /// From the query of a read.
+    /// From the query of a read; `kind` is None where resources of several types are read.
     ///
     /// # Errors
-    /// `Kind::Invalid` for an unknown value, for both at once, and for other parameters unless `lenient`.
-    pub fn from_pairs(pairs: &[(String, String)], lenient: bool) -> Result<Shape> {
+    /// `Kind::Invalid` for an unknown value, for both at once, and for other parameters or elements unless `lenient`.
+    pub fn from_pairs(kind: Option<TypeId>, pairs: &[(String, String)], lenient: bool) -> Result<Shape> {
         let mut shape = Shape::Full;
         for (name, value) in pairs {
             let next = match (name.as_str(), value.as_str()) {
@@ -47,10 +48,10 @@ impl Shape {
                 ("_summary", "text") => Shape::Text,
                 ("_summary", "data") => Shape::Data,
                 ("_summary", "false") | ("_elements", "") => continue,
-                ("_elements", names) => Shape::Elements(names.split(',').map(|name| name.trim().to_owned()).collect()),
+                ("_elements", names) => Shape::Elements(elements(kind, names, lenient)?),
                 _ if lenient => continue,
                 ("_summary", _) => return Err(Error::invalid("_summary here must be true, text, data or false.")),
-                _ => return Err(Error::invalid(format!("The parameter {name} is not defined for this address."))),
+                _ => return Err(undefined(name)),
             };
             if shape != Shape::Full {
                 return Err(Error::invalid("_summary and _elements may be given once, and not together."));
@@ -82,6 +83,11 @@ impl Shape {
             ["resourceType", "id", "meta"].contains(&name)
                 || shape.child(name).is_some_and(|child| self.keeps(child.element))
         });
+        if *self == Shape::Summary {
+            for (name, value) in members.iter_mut().filter(|(name, _)| *name != "meta") {
+                summarize(shape, name, value);
+            }
+        }
         tag(members);
         Ok(())
     }
@@ -89,16 +95,64 @@ impl Shape {
     fn keeps(&self, element: &Element) -> bool {
         match self {
             Shape::Full => true,
-            Shape::Summary => element.summary,
+            // What must be there stays, so that a summary is still a resource of its type.
+            Shape::Summary => element.summary || element.min > 0,
             Shape::Text => element.name == "text" || element.min > 0,
             Shape::Data => element.name != "text",
             Shape::Elements(names) => {
-                element.min > 0
-                    || element.modifier
-                    || names.iter().any(|name| name.rsplit('.').next() == Some(element.name))
+                element.min > 0 || element.modifier || names.iter().any(|name| name == element.name)
             }
         }
     }
+}
+
+/// Takes what is no part of the summary out of a backbone element or datatype that is one. Whether a datatype has
+/// summary elements of its own is told by its definition: one that marks none (a Reference marks all) is kept whole.
+fn summarize(shape: &known::Shape, name: &str, value: &mut Node) {
+    let Some(inner) = shape.child(name).and_then(known::Child::shape) else { return };
+    match value {
+        Node::Array(items) => items.iter_mut().for_each(|item| summarize(shape, name, item)),
+        Node::Object(members) if inner.kind != known::ShapeKind::Resource => {
+            if inner.elements.iter().any(|element| element.summary) {
+                members.retain(|name, _| {
+                    let name = name.strip_prefix('_').unwrap_or(name);
+                    let child = inner.child(name);
+                    ["id", "extension"].contains(&name)
+                        || child.is_some_and(|child| child.element.summary || child.element.min > 0)
+                });
+            }
+            members.iter_mut().for_each(|(name, value)| summarize(inner, name, value));
+        }
+        _ => {}
+    }
+}
+
+/// The names of `_elements`: top elements, with or without the type before them.
+fn elements(kind: Option<TypeId>, text: &str, lenient: bool) -> Result<Arc<[String]>> {
+    let mut wanted = Vec::new();
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let Some(kind) = kind else {
+            wanted.push(part.rsplit('.').next().unwrap_or(part).to_owned());
+            continue;
+        };
+        let type_name = definitions().type_name(kind);
+        let name = part.strip_prefix(type_name).and_then(|rest| rest.strip_prefix('.')).unwrap_or(part);
+        let known = definitions().children(type_name).unwrap_or(&[]);
+        match known.iter().any(|element| element.name == name) {
+            true => wanted.push(name.to_owned()),
+            false if lenient => {}
+            false => {
+                let text = format!("'{part}' in '_elements' is no element of {type_name}.");
+                return Err(Error::invalid(text));
+            }
+        }
+    }
+    Ok(wanted.into())
+}
+
+/// A parameter that an address does not have.
+pub(super) fn undefined(name: &str) -> Error {
+    Error::invalid(format!("The parameter {name} is not defined for this address."))
 }
 
 /// Adds the SUBSETTED tag, after what `meta` has already.

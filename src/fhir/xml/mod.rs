@@ -6,12 +6,14 @@
 
 mod entities;
 mod narrative;
+mod pretty;
 mod read;
 mod source;
 #[cfg(test)]
 mod tests;
 mod write;
 
+pub use pretty::indented;
 pub use read::read;
 pub use write::write;
 

@@ -111,7 +111,12 @@ async fn content_is_cut_to_what_was_asked_for() {
             assert_eq!(node["meta"]["tag"][0]["code"], "SUBSETTED", "{query}");
         }
     }
-    assert_eq!(backend.get("Patient/p1?_summary=maybe").await.status, 400);
+    for query in ["_summary=maybe", "_summary=count", "_elements=colour", "_summary=true&_elements=name"] {
+        assert_eq!(backend.get(&format!("Patient/p1?{query}")).await.status, 400, "{query}");
+    }
+    let lenient = [("prefer", "handling=lenient")];
+    let reply = backend.call("GET", "Patient/p1?_elements=colour,Patient.name", &lenient, "").await.json();
+    assert!(reply.get("name").is_some() && reply.get("birthDate").is_none(), "{reply}");
     assert_eq!(backend.get("Patient/p1?colour=red").await.status, 400);
     let count = backend.get("Patient?_summary=count").await.json();
     assert_eq!((&count["total"], count.get("entry")), (&json!(1), None));
@@ -130,4 +135,22 @@ async fn included_resources_are_marked_and_the_format_stays_in_the_links() {
         found.json()["entry"].as_array().expect("entries").iter().map(|e| e["search"]["mode"].clone()).collect();
     assert_eq!(modes, ["match", "include"]);
     assert!(found.link("next").expect("a next page").ends_with("&_format=json"));
+}
+
+#[tokio::test]
+async fn a_summary_goes_down_into_elements_and_stays_valid() {
+    let app = TestApp::new().await;
+    let backend = app.persona("system/*.cruds").await;
+    let resource = json!({
+        "resourceType": "DocumentReference", "id": "d1", "status": "current", "description": "scan",
+        "content": [{"attachment": {"contentType": "text/plain", "data": "aGk=", "title": "t"}}]
+    });
+    assert_eq!(backend.put("DocumentReference/d1", &resource).await.status, 201);
+    let summary = backend.get("DocumentReference/d1/_history/1?_summary=true").await.json();
+    assert_eq!(summary["content"], json!([{"attachment": {"contentType": "text/plain", "title": "t"}}]));
+    let text = backend.get("DocumentReference/d1?_summary=text").await.json();
+    assert!(text.get("status").is_some() && text.get("description").is_none(), "what must be there stays: {text}");
+    let history = backend.get("DocumentReference/d1/_history?_elements=description").await.json();
+    let cut = &history["entry"][0]["resource"];
+    assert_eq!((&cut["description"], &cut["meta"]["tag"][0]["code"]), (&json!("scan"), &json!("SUBSETTED")));
 }

@@ -211,6 +211,31 @@ async fn what_the_client_has_is_not_sent_again() {
 }
 
 #[tokio::test]
+async fn head_is_get_without_its_body_and_pretty_is_for_eyes() {
+    let app = TestApp::new().await;
+    let backend = app.persona("system/*.cruds").await;
+    backend.put("Patient/p1", &patient("p1", "One")).await;
+    for path in ["Patient/p1", "Patient/p1/_history/1", "Patient/p1/_history", "Patient?family=one", "metadata"] {
+        let (get, head) = (backend.get(path).await, backend.call("HEAD", path, &[], "").await);
+        assert_eq!((head.status, head.body.len()), (200, 0), "{path}");
+        assert_eq!(head.header("content-length"), get.body.len().to_string(), "{path}");
+        for name in ["etag", "last-modified", "content-type", "content-location"] {
+            assert_eq!(head.header(name), get.header(name), "{path}: {name}");
+        }
+    }
+    let read = backend.get("Patient/p1").await;
+    assert_eq!(read.header("content-location"), "http://phial.test/fhir/Patient/p1/_history/1");
+    assert_eq!(backend.call("HEAD", "Patient/none", &[], "").await.status, 404);
+    for format in ["json", "xml"] {
+        let pretty = backend.get(&format!("Patient/p1?_pretty=true&_format={format}")).await.text();
+        assert!(pretty.lines().count() > 5, "{pretty}");
+        assert_eq!(backend.get(&format!("Patient/p1?_format={format}")).await.text().lines().count(), 1);
+    }
+    assert_eq!(backend.get("Patient/p1?_pretty=perhaps").await.status, 400);
+    assert_eq!(backend.get("Patient/p1?_format=pdf").await.status, 406);
+}
+
+#[tokio::test]
 async fn audit_events_are_added_and_never_changed() {
     let app = TestApp::new().await;
     let backend = app.persona("system/*.cruds").await;
