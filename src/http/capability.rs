@@ -9,12 +9,21 @@ use crate::app::Config;
 use crate::fhir::definitions::Param;
 use crate::fhir::json::Node;
 use crate::fhir::{ParamKind, TypeId, definitions};
+use crate::interaction::operations::{OPERATIONS, Operation};
 use crate::interaction::route::{self, ROUTES, Verb};
 use crate::mapping::{Treatment, treatment};
 
 /// Builds it. `date` is when this server started, as a FHIR instant.
 pub(super) fn statement(config: &Config, date: &str) -> Node {
-    let resources: Vec<Node> = definitions().types().iter().filter_map(|kind| resource(*kind)).collect();
+    let mut statement = base_statement(config, date);
+    if let Some(operations) = operations(config, |operation| operation.levels.system) {
+        statement["rest"][0]["operation"] = operations;
+    }
+    statement
+}
+
+fn base_statement(config: &Config, date: &str) -> Node {
+    let resources: Vec<Node> = definitions().types().iter().filter_map(|kind| resource(*kind, config)).collect();
     json!({
         "resourceType": "CapabilityStatement",
         "status": "active",
@@ -87,7 +96,15 @@ fn type_interactions(name: &str) -> Vec<Node> {
         .collect()
 }
 
-fn resource(kind: TypeId) -> Option<Node> {
+/// Operations as a CapabilityStatement lists them; None where there is none.
+fn operations(config: &Config, defined: impl Fn(&Operation) -> bool) -> Option<Node> {
+    let listed = OPERATIONS.iter().filter(|operation| defined(operation));
+    let entry = |operation: &Operation| json!({"name": operation.name, "definition": operation.canonical(&config.base_url), "documentation": operation.about});
+    let entries: Vec<Node> = listed.map(entry).collect();
+    (!entries.is_empty()).then(|| entries.into())
+}
+
+fn resource(kind: TypeId, config: &Config) -> Option<Node> {
     let name = definitions().type_name(kind);
     let interactions = type_interactions(name);
     if interactions.is_empty() {
@@ -122,6 +139,9 @@ fn resource(kind: TypeId) -> Option<Node> {
         }
     }
     resource["searchParam"] = params.iter().map(|param| search_param(param)).collect();
+    if let Some(operations) = operations(config, |operation| operation.on(name)) {
+        resource["operation"] = operations;
+    }
     Some(resource)
 }
 

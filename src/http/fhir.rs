@@ -66,6 +66,7 @@ impl FhirRequest<'_> {
     /// its own.
     async fn take(&mut self, path: &str, found: Result<Found<'_>>, sent: Body) -> Result<Response> {
         self.facts.request = facts_of(self.parts, self.request_id);
+        self.facts.operation = found.as_ref().ok().and_then(|found| found.operation).map(|operation| operation.name);
         let about = about(&found, path);
         // A refusal, too, is in the form that was asked for, where that can be told; what cannot is told below.
         if let Ok(mut pairs) = form::decode(self.parts.uri.query().unwrap_or_default()) {
@@ -139,9 +140,17 @@ impl FhirRequest<'_> {
             self.negotiate(&mut query, false)?;
             return self.built(found, query, None);
         }
-        let raw = binary && found.route.method == Method::Get;
+        let raw = binary && found.route.method == Method::Get && found.operation.is_none();
         self.negotiate(&mut query, raw)?;
         self.wanted.fhir |= !raw;
+        if let Some(operation) = found.operation {
+            let body = match found.route.method {
+                Method::Get => None,
+                _ => self.operation_body(sent).await?,
+            };
+            let (kind, id) = (found.kind, found.id.map(str::to_owned));
+            return Ok(Interaction::Operation { operation, kind, id, query, body });
+        }
         let has_body = matches!(found.route.verb, Verb::Create | Verb::Update | Verb::Bundle);
         let node = if has_body { Some(self.resource(sent, binary).await?) } else { None };
         if has_body && !query.is_empty() && !self.facts.prefer.lenient {
@@ -167,7 +176,7 @@ impl FhirRequest<'_> {
                 let vid = found.vid.map(str::to_owned).ok_or_else(absent)?;
                 Interaction::Vread { kind: kind()?, id: id()?, vid, query }
             }
-            Verb::Capabilities => return Err(absent()),
+            Verb::Capabilities | Verb::Operation => return Err(absent()),
         })
     }
 
@@ -186,6 +195,19 @@ impl FhirRequest<'_> {
         raw.push(if raw.contains('?') { '&' } else { '?' });
         raw.push_str(text);
         form::decode(text)
+    }
+
+    /// Parameters, or a resource that stands for one of them; a call that needs none may have no body.
+    async fn operation_body(&self, sent: Body) -> Result<Option<Node>> {
+        let headers = &self.parts.headers;
+        let bytes = body::read(headers, sent, self.server.app.config.body_bytes_max.size()).await?;
+        match negotiate::sent(headers)? {
+            _ if bytes.is_empty() => Ok(None),
+            Sent::Fhir(format) => parsed(bytes, format).await.map(Some),
+            Sent::Form | Sent::Other(_) => {
+                Err(Error::new(Kind::MediaType, "The body must be application/fhir+json or application/fhir+xml."))
+            }
+        }
     }
 
     /// The resource in the body. For a Binary any other media type is its content (binary.html).
@@ -265,6 +287,7 @@ fn about(found: &Result<Found<'_>>, path: &str) -> About {
         Verb::Delete => What::Delete,
         Verb::HistoryInstance => What::HistoryInstance,
         Verb::Vread => What::Vread,
+        Verb::Operation => What::Operation,
     };
     About { what, kind: found.kind, id: found.id.map(str::to_owned) }
 }

@@ -43,6 +43,7 @@ fn formed(bytes: Vec<u8>, wanted: Wanted) -> Result<Vec<u8>> {
 fn put_content(content: &Content, out: &mut Vec<u8>) -> Result<()> {
     match content {
         Content::Released(released, shape) => out.extend_from_slice(&shape.cut(released.bytes())?),
+        Content::Made(node) => out.extend_from_slice(&json::write(node)),
         Content::Outcome(issues) => out.extend_from_slice(&json::write(&outcome::outcome(issues))),
     }
     Ok(())

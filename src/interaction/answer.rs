@@ -4,6 +4,7 @@
 use crate::audit::Released;
 use crate::error::{Error, Issue};
 use crate::fhir::TypeId;
+use crate::fhir::json::Node;
 use crate::world::Instant;
 
 use super::shape::Shape;
@@ -47,6 +48,8 @@ pub enum Content {
     Released(Released, Shape),
     /// An OperationOutcome made here.
     Outcome(Vec<Issue>),
+    /// A document made here: of released content alone, of what the client itself sent, or of tables.
+    Made(Node),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +122,11 @@ impl Answer {
     /// An answer without a body.
     pub fn empty(done: Done, version: Option<VersionOf>) -> Answer {
         Answer { done, version, body: Body::Empty }
+    }
+
+    /// 200 with a document made here.
+    pub fn made(node: Node) -> Answer {
+        Answer { done: Done::Ok, version: None, body: Body::Content(Content::Made(node)) }
     }
 
     pub fn bundle(bundle: Bundle) -> Answer {

@@ -9,6 +9,8 @@ pub struct Facts {
     pub request: audit::Request,
     pub conditions: Conditions,
     pub prefer: Prefer,
+    /// The operation that was called, for the record.
+    pub operation: Option<&'static str>,
     /// `_format` as sent, to be kept in links.
     pub format: Option<String>,
     /// Import: an update whose content equals the current version makes no new one.
@@ -57,6 +59,13 @@ impl Prefer {
             }
         }
         prefer
+    }
+}
+
+impl Facts {
+    /// What the record says beside the request itself.
+    pub fn detail(&self) -> Vec<(String, String)> {
+        self.operation.iter().map(|name| ("operation".to_owned(), (*name).to_owned())).collect()
     }
 }
 

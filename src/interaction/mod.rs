@@ -7,6 +7,7 @@
 pub mod answer;
 pub mod facts;
 pub mod form;
+pub mod operations;
 pub mod route;
 pub mod shape;
 
@@ -28,6 +29,7 @@ use crate::fhir::{TypeId, definitions};
 
 pub use answer::{Answer, Body, Bundle, BundleKind, Content, Done, Entry, Mode, Response, VersionOf};
 pub use facts::{Conditions, Facts, Prefer, Return};
+pub use operations::Operation;
 pub use shape::Shape;
 
 /// Decoded query parameters, in order. `_format` and `_pretty` are not among them.
@@ -72,6 +74,14 @@ pub enum Interaction {
     Bundle {
         body: Node,
     },
+    /// `$name` at the base, on a type or on one resource.
+    Operation {
+        operation: &'static Operation,
+        kind: Option<TypeId>,
+        id: Option<String>,
+        query: Pairs,
+        body: Option<Node>,
+    },
 }
 
 /// What an interaction is about, for the record of a refusal.
@@ -92,6 +102,7 @@ impl Interaction {
             Interaction::Create { kind, .. } => (What::Create, Some(*kind), None),
             Interaction::Update { kind, id, .. } => (What::Update, Some(*kind), Some(id)),
             Interaction::Delete { kind, id } => (What::Delete, Some(*kind), Some(id)),
+            Interaction::Operation { kind, id, .. } => (What::Operation, *kind, id.as_ref()),
             Interaction::Bundle { body } => match bundle::type_of(body) {
                 Ok(BundleType::Transaction) => (What::Transaction, None, None),
                 _ => (What::Batch, None, None),
@@ -113,7 +124,7 @@ impl Scene<'_> {
     /// A successful event of this request, as yet without what it touched.
     fn event(&self, what: What, kind: Option<TypeId>) -> Event {
         let event = Event::new(self.app.world.now(), what, self.facts.request.clone());
-        Event { who: Some(self.caller.who().clone()), kind, ..event }
+        Event { who: Some(self.caller.who().clone()), kind, detail: self.facts.detail(), ..event }
     }
 }
 
@@ -123,6 +134,14 @@ impl Scene<'_> {
 /// What the interaction gives; `Kind::Audit` when its record could not be made durable.
 pub async fn perform(app: &App, caller: &Caller, facts: &Facts, interaction: Interaction) -> Result<Answer> {
     let about = interaction.about();
+    let named;
+    let facts = match &interaction {
+        Interaction::Operation { operation, .. } => {
+            named = Facts { operation: Some(operation.name), ..facts.clone() };
+            &named
+        }
+        _ => facts,
+    };
     let scene = Scene { app, caller, facts };
     let answer = match interaction {
         Interaction::Read { kind, id, query } => read::read(scene, kind, &id, &query).await,
@@ -133,6 +152,9 @@ pub async fn perform(app: &App, caller: &Caller, facts: &Facts, interaction: Int
         Interaction::Update { kind, id, body } => write::update(scene, kind, &id, body).await,
         Interaction::Delete { kind, id } => write::delete(scene, kind, &id).await,
         Interaction::Bundle { body } => bundles::perform(scene, body).await,
+        Interaction::Operation { operation, kind, id, query, body } => {
+            operations::perform(scene, operation, (kind, id), query, body).await
+        }
     };
     match answer {
         Ok(answer) => Ok(answer),
@@ -163,6 +185,7 @@ pub async fn refuse(app: &App, who: Option<Who>, facts: &Facts, about: About, er
         who,
         kind: about.kind,
         touched: touched.into_iter().collect(),
+        detail: facts.detail(),
         ..Event::new(app.world.now(), about.what, facts.request.clone())
     };
     match app.trail.record(event).await {

@@ -1,10 +1,10 @@
 //! read and vread (http.html#read, #vread).
 
-use super::{Answer, Body, Content, Done, Pairs, Scene, Shape, VersionOf, is_audit};
+use super::{Answer, Body, Content, Done, Pairs, Scene, Shape, VersionOf, is_audit, operations};
 use crate::access::{Read, authorize};
 use crate::audit::{Released, Touched, What};
 use crate::error::{Error, Kind, Result};
-use crate::fhir::TypeId;
+use crate::fhir::{TypeId, definitions, json};
 use crate::store::{Found, Sealed};
 
 pub(super) async fn read(scene: Scene<'_>, kind: TypeId, id: &str, query: &Pairs) -> Result<Answer> {
@@ -17,8 +17,16 @@ pub(super) async fn read(scene: Scene<'_>, kind: TypeId, id: &str, query: &Pairs
     match scene.app.store.find(&grant, id).await? {
         Found::Current(sealed) => disclose(scene, What::Read, sealed, shape).await,
         Found::Deleted { version } => Err(gone(version)),
-        Found::Absent => Err(Error::not_found()),
+        Found::Absent => built_in(scene, kind, id, &shape).await,
     }
+}
+
+/// The definitions that this server itself makes, where none is stored under the id.
+async fn built_in(scene: Scene<'_>, kind: TypeId, id: &str, shape: &Shape) -> Result<Answer> {
+    let own = definitions().type_name(kind) == "OperationDefinition";
+    let Some(node) = operations::built_in(scene, id).filter(|_| own) else { return Err(Error::not_found()) };
+    scene.app.trail.record(scene.event(What::Read, Some(kind))).await?;
+    Ok(Answer::made(json::parse(&shape.cut(&json::write(&node))?)?))
 }
 
 pub(super) async fn vread(scene: Scene<'_>, kind: TypeId, id: &str, vid: &str, query: &Pairs) -> Result<Answer> {

@@ -1,6 +1,7 @@
 //! The FHIR addresses, as data: the HTTP router, the entries of bundles, the CapabilityStatement and the coverage
 //! tests all read this one table.
 
+use super::operations::{self, Operation};
 use crate::error::{Error, Kind, Result};
 use crate::fhir::{TypeId, definitions};
 
@@ -49,6 +50,7 @@ pub enum Verb {
     Delete,
     HistoryInstance,
     Vread,
+    Operation,
 }
 
 impl Verb {
@@ -64,11 +66,13 @@ impl Verb {
             Verb::Delete => &["delete"],
             Verb::HistoryInstance => &["history-instance"],
             Verb::Vread => &["vread"],
+            // CapabilityStatements list operations by name.
+            Verb::Operation => &[],
         }
     }
 }
 
-/// One row of the table. The pattern is relative to the FHIR base.
+/// One row of the table. The pattern is relative to the FHIR base; `{op}` is an operation defined there (`$meta`).
 pub struct Route {
     pub method: Method,
     pub pattern: &'static str,
@@ -83,6 +87,12 @@ const fn route(method: Method, pattern: &'static str, verb: Verb) -> Route {
 pub const ROUTES: &[Route] = &[
     route(Method::Get, "metadata", Verb::Capabilities),
     route(Method::Post, "", Verb::Bundle),
+    route(Method::Get, "{op}", Verb::Operation),
+    route(Method::Post, "{op}", Verb::Operation),
+    route(Method::Get, "{type}/{op}", Verb::Operation),
+    route(Method::Post, "{type}/{op}", Verb::Operation),
+    route(Method::Get, "{type}/{id}/{op}", Verb::Operation),
+    route(Method::Post, "{type}/{id}/{op}", Verb::Operation),
     route(Method::Get, "{type}", Verb::SearchType),
     route(Method::Post, "{type}", Verb::Create),
     route(Method::Post, "{type}/_search", Verb::SearchType),
@@ -99,6 +109,7 @@ pub struct Found<'a> {
     pub kind: Option<TypeId>,
     pub id: Option<&'a str>,
     pub vid: Option<&'a str>,
+    pub operation: Option<&'static Operation>,
 }
 
 /// Looks up a path relative to the base (`Patient/1`, without query).
@@ -118,6 +129,8 @@ pub fn find(method: Option<Method>, path: &str) -> Result<Found<'_>> {
     }
     Err(if allowed {
         Error::new(Kind::Method, "This method is not defined for this address.")
+    } else if path.rsplit('/').next().is_some_and(|last| last.starts_with('$')) {
+        Error::new(Kind::NotFound, "There is no such operation at this address.")
     } else if unknown_type {
         Error::new(Kind::NotFound, "The address does not begin with a resource type of FHIR R4.")
     } else {
@@ -136,7 +149,7 @@ pub fn allowed(path: &str) -> Vec<Method> {
 }
 
 fn fit<'a>(route: &'static Route, path: &'a str, unknown_type: &mut bool) -> Option<Found<'a>> {
-    let mut found = Found { route, kind: None, id: None, vid: None };
+    let mut found = Found { route, kind: None, id: None, vid: None, operation: None };
     let mut parts = path.split('/');
     for want in route.pattern.split('/') {
         let part = parts.next()?;
@@ -148,6 +161,14 @@ fn fit<'a>(route: &'static Route, path: &'a str, unknown_type: &mut bool) -> Opt
                     return None;
                 }
             },
+            "{op}" => {
+                let kind = found.kind.map(|kind| definitions().type_name(kind));
+                let operation = operations::find(part.strip_prefix('$')?, kind, found.id.is_some())?;
+                if route.method == Method::Get && !operation.get() {
+                    return None;
+                }
+                found.operation = Some(operation);
+            }
             "{id}" if part.starts_with(['_', '$']) => return None,
             "{id}" => found.id = Some(part),
             "{vid}" => found.vid = Some(part),

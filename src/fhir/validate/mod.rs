@@ -6,6 +6,7 @@ mod narrative;
 mod primitive;
 mod walk;
 
+use super::definitions::Primitive;
 use super::json::Node;
 use crate::error::{Issue, Severity};
 
@@ -29,6 +30,14 @@ pub fn structure_at(node: &Node, place: &str) -> Vec<Issue> {
 /// themselves.
 pub fn envelope(node: &Node) -> Vec<Issue> {
     walk::check(node, None, false)
+}
+
+/// Whether a value is one of a primitive type (by its FHIR name); the fault as fixed text.
+pub fn simple(kind: &str, value: &Node) -> Result<(), &'static str> {
+    match Primitive::of(kind) {
+        Some(kind) => primitive::check(kind, value),
+        None => Err("There is no such primitive type."),
+    }
 }
 
 /// Whether any of the issues is reason to refuse the resource.

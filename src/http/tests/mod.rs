@@ -2,6 +2,7 @@
 
 mod bundles;
 mod coding;
+mod everything;
 mod refusals;
 mod searches;
 mod stopping;

@@ -54,6 +54,10 @@ fn asked(scene: Scene<'_>, entry: &mut bundle::Entry, n: usize) -> Result<Intera
     let found = route::find(Some(method), path).map_err(at_url)?;
     query.retain(|(name, _)| name != "_format" && name != "_pretty");
     let absent = || at_url(Error::invalid("This address cannot be used in a bundle."));
+    if let Some(operation) = found.operation {
+        let (kind, id) = (found.kind, found.id.map(str::to_owned));
+        return Ok(Interaction::Operation { operation, kind, id, query, body: entry.resource.take() });
+    }
     let kind = found.kind.ok_or_else(absent)?;
     let id = || found.id.map(str::to_owned).ok_or_else(absent);
     Ok(match found.route.verb {
@@ -67,7 +71,7 @@ fn asked(scene: Scene<'_>, entry: &mut bundle::Entry, n: usize) -> Result<Intera
         Verb::Delete => Interaction::Delete { kind, id: id()? },
         Verb::Create => Interaction::Create { kind, body: resource(entry.resource.take(), n)? },
         Verb::Update => Interaction::Update { kind, id: id()?, body: resource(entry.resource.take(), n)? },
-        Verb::SearchType | Verb::Bundle | Verb::Capabilities => return Err(absent()),
+        Verb::SearchType | Verb::Bundle | Verb::Capabilities | Verb::Operation => return Err(absent()),
     })
 }
 

@@ -140,6 +140,10 @@ async fn step(scene: Scene<'_>, entry: &mut bundle::Entry, n: usize) -> Result<S
         }
         Interaction::Update { kind, id, body } => Step::Update { kind, id, body, conditions: facts.conditions },
         Interaction::Delete { kind, id } => Step::Delete { kind, id, conditions: facts.conditions },
+        Interaction::Operation { operation, .. } if operation.affects => {
+            let text = "An operation that writes has a commit of its own: it cannot be part of a transaction.";
+            return Err(Error::unsupported(text).at(at(n, "request.url")));
+        }
         asked => Step::Read { asked, facts: Box::new(facts) },
     })
 }

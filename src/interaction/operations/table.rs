@@ -1,0 +1,196 @@
+//! Every operation there is, as data: routing, the reading of parameters, the CapabilityStatement and the
+//! OperationDefinitions all read this one table.
+
+/// One operation.
+pub struct Operation {
+    /// Without the `$`.
+    pub name: &'static str,
+    /// The logical id of its OperationDefinition here.
+    pub id: &'static str,
+    /// Canonical url of the published definition it follows; None: one of our own.
+    pub published: Option<&'static str>,
+    pub about: &'static str,
+    pub levels: Levels,
+    /// Types it is defined for; empty: all. Without meaning at system level.
+    pub types: &'static [&'static str],
+    /// Whether it may write: then GET is not defined.
+    pub affects: bool,
+    /// Whether its answer comes in pages (`_cursor`).
+    pub paged: bool,
+    /// Whether parameters it does not know are those of a search.
+    pub search: bool,
+    pub params: &'static [Param],
+    /// Type of what it gives back.
+    pub returns: &'static str,
+    pub run: Run,
+}
+
+#[derive(Clone, Copy)]
+pub struct Levels {
+    pub system: bool,
+    pub on_type: bool,
+    pub instance: bool,
+}
+
+/// One input parameter.
+pub struct Param {
+    pub name: &'static str,
+    pub min: u8,
+    /// Whether it may be repeated.
+    pub many: bool,
+    pub is: Is,
+    pub about: &'static str,
+}
+
+/// What a parameter holds.
+#[derive(Clone, Copy)]
+pub enum Is {
+    /// A primitive type, by its FHIR name.
+    Simple(&'static str),
+    /// A datatype, checked by its reader.
+    Complex(&'static str),
+    /// A resource of this type, or of any (`Resource`), checked by its reader. A body that is no Parameters is the
+    /// first of these.
+    Resource(&'static str),
+}
+
+/// Which code performs it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Run {
+    Everything,
+}
+
+const BOTH: Levels = Levels { system: false, on_type: true, instance: true };
+const INSTANCE: Levels = Levels { system: false, on_type: false, instance: true };
+
+const CODE: Is = Is::Simple("code");
+const DATE: Is = Is::Simple("date");
+const INSTANT: Is = Is::Simple("instant");
+const COUNT: Is = Is::Simple("positiveInt");
+
+const fn one(name: &'static str, is: Is, about: &'static str) -> Param {
+    Param { name, min: 0, many: false, is, about }
+}
+
+const fn many(name: &'static str, is: Is, about: &'static str) -> Param {
+    Param { name, min: 0, many: true, is, about }
+}
+
+const SINCE: Param = one("_since", INSTANT, "Only resources updated at or after this instant.");
+const TYPES: Param = many("_type", CODE, "Only resources of these types, separated by commas.");
+const COUNT_OF_PAGE: Param = one("_count", COUNT, "Most resources on a page, included ones not counted.");
+
+/// Every operation.
+pub const OPERATIONS: &[Operation] = &[
+    Operation {
+        name: "everything",
+        id: "Patient-everything",
+        published: Some("http://hl7.org/fhir/OperationDefinition/Patient-everything"),
+        about: "The record of one patient, or of every patient the caller may see: the resources of the compartment \
+                and those they refer to outside of it.",
+        levels: BOTH,
+        types: &["Patient"],
+        affects: false,
+        paged: true,
+        search: false,
+        params: &[
+            one("start", DATE, "Only resources of care on or after this date; those without a date of care stay."),
+            one("end", DATE, "Only resources of care on or before this date; those without a date of care stay."),
+            SINCE,
+            TYPES,
+            COUNT_OF_PAGE,
+        ],
+        returns: "Bundle",
+        run: Run::Everything,
+    },
+    Operation {
+        name: "everything",
+        id: "Encounter-everything",
+        published: Some("http://hl7.org/fhir/OperationDefinition/Encounter-everything"),
+        about: "The record of one encounter: the resources of its compartment and those they refer to outside of it.",
+        levels: INSTANCE,
+        types: &["Encounter"],
+        affects: false,
+        paged: true,
+        search: false,
+        params: &[SINCE, TYPES, COUNT_OF_PAGE],
+        returns: "Bundle",
+        run: Run::Everything,
+    },
+];
+
+impl Operation {
+    /// Whether GET may call it: it changes nothing, and all it needs fits into an address.
+    pub fn get(&self) -> bool {
+        !self.affects && self.params.iter().all(|param| param.min == 0 || matches!(param.is, Is::Simple(_)))
+    }
+
+    /// Whether it is defined at this level. `kind`: the type of the address.
+    pub fn fits(&self, kind: Option<&str>, instance: bool) -> bool {
+        match kind {
+            None => self.levels.system,
+            Some(kind) => {
+                let level = if instance { self.levels.instance } else { self.levels.on_type };
+                level && self.on(kind)
+            }
+        }
+    }
+
+    /// Whether it is defined for a type, at type level or for instances.
+    pub fn on(&self, kind: &str) -> bool {
+        (self.levels.on_type || self.levels.instance) && (self.types.is_empty() || self.types.contains(&kind))
+    }
+
+    /// The published definition, or that of this server.
+    pub fn canonical(&self, base: &str) -> String {
+        self.published.map_or_else(|| self.own_url(base), str::to_owned)
+    }
+
+    /// The address of its OperationDefinition here.
+    pub fn own_url(&self, base: &str) -> String {
+        format!("{base}/OperationDefinition/{}", self.id)
+    }
+}
+
+/// The operation of an address: `name` without the `$`.
+pub fn find(name: &str, kind: Option<&str>, instance: bool) -> Option<&'static Operation> {
+    OPERATIONS.iter().find(|operation| operation.name == name && operation.fits(kind, instance))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::fhir::definitions;
+    use crate::fhir::definitions::Primitive;
+
+    #[test]
+    fn the_table_is_sound() {
+        let mut ids = HashSet::new();
+        for operation in OPERATIONS {
+            assert!(ids.insert(operation.id), "{} twice", operation.id);
+            assert!(!operation.name.starts_with('$') && !operation.about.is_empty());
+            for kind in operation.types {
+                assert!(definitions().type_id(kind).is_some(), "{kind}");
+            }
+            let mut names = HashSet::new();
+            for param in operation.params {
+                assert!(names.insert(param.name) && !param.about.is_empty(), "{} {}", operation.id, param.name);
+                match param.is {
+                    Is::Simple(of) => assert!(Primitive::of(of).is_some(), "{of}"),
+                    Is::Complex(of) => assert!(definitions().is_type(of), "{of}"),
+                    Is::Resource(_) => {}
+                }
+            }
+            assert!(!operation.paged || operation.get(), "{}: the links of pages are called by GET", operation.id);
+        }
+        // No two rows answer one address.
+        for (n, one) in OPERATIONS.iter().enumerate() {
+            for other in &OPERATIONS[n + 1..] {
+                let shared = |kind: &str| one.on(kind) && other.on(kind);
+                assert!(one.name != other.name || !one.types.iter().any(|kind| shared(kind)), "{}", one.name);
+            }
+        }
+    }
+}
