@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::filter;
 use super::person::Person;
+use super::reach::Reach;
 use super::scope::{Context, Letters, Scopes};
 use crate::error::Result;
 use crate::fhir::TypeId;
@@ -22,7 +23,7 @@ use crate::world::Instant;
 /// ```
 /// ```compile_fail,E0451
 /// fn forge(who: phial::access::Who, scopes: phial::access::Scopes) -> phial::access::Caller {
-///     phial::access::Caller { who: who.into(), scopes: scopes.into(), rules: Vec::new().into(), person: None }
+///     phial::access::Caller { who: who.into(), scopes: scopes.into(), rules: Vec::new().into(), person: None, reach: None }
 /// }
 /// ```
 /// Nor as a task of the server from outside the crate:
@@ -36,10 +37,13 @@ pub struct Caller {
     scopes: Arc<Scopes>,
     rules: Arc<[Rule]>,
     person: Option<Arc<Person>>,
+    /// What the person reaches; looked up for each request. Without it a person is granted nothing.
+    reach: Option<Arc<Reach>>,
 }
 
 /// What one scope lets the caller do.
 pub(super) struct Rule {
+    pub context: Context,
     /// None: every type.
     pub kind: Option<TypeId>,
     pub letters: Letters,
@@ -68,15 +72,17 @@ impl Caller {
     /// `Kind::Invalid` when the filter of a scope cannot be read.
     pub(super) fn new(who: Who, scopes: Scopes, person: Option<Person>, base: &str, now: Instant) -> Result<Caller> {
         let mut rules = Vec::new();
-        // `patient/` and `user/` scopes need a context that no token carries yet: they open nothing.
-        for scope in scopes.resources().filter(|scope| scope.context == Context::System) {
+        // `patient/` and `user/` scopes are about a person, `system/` scopes about a client that acts for itself:
+        // without one, or beside one, they open nothing.
+        for scope in scopes.resources().filter(|scope| (scope.context == Context::System) == person.is_none()) {
             let criteria = match scope.kind {
                 Some(kind) if !scope.filter.is_empty() => Some(filter::criteria(kind, &scope.filter, base, now)?),
                 _ => None,
             };
-            rules.push(Rule { kind: scope.kind, letters: scope.letters, criteria });
+            rules.push(Rule { context: scope.context, kind: scope.kind, letters: scope.letters, criteria });
         }
-        Ok(Caller { who: Arc::new(who), scopes: Arc::new(scopes), rules: rules.into(), person: person.map(Arc::new) })
+        let (who, scopes, person) = (Arc::new(who), Arc::new(scopes), person.map(Arc::new));
+        Ok(Caller { who, scopes, rules: rules.into(), person, reach: None })
     }
 
     pub fn who(&self) -> &Who {
@@ -86,6 +92,16 @@ impl Caller {
     /// The person behind the token; None for backend services and tasks.
     pub fn person(&self) -> Option<&Person> {
         self.person.as_deref()
+    }
+
+    /// What the person reaches, as looked up for this request.
+    pub(crate) fn reach(&self) -> Option<&Reach> {
+        self.reach.as_deref()
+    }
+
+    /// The same caller, reaching this. `None`: to be looked up again.
+    pub(crate) fn reaching(&self, reach: Option<Reach>) -> Caller {
+        Caller { reach: reach.map(Arc::new), ..self.clone() }
     }
 
     pub fn scopes(&self) -> &Scopes {
@@ -106,8 +122,9 @@ impl Caller {
             expires: None,
             task: Some(name),
         };
-        let everything = Rule { kind: None, letters: Letters::ALL, criteria: None };
-        Caller { who: Arc::new(who), scopes: Arc::new(Scopes::default()), rules: Arc::new([everything]), person: None }
+        let everything = Rule { context: Context::System, kind: None, letters: Letters::ALL, criteria: None };
+        let (who, scopes) = (Arc::new(who), Arc::new(Scopes::default()));
+        Caller { who, scopes, rules: Arc::new([everything]), person: None, reach: None }
     }
 
     /// For tests of other rooms: a backend client that holds exactly these scopes.
@@ -123,5 +140,20 @@ impl Caller {
         };
         let scopes = Scopes::parse(scopes).expect("scopes of a test can be read");
         Caller::new(who, scopes, None, base, Instant(0)).expect("filters of a test can be read")
+    }
+
+    /// For tests of other rooms: a person with exactly these scopes, whose reach is yet to be looked up.
+    #[cfg(test)]
+    pub(crate) fn stand_in_person(user: &str, person: Person, scopes: &str, base: &str) -> Caller {
+        let who = Who {
+            client_id: "app".to_owned(),
+            token_id: Some(format!("token-of-{user}")),
+            issuer: Some("https://phial.example".to_owned()),
+            user: Some(user.to_owned()),
+            expires: None,
+            task: None,
+        };
+        let scopes = Scopes::parse(scopes).expect("scopes of a test can be read");
+        Caller::new(who, scopes, Some(person), base, Instant(0)).expect("filters of a test can be read")
     }
 }

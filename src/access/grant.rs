@@ -2,7 +2,10 @@
 
 use std::marker::PhantomData;
 
-use super::caller::Caller;
+use super::caller::{Caller, Rule};
+use super::person::Person;
+use super::policy::{Cell, policy};
+use super::reach::{self, Reach, Ways};
 use crate::error::{Error, Kind, Result};
 use crate::fhir::{TypeId, definitions};
 use crate::mapping::Section;
@@ -12,6 +15,8 @@ use crate::search::query::{Criterion, Query};
 pub trait Op {
     /// The SMART v2 letter: `c r u d s`.
     const LETTER: char;
+    /// Whether it changes what is stored.
+    const WRITES: bool = matches!(Self::LETTER, 'c' | 'u' | 'd');
 }
 
 pub struct Create;
@@ -44,7 +49,15 @@ impl Op for Search {
 pub enum Rows {
     All,
     /// Rows that satisfy at least one of these lists of criteria as a whole.
+    /// Without any list: no row at all.
     AnyOf(Vec<Vec<Criterion>>),
+}
+
+impl Rows {
+    /// Rows that one of the lists lets through; an empty list lets through all.
+    fn any_of(lists: Vec<Vec<Criterion>>) -> Rows {
+        if lists.iter().any(Vec::is_empty) { Rows::All } else { Rows::AnyOf(lists) }
+    }
 }
 
 /// Which sections of a resource may be opened.
@@ -54,6 +67,10 @@ pub struct Sections(u16);
 impl Sections {
     pub fn all() -> Self {
         Sections(u16::MAX)
+    }
+
+    pub fn of(sections: &[Section]) -> Self {
+        Sections(sections.iter().fold(0, |all, section| all | 1 << *section as u16))
     }
 
     pub fn allows(self, section: Section) -> bool {
@@ -106,25 +123,39 @@ impl<O: Op> Grant<O> {
     }
 }
 
-/// Decides. Scopes are a union: one without a filter gives every row, filters stand side by side.
+/// Decides. A client that acts for itself has what its scopes say; a person what the policy gives the role, of what the
+/// person reaches, as far as the scopes go. Scopes are a union: one without a filter gives every row within reach,
+/// filters stand side by side.
 ///
 /// # Errors
-/// `Kind::Forbidden` when no scope covers the operation on the type.
+/// `Kind::Forbidden` when no scope covers the operation on the type, or the role does not allow it.
 pub fn authorize<O: Op>(caller: &Caller, kind: TypeId) -> Result<Grant<O>> {
-    let mut filters = Vec::new();
-    for rule in caller.rules() {
-        if !rule.letters.has(O::LETTER) || rule.kind.is_some_and(|only| only != kind) {
-            continue;
-        }
-        match &rule.criteria {
-            None => return Ok(Grant { kind, rows: Rows::All, sections: Sections::all(), _op: PhantomData }),
-            Some(criteria) => filters.push(criteria.clone()),
-        }
-    }
-    if filters.is_empty() {
+    let covers = |rule: &&Rule| rule.letters.has(O::LETTER) && rule.kind.is_none_or(|only| only == kind);
+    let mut rules = caller.rules().iter().filter(covers).peekable();
+    if rules.peek().is_none() {
         return Err(forbidden(O::LETTER, &[kind]));
     }
-    Ok(Grant { kind, rows: Rows::AnyOf(filters), sections: Sections::all(), _op: PhantomData })
+    let Some(person) = caller.person() else {
+        let lists = rules.map(|rule| rule.criteria.clone().unwrap_or_default()).collect();
+        return Ok(Grant { kind, rows: Rows::any_of(lists), sections: Sections::all(), _op: PhantomData });
+    };
+    let Some(cell) = policy().cell(person.role, kind, O::LETTER) else {
+        let (role, name) = (person.role.name(), definitions().type_name(kind));
+        let text = format!("The role {role} does not allow '{}' on {name}.", O::LETTER);
+        return Err(Error::new(Kind::Forbidden, text));
+    };
+    let reach = caller.reach().ok_or_else(|| Error::internal("the reach of a person was not looked up"))?;
+    let lists = rules.flat_map(|rule| within(rule, cell, person, reach, kind, O::WRITES)).collect();
+    Ok(Grant { kind, rows: Rows::any_of(lists), sections: cell.sections, _op: PhantomData })
+}
+
+/// The rows that one scope opens for a person: within reach, and within the scope's own filter.
+fn within(rule: &Rule, cell: &Cell, person: &Person, reach: &Reach, kind: TypeId, writes: bool) -> Ways {
+    let mut ways = reach::ways(cell, rule.context, person, reach, kind, writes);
+    for way in &mut ways {
+        way.extend(rule.criteria.iter().flatten().cloned());
+    }
+    ways
 }
 
 fn forbidden(letter: char, kinds: &[TypeId]) -> Error {
@@ -173,11 +204,16 @@ fn uncovered(criteria: &[Criterion], grants: &Grants) -> Option<Vec<TypeId>> {
             }
             uncovered(std::slice::from_ref(inner), grants)
         }
-        Criterion::AnyOf(roads) => {
+        Criterion::AnyOf(roads) | Criterion::NoneOf(roads) => {
             let stops: Option<Vec<_>> = roads.iter().map(|road| uncovered(road, grants)).collect();
             stops.filter(|stops| !stops.is_empty()).map(|stops| stops.concat())
         }
-        Criterion::Param { .. } | Criterion::ReferenceIn { .. } | Criterion::IdIn(_) => None,
+        Criterion::Param { .. }
+        | Criterion::ReferenceIn { .. }
+        | Criterion::IdIn(_)
+        | Criterion::PatientIn(_)
+        | Criterion::PatientsWithin(_)
+        | Criterion::NoPatient => None,
     })
 }
 

@@ -5,6 +5,8 @@ pub mod caller;
 pub mod filter;
 pub mod grant;
 pub mod person;
+pub mod policy;
+pub mod reach;
 pub mod scope;
 pub mod token;
 

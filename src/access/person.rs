@@ -59,4 +59,8 @@ pub struct Person {
     pub encounter: Option<String>,
     /// The authorization this token was given under; revoking that ends the token.
     pub authorization: String,
+    /// The purpose of use of an emergency token (break-glass), such as `ETREAT`: it opens the record of `patient`, and of
+    /// nobody else, whatever the care relation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub emergency: Option<String>,
 }

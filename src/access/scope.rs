@@ -52,7 +52,7 @@ pub enum Scope {
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Scopes(pub Vec<Scope>);
 
-const LETTERS: [char; 5] = ['c', 'r', 'u', 'd', 's'];
+pub(super) const LETTERS: [char; 5] = ['c', 'r', 'u', 'd', 's'];
 const OTHER: [&str; 8] = [
     "openid",
     "fhirUser",

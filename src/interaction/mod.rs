@@ -15,6 +15,7 @@ mod bundles;
 mod conditional;
 mod cursor;
 mod history;
+mod reach;
 mod read;
 mod search;
 mod write;
@@ -142,6 +143,11 @@ pub async fn perform(app: &App, caller: &Caller, facts: &Facts, interaction: Int
         }
         _ => facts,
     };
+    let caller = match reach::resolved(app, caller).await {
+        Ok(caller) => caller,
+        Err(error) => return Err(refuse(app, Some(caller.who().clone()), facts, about, error).await),
+    };
+    let caller = &caller;
     let scene = Scene { app, caller, facts };
     let answer = match interaction {
         Interaction::Read { kind, id, query } => read::read(scene, kind, &id, &query).await,

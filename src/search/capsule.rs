@@ -135,6 +135,15 @@ impl<'a> View<'a> {
         })
     }
 
+    /// The logical ids of the patients it belongs to, borrowed.
+    ///
+    /// # Errors
+    /// `Kind::Tampered` when the bytes are no capsule.
+    pub fn patients(&self) -> Result<Vec<&'a str>> {
+        let mut patients = self.patients;
+        (0..self.patient_count).map(|_| patients.text()).collect()
+    }
+
     fn entries(&self) -> usize {
         self.directory.len() / self.stride
     }

@@ -3,6 +3,7 @@
 mod bundles;
 mod coding;
 mod everything;
+mod people;
 mod refusals;
 mod searches;
 mod stopping;
@@ -16,6 +17,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::Server;
+use crate::access::{Caller, Person, Role};
 use crate::app::{App, Config};
 use crate::oauth::{ClientKind, Registration, SigningKey};
 use crate::world::{Instant, World};
@@ -142,6 +144,27 @@ impl TestApp {
         Persona { app: self, token }
     }
 
+    /// A person with these scopes, and with the patient of the launch where there is one.
+    pub fn person(&self, role: Role, fhir_user: &str, launch: Option<&str>, scopes: &str) -> Persona<'_> {
+        let person = Person {
+            role,
+            fhir_user: Some(fhir_user.to_owned()),
+            patient: launch.map(str::to_owned),
+            encounter: None,
+            authorization: "test".to_owned(),
+            emergency: None,
+        };
+        self.somebody(person, scopes)
+    }
+
+    pub fn somebody(&self, person: Person, scopes: &str) -> Persona<'_> {
+        let token = format!("test-{}", self.app().world.uuid());
+        let user = format!("user-of-{}", person.fhir_user.as_deref().unwrap_or_default());
+        let caller = Caller::stand_in_person(&user, person, scopes, &self.app().config.base_url);
+        self.app().oauth.stand_in(&token, caller);
+        Persona { app: self, token }
+    }
+
     pub async fn send(&self, request: Request<Body>) -> Reply {
         let (parts, body) = self.server.clone().serve(request).await.into_parts();
         let body = to_bytes(body, usize::MAX).await.expect("the reply's body");
@@ -197,4 +220,13 @@ impl Persona<'_> {
 
 pub fn patient(id: &str, family: &str) -> Value {
     json!({"resourceType": "Patient", "id": id, "name": [{"family": family}]})
+}
+
+/// An Observation of a patient.
+pub fn observation(id: &str, patient: &str, code: &str) -> Value {
+    json!({
+        "resourceType": "Observation", "id": id, "status": "final",
+        "code": {"coding": [{"system": "http://loinc.org", "code": code}]},
+        "subject": {"reference": format!("Patient/{patient}")},
+    })
 }

@@ -66,16 +66,26 @@ fn holds(criterion: &Criterion, view: &View<'_>) -> Result<bool> {
             Ok(false)
         }
         Criterion::IdIn(ids) => Ok(ids.contains(view.id())),
-        Criterion::AnyOf(lists) => {
-            for list in lists {
-                if all(list, view)? {
-                    return Ok(true);
-                }
-            }
-            Ok(false)
+        Criterion::AnyOf(lists) => any(lists, view),
+        Criterion::NoneOf(lists) => any(lists, view).map(|any| !any),
+        Criterion::PatientIn(ids) => Ok(view.patients()?.iter().any(|id| ids.contains(*id))),
+        Criterion::PatientsWithin(ids) => {
+            let patients = view.patients()?;
+            Ok(!patients.is_empty() && patients.iter().all(|id| ids.contains(*id)))
         }
+        Criterion::NoPatient => Ok(view.patients()?.is_empty()),
         Criterion::Chain { .. } | Criterion::Has { .. } => Err(unresolved()),
     }
+}
+
+/// Whether one of the lists holds as a whole.
+fn any(lists: &[Vec<Criterion>], view: &View<'_>) -> Result<bool> {
+    for list in lists {
+        if all(list, view)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn param_holds(param: ParamId, modifier: Option<Modifier>, any_of: &[Wanted], view: &View<'_>) -> Result<bool> {

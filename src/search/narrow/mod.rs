@@ -156,8 +156,20 @@ impl Scene<'_> {
                 let roads = lists.iter().map(|list| narrow(self.kind, list, self.vault));
                 Narrow::any(roads.collect::<Result<_>>()?)
             }
+            Criterion::PatientIn(ids) | Criterion::PatientsWithin(ids) => self.patients(ids),
+            Criterion::NoneOf(_) | Criterion::NoPatient => Narrow::default(),
             Criterion::Chain { .. } | Criterion::Has { .. } => return Err(unresolved()),
         })
+    }
+
+    /// Rows of these patients, by surrogate and, where a row belongs to several, by term.
+    fn patients(&self, ids: &HashSet<String>) -> Narrow {
+        let mut patients = Patients::default();
+        for id in ids {
+            patients.ids.push(id.clone());
+            patients.terms.push(compartment_term(self.kind, id, self.vault));
+        }
+        Narrow { never: ids.is_empty(), patients: Some(patients.tidy()), ..Narrow::default() }
     }
 
     fn param(&self, param: ParamId, modifier: Option<Modifier>, any_of: &[Wanted]) -> Narrow {

@@ -14,6 +14,7 @@ mod wanted;
 mod tests;
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use crate::error::Issue;
 use crate::fhir::date::Range;
@@ -109,6 +110,14 @@ pub enum Criterion {
     IdIn(HashSet<String>),
     /// At least one of these lists holds as a whole (chains over several types, row filters of scopes).
     AnyOf(Vec<Vec<Criterion>>),
+    /// None of these lists holds as a whole.
+    NoneOf(Vec<Vec<Criterion>>),
+    /// It belongs to at least one of these patients (logical ids).
+    PatientIn(Arc<HashSet<String>>),
+    /// It belongs to patients, and to none but these.
+    PatientsWithin(Arc<HashSet<String>>),
+    /// It belongs to no patient.
+    NoPatient,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -40,8 +40,13 @@ fn next(criterion: &Criterion) -> Option<Pending<'_>> {
             criterion: inner,
             take: Take::References { param: *param, of: *of },
         })),
-        Criterion::AnyOf(lists) => lists.iter().find_map(|list| pending(list)),
-        Criterion::Param { .. } | Criterion::ReferenceIn { .. } | Criterion::IdIn(_) => None,
+        Criterion::AnyOf(lists) | Criterion::NoneOf(lists) => lists.iter().find_map(|list| pending(list)),
+        Criterion::Param { .. }
+        | Criterion::ReferenceIn { .. }
+        | Criterion::IdIn(_)
+        | Criterion::PatientIn(_)
+        | Criterion::PatientsWithin(_)
+        | Criterion::NoPatient => None,
     }
 }
 
@@ -69,7 +74,14 @@ fn place(criterion: &mut Criterion, answer: &mut Option<HashSet<String>>) -> boo
             *criterion = Criterion::IdIn(ids);
             true
         }
-        Criterion::AnyOf(lists) => lists.iter_mut().flatten().any(|inner| place(inner, answer)),
-        Criterion::Param { .. } | Criterion::ReferenceIn { .. } | Criterion::IdIn(_) => false,
+        Criterion::AnyOf(lists) | Criterion::NoneOf(lists) => {
+            lists.iter_mut().flatten().any(|inner| place(inner, answer))
+        }
+        Criterion::Param { .. }
+        | Criterion::ReferenceIn { .. }
+        | Criterion::IdIn(_)
+        | Criterion::PatientIn(_)
+        | Criterion::PatientsWithin(_)
+        | Criterion::NoPatient => false,
     }
 }

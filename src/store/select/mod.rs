@@ -2,6 +2,7 @@
 //! then what is included with it. Row filters hold for every one of these. Bodies are fetched for the page alone and
 //! stay sealed.
 
+mod consult;
 mod include;
 mod scan;
 

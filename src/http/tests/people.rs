@@ -1,0 +1,282 @@
+//! What people see and write: by role, by care relation, by launch. The clock is held at 2026-01-31.
+
+use serde_json::{Value, json};
+
+use super::{Persona, TestApp, observation, patient};
+use crate::access::Role;
+
+/// Patients `ann` (general practitioner `gp`), `bob` and `cid`, each with an Observation.
+async fn ward() -> TestApp {
+    let app = TestApp::new().await;
+    let office = app.persona("system/*.cruds").await;
+    let mut ann = patient("ann", "Ann");
+    ann["generalPractitioner"] = json!([{"reference": "Practitioner/gp"}]);
+    put(&office, &ann).await;
+    for id in ["bob", "cid"] {
+        put(&office, &patient(id, id)).await;
+    }
+    for id in ["gp", "doc"] {
+        put(&office, &json!({"resourceType": "Practitioner", "id": id, "name": [{"family": id}]})).await;
+    }
+    for id in ["ann", "bob", "cid"] {
+        put(&office, &observation(&format!("o-{id}"), id, "1-1")).await;
+    }
+    drop(office);
+    app
+}
+
+async fn put(who: &Persona<'_>, resource: &Value) {
+    let path = format!("{}/{}", resource["resourceType"].as_str().unwrap(), resource["id"].as_str().unwrap());
+    let reply = who.put(&path, resource).await;
+    assert!([200, 201].contains(&reply.status), "{path}: {} {}", reply.status, reply.text());
+}
+
+/// The patients whom a persona can read, of the three.
+async fn sees(who: &Persona<'_>) -> String {
+    let mut seen = Vec::new();
+    for id in ["ann", "bob", "cid"] {
+        let (person, fact) = (who.get(&format!("Patient/{id}")).await, who.get(&format!("Observation/o-{id}")).await);
+        assert_eq!(person.status, fact.status, "{id}: {}", fact.text());
+        assert!([200, 404].contains(&person.status), "{id}: {}", person.text());
+        if person.status == 200 {
+            seen.push(id);
+        }
+    }
+    // A search finds just those.
+    let mut found = who.get("Patient").await.ids();
+    found.sort();
+    assert_eq!(found, seen);
+    let count = who.get("Observation?_summary=count").await;
+    assert_eq!(count.json()["total"], seen.len(), "{}", count.text());
+    seen.join(" ")
+}
+
+fn period(start: &str, end: &str) -> Value {
+    json!({"start": start, "end": end})
+}
+
+#[tokio::test]
+async fn a_patient_sees_one_record_and_changes_none() {
+    let app = ward().await;
+    let bob = app.person(Role::Patient, "Patient/bob", None, "user/*.cruds");
+    assert_eq!(sees(&bob).await, "bob");
+    assert_eq!(bob.put("Patient/bob", &patient("bob", "Robert")).await.status, 403);
+    assert_eq!(bob.delete("Observation/o-bob").await.status, 403);
+    assert_eq!(bob.post("Observation", &observation("x", "bob", "2-2")).await.status, 403);
+    let answer = |of: &str| {
+        let subject = json!({"reference": format!("Patient/{of}")});
+        json!({"resourceType": "QuestionnaireResponse", "status": "completed", "subject": subject})
+    };
+    assert_eq!(bob.post("QuestionnaireResponse", &answer("bob")).await.status, 201);
+    assert_eq!(bob.post("QuestionnaireResponse", &answer("ann")).await.status, 403);
+    // Everybody's: who works here.
+    assert_eq!(bob.get("Practitioner/gp").await.status, 200);
+    // The office's scopes are not a person's.
+    let wide = app.person(Role::Patient, "Patient/bob", None, "system/*.cruds");
+    assert_eq!(wide.get("Patient/bob").await.status, 403);
+}
+
+#[tokio::test]
+async fn a_guardian_sees_wards_as_long_as_the_relation_holds() {
+    let app = ward().await;
+    let office = app.persona("system/*.cruds").await;
+    let relation = |active: bool, period: Value| {
+        json!({
+            "resourceType": "RelatedPerson", "id": "mum", "active": active, "period": period,
+            "patient": {"reference": "Patient/cid"},
+        })
+    };
+    let mum = app.person(Role::Guardian, "RelatedPerson/mum", None, "user/*.rs");
+    assert_eq!(sees(&mum).await, "");
+    for (active, period, seen) in [
+        (true, period("2020-01-01", "2030-01-01"), "cid"),
+        (true, period("2020-01-01", "2026-01-30"), ""),
+        (true, json!({"start": "2026-02-01"}), ""),
+        (true, json!({"start": "2026-01-31"}), "cid"),
+        (false, json!({"start": "2020"}), ""),
+    ] {
+        put(&office, &relation(active, period)).await;
+        assert_eq!(sees(&mum).await, seen);
+    }
+    put(&office, &relation(true, json!({"start": "2020"}))).await;
+    assert_eq!(sees(&mum).await, "cid");
+    assert_eq!(office.delete("RelatedPerson/mum").await.status, 204);
+    assert_eq!(sees(&mum).await, "");
+}
+
+#[tokio::test]
+async fn a_provider_sees_assigned_patients_and_a_change_counts_at_once() {
+    let app = ward().await;
+    let office = app.persona("system/*.cruds").await;
+    let gp = app.person(Role::Provider, "Practitioner/gp", None, "user/*.cruds");
+    let doc = app.person(Role::Provider, "Practitioner/doc", None, "user/*.cruds");
+    assert_eq!((sees(&gp).await.as_str(), sees(&doc).await.as_str()), ("ann", ""));
+    // Ann changes her doctor.
+    let mut ann = patient("ann", "Ann");
+    ann["generalPractitioner"] = json!([{"reference": "Practitioner/doc"}]);
+    put(&office, &ann).await;
+    assert_eq!((sees(&gp).await.as_str(), sees(&doc).await.as_str()), ("", "ann"));
+
+    let team = |status: &str, whole: Value, own: Value| {
+        json!({
+            "resourceType": "CareTeam", "id": "t", "status": status, "period": whole,
+            "subject": {"reference": "Patient/bob"},
+            "participant": [
+                {"member": {"reference": "Practitioner/doc"}},
+                {"member": {"reference": "Practitioner/gp"}, "period": own},
+            ],
+        })
+    };
+    let open = || json!({"start": "2020"});
+    for (resource, seen) in [
+        (team("active", open(), open()), "bob"),
+        (team("inactive", open(), open()), ""),
+        (team("active", period("2020", "2025"), open()), ""),
+        (team("active", open(), period("2020", "2025")), ""),
+    ] {
+        put(&office, &resource).await;
+        assert_eq!(sees(&gp).await, seen);
+    }
+
+    let visit = |status: &str, start: &str, end: &str| {
+        json!({
+            "resourceType": "Encounter", "id": "e", "status": status, "class": {"code": "AMB"},
+            "subject": {"reference": "Patient/cid"}, "period": period(start, end),
+            "participant": [{"individual": {"reference": "Practitioner/gp"}}],
+        })
+    };
+    for (resource, seen) in [
+        (visit("in-progress", "2026-01-30", "2026-02-03"), "cid"),
+        (visit("finished", "2026-01-02", "2026-01-03"), "cid"),
+        (visit("finished", "2025-12-01", "2025-12-02"), ""),
+        (visit("cancelled", "2026-01-30", "2026-01-30"), ""),
+    ] {
+        put(&office, &resource).await;
+        assert_eq!(sees(&gp).await, seen);
+    }
+
+    let booking = |status: &str, start: &str| {
+        json!({
+            "resourceType": "Appointment", "id": "a", "status": status, "start": start, "end": start,
+            "participant": [
+                {"actor": {"reference": "Patient/cid"}, "status": "accepted"},
+                {"actor": {"reference": "Practitioner/gp"}, "status": "accepted"},
+            ],
+        })
+    };
+    for (id, status, start, seen) in [
+        ("a1", "booked", "2026-02-03T09:00:00Z", "cid"),
+        ("a1", "cancelled", "2026-02-03T09:00:00Z", ""),
+        ("a2", "booked", "2026-03-20T09:00:00Z", ""),
+        ("a3", "fulfilled", "2026-01-20T09:00:00Z", "cid"),
+    ] {
+        let mut resource = booking(status, start);
+        resource["id"] = json!(id);
+        put(&office, &resource).await;
+        assert_eq!(sees(&gp).await, seen, "{status} {start}");
+    }
+}
+
+#[tokio::test]
+async fn a_role_of_a_practitioner_is_the_practitioner_while_it_is_active() {
+    let app = ward().await;
+    let office = app.persona("system/*.cruds").await;
+    let mut bob = patient("bob", "Bob");
+    bob["generalPractitioner"] = json!([{"reference": "PractitionerRole/r"}]);
+    put(&office, &bob).await;
+    let gp = app.person(Role::Nurse, "Practitioner/gp", None, "user/*.rs");
+    for (active, end, seen) in [(true, "2030", "ann bob"), (false, "2030", "ann"), (true, "2025", "ann")] {
+        let role = json!({
+            "resourceType": "PractitionerRole", "id": "r", "active": active, "period": {"end": end},
+            "practitioner": {"reference": "Practitioner/gp"},
+        });
+        put(&office, &role).await;
+        assert_eq!(sees(&gp).await, seen);
+    }
+}
+
+#[tokio::test]
+async fn patient_scopes_are_about_the_patient_of_the_launch() {
+    let app = ward().await;
+    let office = app.persona("system/*.cruds").await;
+    let mut bob = patient("bob", "Bob");
+    bob["generalPractitioner"] = json!([{"reference": "Practitioner/gp"}]);
+    put(&office, &bob).await;
+    let at = |launch, scopes| app.person(Role::Provider, "Practitioner/gp", launch, scopes);
+    assert_eq!(sees(&at(None, "user/*.rs")).await, "ann bob");
+    assert_eq!(sees(&at(Some("bob"), "patient/*.rs")).await, "bob");
+    // Not in this provider's care: the launch alone opens nothing.
+    assert_eq!(sees(&at(Some("cid"), "patient/*.rs")).await, "");
+    assert_eq!(sees(&at(None, "patient/*.rs")).await, "");
+    assert_eq!(sees(&at(Some("bob"), "patient/*.rs user/Patient.rs user/Observation.rs")).await, "ann bob");
+    let admin = app.person(Role::Admin, "Practitioner/boss", Some("cid"), "patient/*.rs");
+    assert_eq!(sees(&admin).await, "cid");
+    assert_eq!(admin.get("Practitioner/gp").await.status, 200);
+    // A filter narrows what lies within reach.
+    let narrow = at(Some("bob"), "patient/Observation.rs?code=2-2 patient/Patient.rs");
+    assert_eq!((narrow.get("Observation/o-bob").await.status, narrow.get("Patient/bob").await.status), (404, 200));
+}
+
+#[tokio::test]
+async fn nobody_writes_into_or_out_of_a_record_beyond_reach() {
+    let app = ward().await;
+    let gp = app.person(Role::Provider, "Practitioner/gp", None, "user/*.cruds");
+    put(&gp, &observation("o-ann", "ann", "3-3")).await;
+    // Out of reach: not there. Into another record, or into both: refused.
+    assert_eq!(gp.put("Observation/o-bob", &observation("o-bob", "bob", "3-3")).await.status, 404);
+    assert_eq!(gp.put("Observation/o-ann", &observation("o-ann", "bob", "3-3")).await.status, 403);
+    assert_eq!(gp.post("Observation", &observation("x", "bob", "3-3")).await.status, 403);
+    let both = json!({
+        "resourceType": "Appointment", "status": "proposed",
+        "participant": [
+            {"actor": {"reference": "Patient/ann"}, "status": "accepted"},
+            {"actor": {"reference": "Patient/bob"}, "status": "accepted"},
+        ],
+    });
+    assert_eq!(gp.post("Appointment", &both).await.status, 403);
+    assert_eq!(gp.delete("Observation/o-bob").await.status, 204);
+    let office = app.persona("system/*.cruds").await;
+    assert_eq!(office.get("Observation/o-bob").await.status, 200, "nothing was deleted");
+    // A provider cannot make a patient an assigned one by writing to a record out of reach.
+    let mut bob = patient("bob", "Bob");
+    bob["generalPractitioner"] = json!([{"reference": "Practitioner/gp"}]);
+    assert_eq!(gp.put("Patient/bob", &bob).await.status, 404);
+    // A new patient is taken in.
+    let mut new = json!({"resourceType": "Patient", "name": [{"family": "New"}]});
+    new["generalPractitioner"] = json!([{"reference": "Practitioner/gp"}]);
+    let new = gp.post("Patient", &new).await;
+    assert_eq!(new.status, 201, "{}", new.text());
+    let id = new.json()["id"].as_str().unwrap().to_owned();
+    assert_eq!(gp.get(&format!("Patient/{id}")).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_receptionist_gives_appointments_and_sees_nothing_clinical() {
+    let app = ward().await;
+    let office = app.persona("system/*.cruds").await;
+    let desk = app.person(Role::Receptionist, "Practitioner/desk", None, "user/*.cruds");
+    for path in
+        ["Observation/o-ann", "Observation?_id=o-ann", "Condition", "Encounter", "DocumentReference", "Binary/x"]
+    {
+        assert_eq!(desk.get(path).await.status, 403, "{path}");
+    }
+    assert_eq!(desk.get("Patient?_revinclude=Observation:subject").await.ids().len(), 3);
+    let booking = json!({
+        "resourceType": "Appointment", "id": "a", "status": "booked", "start": "2026-02-03T09:00:00Z",
+        "end": "2026-02-03T09:20:00Z", "reasonCode": [{"text": "Chest pain"}], "comment": "very worried",
+        "participant": [{"actor": {"reference": "Patient/bob"}, "status": "accepted"}],
+    });
+    put(&office, &booking).await;
+    let seen = desk.get("Appointment/a").await;
+    assert_eq!(seen.status, 200, "{}", seen.text());
+    assert!(!seen.text().contains("Chest pain") && !seen.text().contains("worried"), "{}", seen.text());
+    assert_eq!(seen.json()["meta"]["tag"][0]["code"], "SUBSETTED");
+    assert_eq!(seen.json()["start"], "2026-02-03T09:00:00Z");
+    let staff = app.person(Role::Staff, "Practitioner/temp", None, "user/*.cruds");
+    assert_eq!(staff.put("Patient/bob", &patient("bob", "B")).await.status, 403);
+    let mut bob = patient("bob", "Bob");
+    bob["identifier"] = json!([{"system": "http://hl7.org/fhir/sid/us-ssn", "value": "999-11-2222"}]);
+    put(&desk, &bob).await;
+    let seen = staff.get("Patient/bob").await;
+    assert!(seen.status == 200 && !seen.text().contains("999-11-2222"), "{}", seen.text());
+}
