@@ -80,7 +80,7 @@ fn security(config: &Config) -> Node {
 }
 
 fn system_interactions() -> Vec<Node> {
-    let verbs = ROUTES.iter().filter(|route| route.verb == Verb::Bundle);
+    let verbs = ROUTES.iter().filter(|route| matches!(route.verb, Verb::Bundle | Verb::HistorySystem));
     verbs.flat_map(|route| route.verb.codes()).map(|code| json!({"code": code})).collect()
 }
 

@@ -172,6 +172,8 @@ impl FhirRequest<'_> {
             Verb::Update => Interaction::Update { kind: kind()?, id: id()?, body: body.ok_or_else(absent)? },
             Verb::Delete => Interaction::Delete { kind: kind()?, id: id()? },
             Verb::HistoryInstance => Interaction::HistoryInstance { kind: kind()?, id: id()?, query },
+            Verb::HistoryType => Interaction::HistoryType { kind: kind()?, query },
+            Verb::HistorySystem => Interaction::HistorySystem { query },
             Verb::Vread => {
                 let vid = found.vid.map(str::to_owned).ok_or_else(absent)?;
                 Interaction::Vread { kind: kind()?, id: id()?, vid, query }
@@ -286,6 +288,8 @@ fn about(found: &Result<Found<'_>>, path: &str) -> About {
         Verb::Update => What::Update,
         Verb::Delete => What::Delete,
         Verb::HistoryInstance => What::HistoryInstance,
+        Verb::HistoryType => What::HistoryType,
+        Verb::HistorySystem => What::HistorySystem,
         Verb::Vread => What::Vread,
         Verb::Operation => What::Operation,
     };

@@ -54,6 +54,13 @@ pub enum Interaction {
         id: String,
         query: Pairs,
     },
+    HistoryType {
+        kind: TypeId,
+        query: Pairs,
+    },
+    HistorySystem {
+        query: Pairs,
+    },
     SearchType {
         kind: TypeId,
         query: Pairs,
@@ -99,6 +106,8 @@ impl Interaction {
             Interaction::Read { kind, id, .. } => (What::Read, Some(*kind), Some(id)),
             Interaction::Vread { kind, id, .. } => (What::Vread, Some(*kind), Some(id)),
             Interaction::HistoryInstance { kind, id, .. } => (What::HistoryInstance, Some(*kind), Some(id)),
+            Interaction::HistoryType { kind, .. } => (What::HistoryType, Some(*kind), None),
+            Interaction::HistorySystem { .. } => (What::HistorySystem, None, None),
             Interaction::SearchType { kind, .. } => (What::SearchType, Some(*kind), None),
             Interaction::Create { kind, .. } => (What::Create, Some(*kind), None),
             Interaction::Update { kind, id, .. } => (What::Update, Some(*kind), Some(id)),
@@ -153,6 +162,8 @@ pub async fn perform(app: &App, caller: &Caller, facts: &Facts, interaction: Int
         Interaction::Read { kind, id, query } => read::read(scene, kind, &id, &query).await,
         Interaction::Vread { kind, id, vid, query } => read::vread(scene, kind, &id, &vid, &query).await,
         Interaction::HistoryInstance { kind, id, query } => history::instance(scene, kind, &id, &query).await,
+        Interaction::HistoryType { kind, query } => history::of_type(scene, kind, query).await,
+        Interaction::HistorySystem { query } => history::of_system(scene, query).await,
         Interaction::SearchType { kind, query } => search::search(scene, kind, query).await,
         Interaction::Create { kind, body } => write::create(scene, kind, body).await,
         Interaction::Update { kind, id, body } => write::update(scene, kind, &id, body).await,

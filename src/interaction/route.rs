@@ -49,6 +49,8 @@ pub enum Verb {
     Update,
     Delete,
     HistoryInstance,
+    HistoryType,
+    HistorySystem,
     Vread,
     Operation,
 }
@@ -65,6 +67,8 @@ impl Verb {
             Verb::Update => &["update"],
             Verb::Delete => &["delete"],
             Verb::HistoryInstance => &["history-instance"],
+            Verb::HistoryType => &["history-type"],
+            Verb::HistorySystem => &["history-system"],
             Verb::Vread => &["vread"],
             // CapabilityStatements list operations by name.
             Verb::Operation => &[],
@@ -93,9 +97,11 @@ pub const ROUTES: &[Route] = &[
     route(Method::Post, "{type}/{op}", Verb::Operation),
     route(Method::Get, "{type}/{id}/{op}", Verb::Operation),
     route(Method::Post, "{type}/{id}/{op}", Verb::Operation),
+    route(Method::Get, "_history", Verb::HistorySystem),
     route(Method::Get, "{type}", Verb::SearchType),
     route(Method::Post, "{type}", Verb::Create),
     route(Method::Post, "{type}/_search", Verb::SearchType),
+    route(Method::Get, "{type}/_history", Verb::HistoryType),
     route(Method::Get, "{type}/{id}", Verb::Read),
     route(Method::Put, "{type}/{id}", Verb::Update),
     route(Method::Delete, "{type}/{id}", Verb::Delete),
@@ -140,7 +146,7 @@ pub fn find(method: Option<Method>, path: &str) -> Result<Found<'_>> {
 
 /// Whether a verb of the table is defined for a type: AuditEvents are added, never changed.
 pub fn defined(verb: Verb, type_name: &str) -> bool {
-    type_name != "AuditEvent" || verb != Verb::Delete
+    type_name != "AuditEvent" || !matches!(verb, Verb::Delete | Verb::HistoryType)
 }
 
 /// Methods defined for a path, for the `Allow` header.

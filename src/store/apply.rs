@@ -35,6 +35,9 @@ pub struct VersionRow {
     pub pk: Pk,
     pub head: Vec<u8>,
     pub sealed: Vec<u8>,
+    pub rtype: u16,
+    /// Its line in the log of all versions, sealed.
+    pub line: Vec<u8>,
 }
 
 /// A row of a domain table, sealed.
@@ -88,7 +91,7 @@ impl WriteSet {
     /// Roughly how many bytes it sends to the database.
     pub fn bytes(&self) -> usize {
         self.records.iter().map(|row| row.capsule.len() + 8 * row.terms.len() + 64).sum::<usize>()
-            + self.versions.iter().map(|row| row.head.len() + row.sealed.len() + 32).sum::<usize>()
+            + self.versions.iter().map(|row| row.head.len() + row.sealed.len() + row.line.len() + 48).sum::<usize>()
             + self.domain.iter().map(|row| row.sealed.len() + 32).sum::<usize>()
     }
 
@@ -97,6 +100,7 @@ impl WriteSet {
         self.insert_records(conn).await?;
         self.update_records(conn).await?;
         self.insert_versions(conn).await?;
+        self.log_versions(conn).await?;
         if matches!(conn, Conn::Sqlite(_)) {
             self.move_postings(conn).await?;
         }
@@ -184,6 +188,17 @@ impl WriteSet {
             if conn.run(&sql, params).await? != rows.len() as u64 {
                 return Err(changed());
             }
+        }
+        Ok(())
+    }
+
+    /// After the versions: two that follow each other on one resource wait for each other there, so that their numbers
+    /// stand in the same order.
+    async fn log_versions(&self, conn: &mut Conn) -> Result<(), Refusal> {
+        for rows in Chunks::of(&self.versions, ROWS_MAX) {
+            let sql = format!("insert into version_log (rtype, sealed) values {}", placeholders(rows.len(), 2, 0));
+            let params = rows.iter().flat_map(|row| [Param::Int(row.rtype.into()), Param::Bytes(row.line.clone())]);
+            conn.run(&sql, params.collect()).await?;
         }
         Ok(())
     }

@@ -455,7 +455,8 @@ mod tests {
             terms: terms.1.to_vec(),
             terms_before: terms.0.to_vec(),
         };
-        let version = VersionRow { rid: Rid(rid), ver, pk: Pk(1), head: vec![2], sealed: vec![3] };
+        let version =
+            VersionRow { rid: Rid(rid), ver, pk: Pk(1), head: vec![2], sealed: vec![3], rtype: 1, line: vec![4] };
         WriteSet { records: vec![record], versions: vec![version], ..WriteSet::default() }
     }
 

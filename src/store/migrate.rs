@@ -29,6 +29,7 @@ const SQLITE: &[Step] = &[
     step!(2, "sqlite", "0002_domain"),
     step!(3, "sqlite", "0003_audit"),
     step!(4, "sqlite", "0004_kv"),
+    step!(6, "sqlite", "0006_version_log"),
     step!(9, "sqlite", "0009_kv_owner"),
 ];
 const POSTGRES: &[Step] = &[
@@ -36,6 +37,7 @@ const POSTGRES: &[Step] = &[
     step!(2, "postgres", "0002_domain"),
     step!(3, "postgres", "0003_audit"),
     step!(4, "postgres", "0004_kv"),
+    step!(6, "postgres", "0006_version_log"),
     step!(9, "postgres", "0009_kv_owner"),
 ];
 // Numbered apart from the data, so that one database given for both is refused.

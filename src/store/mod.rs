@@ -21,6 +21,7 @@ mod small;
 pub mod db;
 pub mod entries;
 pub mod keydb;
+pub mod past;
 pub mod read;
 pub mod tx;
 
@@ -46,6 +47,7 @@ use pool::Readers;
 pub use chain::chain_hash;
 pub use entries::AuditStored;
 pub use index::{IndexFlaw, IndexReport};
+pub use past::{Mark, Past, PastPage, Period};
 pub use small::Life;
 pub use tx::{Current, Draft, SealedTx, Tx, WrittenHash};
 

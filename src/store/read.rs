@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::db::{Param, Row, placeholder_list};
 use super::sealed::{Mark, Spot};
-use super::{Found, HistoryPage, Sealed, Store};
+use super::{Found, HistoryPage, Period, Sealed, Store};
 use crate::access::{Grant, Read, Rows, Sections};
 use crate::error::{Error, Result};
 use crate::fhir::{Resource, TypeId, json};
@@ -15,6 +15,7 @@ use crate::mapping::sections;
 use crate::search::values::{self, Header, Values};
 use crate::search::{Criterion, Matcher, View, capsule};
 use crate::vault::{Keys, Pk, Rid};
+use crate::world::Instant;
 
 /// A record with its current version, as it lies there: nothing of it is verified yet.
 pub(super) struct Stored {
@@ -217,11 +218,11 @@ impl Store {
         }
         let row = self.versions(stored.rid, version.saturating_add(1), 1).await?.pop();
         let row = row.filter(|row| row.ver == version).ok_or_else(|| Error::tampered("version missing"))?;
-        let Some(sealed) = self.open_version(grant, id, stored.rid, row).await? else { return Ok(Found::Absent) };
+        let (Some(sealed), _) = self.open_version(grant, id, stored.rid, row).await? else { return Ok(Found::Absent) };
         if sealed.deleted { Ok(Found::Deleted { version }) } else { Ok(Found::Current(sealed)) }
     }
 
-    /// The versions of one resource, newest first, before version `before`.
+    /// The versions of one resource, newest first, before version `before`. A `count` of 0 asks for the total alone.
     ///
     /// # Errors
     /// `Kind::NotFound` when there is none within the grant's rows; `Kind::Tampered` when one is missing or altered.
@@ -231,11 +232,18 @@ impl Store {
         id: &str,
         count: usize,
         before: Option<u32>,
+        period: Period,
     ) -> Result<HistoryPage> {
         let kind = grant.kind();
         let stored = self.one(kind, id, false).await?;
         let Some((stored, State::Live(_) | State::Deleted(_))) = stored else { return Err(Error::not_found()) };
-        let narrowed = matches!(grant.rows(), Rows::AnyOf(_));
+        if count == 0 && period.is_open() && matches!(grant.rows(), Rows::All) {
+            return Ok(HistoryPage { versions: Vec::new(), total: stored.ver.into(), next: None });
+        }
+        let filtered = matches!(grant.rows(), Rows::AnyOf(_));
+        let narrowed = filtered || !period.is_open();
+        let mut replaced: Option<Instant> = None;
+        let mut known = false;
         let (mut page, mut total, mut next) = (Vec::new(), 0u64, None);
         // Rows::All starts at the page; a row filter has to decide every version to count them.
         let mut expected =
@@ -253,14 +261,20 @@ impl Store {
                 }
                 expected -= 1;
                 let ver = row.ver;
-                let Some(sealed) = self.open_version(grant, id, stored.rid, row).await? else { continue };
+                let (sealed, at) = self.open_version(grant, id, stored.rid, row).await?;
+                let until = std::mem::replace(&mut replaced, at);
+                let Some(sealed) = sealed else { continue };
+                known = true;
+                if !period.holds(sealed.header.last_updated, until) {
+                    continue;
+                }
                 total += 1;
                 if before.is_some_and(|before| ver >= before) {
                     continue;
                 }
                 if page.len() < count {
                     page.push(sealed);
-                } else {
+                } else if count > 0 {
                     next = next.or(page.last().map(|last| last.header.version));
                     if !narrowed {
                         break 'all;
@@ -268,7 +282,7 @@ impl Store {
                 }
             }
         }
-        if narrowed && total == 0 {
+        if filtered && !known {
             return Err(Error::not_found());
         }
         let total = if narrowed { total } else { stored.ver.into() };
@@ -288,16 +302,17 @@ impl Store {
         rows.iter().map(version).collect()
     }
 
-    /// Verifies a version; None when it is outside the grant's rows or erased.
+    /// Verifies a version; None when it is outside the grant's rows or erased. With the time it was made at, which is
+    /// also when the version before it was replaced.
     async fn open_version(
         &self,
         grant: &Grant<Read>,
         id: &str,
         rid: Rid,
         row: StoredVersion,
-    ) -> Result<Option<Sealed>> {
+    ) -> Result<(Option<Sealed>, Option<Instant>)> {
         let kind = grant.kind();
-        let Some(keys) = self.keys(row.pk).await? else { return Ok(None) };
+        let Some(keys) = self.keys(row.pk).await? else { return Ok((None, None)) };
         let spot = Spot { rid, kind, version: row.ver };
         let (header, deleted) = spot.open_head(&keys, &row.head)?;
         if header.id != id || deleted != row.sealed.is_empty() {
@@ -308,8 +323,9 @@ impl Store {
             (rows, true) => self.past_within(rows, kind, rid, row.ver).await?,
             (rows, false) => self.version_within(rows, spot, &keys, &row.sealed, &header)?,
         };
-        let sections = grant.sections();
-        Ok(visible.then_some(Sealed { rid, pk: row.pk, header, deleted, sections, bytes: row.sealed }))
+        let (sections, at) = (grant.sections(), header.last_updated);
+        let sealed = Sealed { rid, pk: row.pk, header, deleted, sections, bytes: row.sealed };
+        Ok((visible.then_some(sealed), Some(at)))
     }
 
     /// Whether the last content before version `ver` lies within the rows: what a deletion is measured by.
@@ -331,7 +347,14 @@ impl Store {
     }
 
     /// An older version has no capsule: its values are computed again, inside the store, to decide about it alone.
-    fn version_within(&self, rows: &Rows, spot: Spot, keys: &Keys, frame: &[u8], header: &Header) -> Result<bool> {
+    pub(super) fn version_within(
+        &self,
+        rows: &Rows,
+        spot: Spot,
+        keys: &Keys,
+        frame: &[u8],
+        header: &Header,
+    ) -> Result<bool> {
         let opened = spot.open_sections(keys, frame, |_| true)?;
         let content = sections::join(opened.sections, opened.left_out)?;
         let resource = Resource::check(json::parse(&content)?)?;

@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 use super::Store;
 use super::apply::{DOMAIN_TABLES, DomainSealed, RecordRow, VersionRow, WriteSet};
 use super::compartment::{Home, Surrogates};
+use super::past::Line;
 use super::sealed::{Mark, Spot};
 use super::tx::{Basis, WrittenHash};
 use crate::domain::DomainRow;
@@ -19,6 +20,7 @@ use crate::mapping::{mapping, sections};
 use crate::search::values::Header;
 use crate::search::{Values, terms};
 use crate::vault::{Keys, Pk, Rid, Vault};
+use crate::world::Instant;
 
 /// One draft: a new version, or (without content) a deletion.
 pub(super) struct Prepared {
@@ -45,6 +47,7 @@ struct Order {
 /// A sealed draft.
 struct Made {
     version: VersionRow,
+    at: Instant,
     hash: WrittenHash,
     /// For the last version of a resource.
     shown: Option<Shown>,
@@ -94,6 +97,9 @@ pub(super) async fn seal(
         for task in tasks {
             made.extend(task.await.map_err(Error::internal)??);
         }
+    }
+    for Made { version, at, hash, .. } in &mut made {
+        version.line = Line { rid: version.rid, ver: version.ver, at: *at }.seal(hash.kind, vault).await?;
     }
     Ok(assemble(store, &seen, made))
 }
@@ -175,10 +181,13 @@ impl Order {
             (true, None) => Some(Shown::gone()),
             (true, Some(content)) => Some(Shown::seal(content, spot, &keys, vault)?),
         };
-        let version = VersionRow { rid, ver: header.version, pk, head, sealed };
+        // Its line is sealed under a key that is not at hand here.
+        let (rtype, line) = (header.kind.0, Vec::new());
+        let version = VersionRow { rid, ver: header.version, pk, head, sealed, rtype, line };
+        let at = header.last_updated;
         let (kind, id, patients) = (header.kind, header.id, header.patients);
         let hash = WrittenHash { rid, kind, id, version: header.version, deleted, patients, sha256 };
-        Ok(Made { version, hash, shown })
+        Ok(Made { version, at, hash, shown })
     }
 }
 
@@ -224,7 +233,7 @@ impl Shown {
 fn assemble(store: &Store, seen: &HashMap<Key, Option<Basis>>, made: Vec<Made>) -> (WriteSet, Vec<WrittenHash>) {
     let mut set = WriteSet::default();
     let mut written = Vec::with_capacity(made.len());
-    for Made { version, hash, shown } in made {
+    for Made { version, hash, shown, .. } in made {
         if let Some(shown) = shown {
             let basis = seen.get(&(hash.kind, hash.id.clone())).and_then(Option::as_ref);
             if basis.is_some() {

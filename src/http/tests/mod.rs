@@ -4,6 +4,7 @@ mod bundles;
 mod coding;
 mod everything;
 mod people;
+mod histories;
 mod refusals;
 mod searches;
 mod stopping;

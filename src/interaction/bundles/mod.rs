@@ -58,12 +58,16 @@ fn asked(scene: Scene<'_>, entry: &mut bundle::Entry, n: usize) -> Result<Intera
         let (kind, id) = (found.kind, found.id.map(str::to_owned));
         return Ok(Interaction::Operation { operation, kind, id, query, body: entry.resource.take() });
     }
+    if found.route.verb == Verb::HistorySystem {
+        return Ok(Interaction::HistorySystem { query });
+    }
     let kind = found.kind.ok_or_else(absent)?;
     let id = || found.id.map(str::to_owned).ok_or_else(absent);
     Ok(match found.route.verb {
         Verb::SearchType if method == Method::Get => Interaction::SearchType { kind, query },
         Verb::Read => Interaction::Read { kind, id: id()?, query },
         Verb::HistoryInstance => Interaction::HistoryInstance { kind, id: id()?, query },
+        Verb::HistoryType => Interaction::HistoryType { kind, query },
         Verb::Vread => {
             let vid = found.vid.map(str::to_owned).ok_or_else(absent)?;
             Interaction::Vread { kind, id: id()?, vid, query }
@@ -71,7 +75,9 @@ fn asked(scene: Scene<'_>, entry: &mut bundle::Entry, n: usize) -> Result<Intera
         Verb::Delete => Interaction::Delete { kind, id: id()? },
         Verb::Create => Interaction::Create { kind, body: resource(entry.resource.take(), n)? },
         Verb::Update => Interaction::Update { kind, id: id()?, body: resource(entry.resource.take(), n)? },
-        Verb::SearchType | Verb::Bundle | Verb::Capabilities | Verb::Operation => return Err(absent()),
+        Verb::SearchType | Verb::Bundle | Verb::Capabilities | Verb::Operation | Verb::HistorySystem => {
+            return Err(absent());
+        }
     })
 }
 

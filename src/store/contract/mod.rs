@@ -4,6 +4,7 @@ mod domain;
 mod entries;
 mod index;
 mod keys;
+mod past;
 mod search;
 mod tamper;
 mod versions;

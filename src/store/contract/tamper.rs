@@ -80,7 +80,7 @@ async fn look(bench: &Bench) -> Seen {
             };
             keep(&mut seen, format!("vread {kind}/{id}/{version}"), found);
         }
-        let history = match store.history(&grant, id, 10, None).await {
+        let history = match store.history(&grant, id, 10, None, Default::default()).await {
             Ok(page) => contents(bench, &page.versions).await,
             Err(error) if error.kind == Kind::NotFound => Ok(BTreeSet::new()),
             Err(error) => Err(error),
@@ -308,7 +308,7 @@ async fn rolled_back_rows_show(bench: Bench) {
     let all = access::authorize::<Read>(&caller(ALL), type_id("Patient")).expect("granted");
     let gone = "delete from record_version where ver = $1 and rid = (select rid from record where ver = 4)";
     assert!(matches!(raw.run(gone, vec![Param::Int(2)]).await, Ok(1)));
-    assert_eq!(kind_of(bench.store.history(&all, "p9", 10, None).await), Some(Kind::Tampered));
+    assert_eq!(kind_of(bench.store.history(&all, "p9", 10, None, Default::default()).await), Some(Kind::Tampered));
     assert_eq!(kind_of(bench.store.find_version(&all, "p9", 2).await), Some(Kind::Tampered));
     assert!(matches!(bench.store.find(&all, "p9").await, Ok(Found::Current(_))));
     assert!(matches!(raw.run(gone, vec![Param::Int(4)]).await, Ok(1)));

@@ -19,7 +19,7 @@ async fn history_keeps_everything(bench: Bench) {
     let mut seen = Vec::new();
     let mut before = None;
     loop {
-        let page = bench.store.history(&all, "p1", 3, before).await.expect("history");
+        let page = bench.store.history(&all, "p1", 3, before, Default::default()).await.expect("history");
         assert_eq!(page.total, 7);
         for sealed in &page.versions {
             let content =
@@ -45,7 +45,7 @@ async fn history_keeps_everything(bench: Bench) {
     for version in [0, 8, u32::MAX] {
         assert!(matches!(bench.store.find_version(&all, "p1", version).await, Ok(Found::Absent)), "{version}");
     }
-    assert_eq!(kind_of(bench.store.history(&all, "p2", 3, None).await), Some(Kind::NotFound));
+    assert_eq!(kind_of(bench.store.history(&all, "p2", 3, None, Default::default()).await), Some(Kind::NotFound));
 }
 
 async fn row_filters_decide_each_version_by_itself(bench: Bench) {
@@ -59,7 +59,7 @@ async fn row_filters_decide_each_version_by_itself(bench: Bench) {
     assert!(bench.read_as(only, "Observation", "o1").await.expect("reads").is_none());
     assert!(matches!(bench.store.find_version(&narrow, "o1", 1).await, Ok(Found::Absent)));
     assert!(matches!(bench.store.find_version(&narrow, "o1", 2).await, Ok(Found::Current(_))));
-    let page = bench.store.history(&narrow, "o1", 10, None).await.expect("history");
+    let page = bench.store.history(&narrow, "o1", 10, None, Default::default()).await.expect("history");
     assert_eq!(page.versions.iter().map(|sealed| sealed.header().version).collect::<Vec<_>>(), [2]);
     assert_eq!(page.total, 1);
     // Neither changed nor deleted by one who may not see what it is now.
@@ -70,9 +70,20 @@ async fn row_filters_decide_each_version_by_itself(bench: Bench) {
     assert!(matches!(bench.store.find(&narrow, "o1").await, Ok(Found::Deleted { version: 5 })));
     let labs = grant("system/Observation.r?category=laboratory", "Observation");
     assert!(matches!(bench.store.find(&labs, "o1").await, Ok(Found::Absent)));
-    assert_eq!(bench.store.history(&labs, "o1", 10, None).await.expect("history").total, 2);
+    assert_eq!(bench.store.history(&labs, "o1", 10, None, Default::default()).await.expect("history").total, 2);
     assert_eq!(
-        kind_of(bench.store.history(&grant("system/Observation.r?status=amended", "Observation"), "o1", 9, None).await),
+        kind_of(
+            bench
+                .store
+                .history(
+                    &grant("system/Observation.r?status=amended", "Observation"),
+                    "o1",
+                    9,
+                    None,
+                    Default::default()
+                )
+                .await
+        ),
         Some(Kind::NotFound)
     );
 }
