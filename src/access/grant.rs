@@ -1,6 +1,7 @@
 //! The decision: [`authorize`] is the only maker of a [`Grant`].
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use super::caller::{Caller, Rule};
 use super::person::Person;
@@ -9,6 +10,7 @@ use super::reach::{self, Reach, Ways};
 use crate::error::{Error, Kind, Result};
 use crate::fhir::{TypeId, definitions};
 use crate::mapping::Section;
+use crate::search::mask::Mask;
 use crate::search::query::{Criterion, Query};
 
 /// An operation a grant can be for.
@@ -121,6 +123,14 @@ impl<O: Op> Grant<O> {
     pub fn sections(&self) -> Sections {
         self.sections
     }
+
+    /// What searches may not look at; None: all of it is open.
+    pub fn mask(&self) -> Option<Arc<Mask>> {
+        if self.sections == Sections::all() {
+            return None;
+        }
+        Mask::of(self.kind, |section| self.sections.allows(section))
+    }
 }
 
 /// Decides. A client that acts for itself has what its scopes say; a person what the policy gives the role, of what the
@@ -204,6 +214,7 @@ fn uncovered(criteria: &[Criterion], grants: &Grants) -> Option<Vec<TypeId>> {
             }
             uncovered(std::slice::from_ref(inner), grants)
         }
+        Criterion::Masked { criteria, .. } => uncovered(criteria, grants),
         Criterion::AnyOf(roads) | Criterion::NoneOf(roads) => {
             let stops: Option<Vec<_>> = roads.iter().map(|road| uncovered(road, grants)).collect();
             stops.filter(|stops| !stops.is_empty()).map(|stops| stops.concat())

@@ -13,5 +13,6 @@ pub mod token;
 pub use caller::{Caller, Who};
 pub use grant::{Create, Delete, Grant, Grants, Op, Read, Rows, Search, Sections, Update, authorize};
 pub use person::{Person, Role};
+pub use policy::offered;
 pub use scope::{Scope, Scopes};
 pub use token::{Claims, TokenKeys, VerifyingKey, verify};

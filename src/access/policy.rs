@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::grant::Sections;
 use super::person::Role;
-use super::scope::LETTERS;
+use super::scope::{Context, LETTERS, Scope, Scopes};
 use crate::fhir::{TypeId, definitions};
 use crate::mapping::{self, Section};
 
@@ -108,6 +108,24 @@ impl Policy {
     pub fn purpose(&self, role: Role) -> &str {
         self.purposes.get(&role).map_or("", String::as_str)
     }
+}
+
+/// What of these scopes a person of this role can be granted at all: types and verbs that the policy gives the role
+/// nothing of are left out, and so is what only a backend service may have. Whose rows they open is decided later.
+pub fn offered(role: Role, scopes: &Scopes) -> Scopes {
+    let mut possible = Vec::new();
+    for asked in scopes.resources().filter(|asked| asked.context != Context::System) {
+        let may = |letter: char| match asked.kind {
+            Some(kind) => policy().cell(role, kind, letter).is_some(),
+            None => definitions().types().iter().any(|kind| policy().cell(role, *kind, letter).is_some()),
+        };
+        let letters: String = LETTERS.into_iter().filter(|letter| asked.letters.has(*letter) && may(*letter)).collect();
+        let name = asked.kind.map_or("*", |kind| definitions().type_name(kind));
+        let context = if asked.context == Context::Patient { "patient" } else { "user" };
+        possible.extend(Scope::parse(&format!("{context}/{name}.{letters}")).ok());
+    }
+    possible.extend(scopes.0.iter().filter(|scope| scope.resource().is_none()).cloned());
+    scopes.narrowed_by(&Scopes(possible))
 }
 
 /// Whether resources of a type can belong to a patient at all.
@@ -248,6 +266,20 @@ mod tests {
             assert_eq!(kept, made, "the policy changed: look at it, then set {WRITE}=1");
         }
         assert!(kept == made, "the policy changed: look at it, then set {WRITE}=1");
+    }
+
+    #[test]
+    fn a_role_is_offered_what_it_may_have_at_all() {
+        for (role, asked, offer) in [
+            (Role::Patient, "patient/*.cruds openid launch/patient", "patient/*.crs openid launch/patient"),
+            (Role::Patient, "patient/Observation.rs?category=a", "patient/Observation.rs?category=a"),
+            (Role::Patient, "patient/Observation.cud", ""),
+            (Role::Provider, "user/Observation.* system/Patient.rs", "user/Observation.*"),
+            (Role::Receptionist, "user/Patient.rs user/Observation.rs", "user/Patient.rs"),
+            (Role::Staff, "user/Patient.read user/Patient.write", "user/Patient.read"),
+        ] {
+            assert_eq!(offered(role, &Scopes::parse(asked).unwrap()).to_string(), offer, "{asked}");
+        }
     }
 
     #[test]

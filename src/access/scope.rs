@@ -209,6 +209,20 @@ impl Scopes {
         self.0.iter().filter_map(Scope::resource)
     }
 
+    /// Whether everything that `scope` opens is opened by these, several of them together if need be.
+    pub fn cover(&self, scope: &Scope) -> bool {
+        let Scope::Resource(asked) = scope else { return self.0.contains(scope) };
+        let covers = |letter: char| {
+            self.resources().any(|mine| {
+                mine.context == asked.context
+                    && mine.letters.has(letter)
+                    && mine.kind.is_none_or(|kind| asked.kind == Some(kind))
+                    && mine.filter.iter().all(|pair| asked.filter.contains(pair))
+            })
+        };
+        LETTERS.iter().filter(|letter| asked.letters.has(**letter)).all(|letter| covers(*letter))
+    }
+
     /// What of these scopes `allowed` lets through, in the order asked for; each of them as asked where it is wholly
     /// allowed, else the parts that are.
     pub fn narrowed_by(&self, allowed: &Scopes) -> Scopes {
@@ -399,6 +413,26 @@ mod tests {
         }
     }
 
+    #[test]
+    fn scopes_cover_what_they_open_together() {
+        for (mine, asked, covered) in [
+            ("patient/*.rs", "patient/Observation.rs", true),
+            ("patient/*.rs", "patient/*.read", true),
+            ("patient/*.rs", "user/Observation.rs", false),
+            ("patient/Observation.r patient/Observation.s", "patient/Observation.rs", true),
+            ("patient/Observation.rs", "patient/*.rs", false),
+            ("patient/Observation.rs?category=a", "patient/Observation.rs", false),
+            ("patient/Observation.rs", "patient/Observation.rs?category=a", true),
+            ("patient/Observation.rs?category=a", "patient/Observation.rs?category=a&status=final", true),
+            ("patient/Observation.rs?category=a", "patient/Observation.rs?category=b", false),
+            ("openid launch/patient", "openid", true),
+            ("openid", "offline_access", false),
+        ] {
+            let covers = Scopes::parse(mine).unwrap().cover(&Scope::parse(asked).unwrap());
+            assert_eq!(covers, covered, "{mine} and {asked}");
+        }
+    }
+
     fn any_scope() -> impl Strategy<Value = String> {
         let context = prop_oneof![Just("patient"), Just("user"), Just("system")];
         let kind = prop_oneof![Just("Patient"), Just("Observation"), Just("AuditEvent")];
@@ -423,6 +457,14 @@ mod tests {
                 }
             }
             prop_assert_eq!(Scopes::parse(&once.join(" ")).unwrap().to_string(), once.join(" "));
+        }
+
+        #[test]
+        fn what_is_left_is_covered_by_both(asked in any_scope(), allowed in any_scope()) {
+            let (asked, allowed) = (Scopes::parse(&asked).unwrap(), Scopes::parse(&allowed).unwrap());
+            for granted in asked.narrowed_by(&allowed).0 {
+                prop_assert!(asked.cover(&granted) && allowed.cover(&granted), "{granted}");
+            }
         }
 
         #[test]

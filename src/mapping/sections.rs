@@ -34,7 +34,7 @@ type Bytes = Zeroizing<Vec<u8>>;
 
 impl Mapping {
     /// Section of a whole member.
-    fn of_member(&self, name: &str) -> Section {
+    pub fn of_member(&self, name: &str) -> Section {
         // `_birthDate` goes with `birthDate`, `deceasedDateTime` with `deceased`.
         let name = name.strip_prefix('_').unwrap_or(name);
         let all = self.elements.iter().filter(|element| element.items.is_none());
@@ -65,13 +65,17 @@ impl Mapping {
 impl Items {
     fn picks(&self, item: &Node) -> bool {
         let system = item.get("system").and_then(Node::as_str).unwrap_or_default();
+        let codings = item.get("type").and_then(|kind| kind.get("coding")).and_then(Node::as_array);
+        self.pick(system, codings.into_iter().flatten().filter_map(|coding| coding.get("code")?.as_str()))
+    }
+
+    /// Whether the rule takes an item of this system and these type codes.
+    pub fn pick<'a>(&self, system: &str, mut codes: impl Iterator<Item = &'a str>) -> bool {
         let by_system = self.systems.iter().any(|known| match known.strip_suffix('*') {
             Some(prefix) => system.starts_with(prefix),
             None => system == known,
         });
         // Whatever the system of the type: to hide a number that is none of these is the lesser fault.
-        let codings = item.get("type").and_then(|kind| kind.get("coding")).and_then(Node::as_array);
-        let mut codes = codings.into_iter().flatten().filter_map(|coding| coding.get("code")?.as_str());
         by_system || codes.any(|code| self.codes.iter().any(|known| known == code))
     }
 }
@@ -93,6 +97,18 @@ pub fn split(kind: TypeId, resource: &Node) -> Vec<(Section, Bytes)> {
     }
     parts.flush(b'T');
     std::iter::once((mapping.section, parts.frame)).chain(parts.owed).collect()
+}
+
+/// The resource without the parts that lie in sections that are not open, as [`join`] would give it.
+///
+/// # Errors
+/// As [`join`].
+pub fn cut(kind: TypeId, resource: &Node, open: impl Fn(Section) -> bool) -> Result<Node> {
+    let mut parts = split(kind, resource);
+    let all = parts.len();
+    parts.retain(|(section, _)| open(*section));
+    let missing = parts.len() < all;
+    json::parse(&join(parts, missing)?)
 }
 
 /// The parts while they grow.

@@ -12,6 +12,7 @@
 use std::collections::BTreeMap;
 
 use super::borrowed::{ReferenceRef, Types, ValueIter, ValueRef, put_values};
+use super::mask::Mask;
 use super::values::{Common, Header, Value, Values};
 use super::wire::{Reader, broken, put_text, put_varint};
 use crate::error::Result;
@@ -75,6 +76,8 @@ pub struct View<'a> {
     /// Bytes of one directory entry: 4 or 6.
     stride: usize,
     body: &'a [u8],
+    /// What may not be looked at.
+    mask: Option<&'a Mask>,
 }
 
 impl<'a> View<'a> {
@@ -104,7 +107,29 @@ impl<'a> View<'a> {
         let entries = bytes.count()?;
         let directory = bytes.take(entries.checked_mul(stride).ok_or_else(broken)?)?;
         let body = bytes.rest();
-        Ok(View { kind, version, last_updated, clinical, digest, id, patients, patient_count, directory, stride, body })
+        let mask = None;
+        Ok(View {
+            kind,
+            version,
+            last_updated,
+            clinical,
+            digest,
+            id,
+            patients,
+            patient_count,
+            directory,
+            stride,
+            body,
+            mask,
+        })
+    }
+
+    /// The same capsule, of which closed values cannot be seen. (Who decodes it all, by [`View::to_values`], sees them.)
+    pub fn masked<'b>(&self, mask: &'b Mask) -> View<'b>
+    where
+        'a: 'b,
+    {
+        View { mask: Some(mask), ..*self }
     }
 
     pub fn kind(&self) -> TypeId {
@@ -196,7 +221,12 @@ impl<'a> View<'a> {
             None => self.find(param)?,
         };
         let stored = stored.map_or_else(|| Ok(ValueIter::none()), |at| self.stored(at))?;
-        Ok(from_header.into_iter().map(Ok).chain(stored))
+        let mask = self.mask;
+        let open = stored.filter_map(move |value| match (mask, value) {
+            (Some(mask), Ok(value)) => mask.hides(param, &value).map(|hidden| (!hidden).then_some(value)).transpose(),
+            (_, value) => Some(value),
+        });
+        Ok(from_header.into_iter().map(Ok).chain(open))
     }
 
     /// [`View::values`], owned.
@@ -219,7 +249,7 @@ impl<'a> View<'a> {
         };
         match param {
             Some(param) => collect(&mut self.values(param)?)?,
-            None => (0..self.entries()).try_for_each(|at| collect(&mut self.stored(at)?))?,
+            None => (0..self.entries()).try_for_each(|at| collect(&mut self.values(self.entry(at)?.0)?))?,
         }
         Ok(found)
     }

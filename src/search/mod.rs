@@ -5,6 +5,7 @@
 
 pub mod borrowed;
 pub mod capsule;
+pub mod mask;
 pub mod matcher;
 pub mod narrow;
 pub mod query;

@@ -346,6 +346,16 @@ impl Store {
         Ok(false)
     }
 
+    /// The content of a current version, for what a write has to keep of it; None for a deletion, or once erased.
+    pub(super) async fn standing(&self, kind: TypeId, rid: Rid, version: u32) -> Result<Option<json::Node>> {
+        let row = self.versions(rid, version.saturating_add(1), 1).await?.pop();
+        let row = row.filter(|row| row.ver == version && !row.sealed.is_empty());
+        let Some(row) = row else { return Ok(None) };
+        let Some(keys) = self.keys(row.pk).await? else { return Ok(None) };
+        let opened = Spot { rid, kind, version }.open_sections(&keys, &row.sealed, |_| true)?;
+        json::parse(&sections::join(opened.sections, opened.left_out)?).map(Some)
+    }
+
     /// An older version has no capsule: its values are computed again, inside the store, to decide about it alone.
     pub(super) fn version_within(
         &self,

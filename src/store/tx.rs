@@ -11,7 +11,9 @@ use super::{AuditRow, Receipt, Store};
 use crate::access::{Grant, Op};
 use crate::domain::DomainRow;
 use crate::error::{Error, Kind, Result};
+use crate::fhir::json::Node;
 use crate::fhir::{Resource, TypeId};
+use crate::mapping::sections;
 use crate::search::values::{self, Header};
 use crate::search::{Values, View};
 use crate::vault::{Pk, Rid};
@@ -148,8 +150,9 @@ impl Tx {
     /// not looked at must not exist: that shows as Conflict at commit.
     ///
     /// # Errors
-    /// `Kind::Forbidden` when the grant's rows do not cover the new content, `Kind::Invalid` for a value that cannot
-    /// be read, `Kind::Conflict` when the version is not the next one.
+    /// `Kind::Forbidden` when the grant's rows do not cover the new content, or it would change what lies in sections
+    /// that the grant does not open; `Kind::Invalid` for a value that cannot be read, `Kind::Conflict` when the version
+    /// is not the next one.
     pub async fn put<O: Op>(&mut self, grant: &Grant<O>, draft: Draft) -> Result<()> {
         let kind = draft.resource.kind();
         if kind != grant.kind() {
@@ -159,9 +162,29 @@ impl Tx {
         if !values_within(grant.rows(), &values)? {
             return Err(Error::new(Kind::Forbidden, "The access token does not allow writing this content."));
         }
+        self.keeps_closed(grant, &draft.resource).await?;
         let header = values.header.clone();
         let content = Content { resource: draft.resource, values, domain: draft.domain, claims: draft.claims };
         self.push(header, Some(content))
+    }
+
+    /// Who may not see a section must not change it: what lies there has to be in the new content as it was.
+    async fn keeps_closed<O: Op>(&self, grant: &Grant<O>, new: &Resource) -> Result<()> {
+        let key = (grant.kind(), new.id().unwrap_or_default().to_owned());
+        let Some(Some(basis)) = self.seen.get(&key).filter(|_| grant.mask().is_some()) else { return Ok(()) };
+        let Some(old) = self.store.standing(grant.kind(), basis.rid, basis.version).await? else { return Ok(()) };
+        let closed = |node: &Node| {
+            let mut parts = sections::split(grant.kind(), node);
+            parts.retain(|(section, _)| !grant.sections().allows(*section));
+            parts
+        };
+        match closed(&old) == closed(new.node()) {
+            true => Ok(()),
+            false => {
+                let text = "A part of the resource that you may not see would be changed. Send a patch instead.";
+                Err(Error::new(Kind::Forbidden, text))
+            }
+        }
     }
 
     /// Buffers a deletion (a version without content).

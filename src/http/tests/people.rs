@@ -272,6 +272,16 @@ async fn a_receptionist_gives_appointments_and_sees_nothing_clinical() {
     assert!(!seen.text().contains("Chest pain") && !seen.text().contains("worried"), "{}", seen.text());
     assert_eq!(seen.json()["meta"]["tag"][0]["code"], "SUBSETTED");
     assert_eq!(seen.json()["start"], "2026-02-03T09:00:00Z");
+    // Its own part can be changed, the reason only be kept.
+    let mut moved = seen.json();
+    moved["start"] = json!("2026-02-04T09:00:00Z");
+    assert_eq!(desk.put("Appointment/a", &moved).await.status, 403);
+    // No search tells what is closed, and none finds or sorts by it.
+    let found = |query: &'static str| async { desk.get(query).await.ids().len() };
+    let all = desk.get("Appointment?_id=a").await;
+    assert!(all.ids().len() == 1 && !all.text().contains("Chest pain"), "{}", all.text());
+    assert_eq!(found("Appointment?reason-code:text=Chest%20pain").await, 0);
+    assert_eq!(found("Appointment?reason-code:missing=true").await, 1);
     let staff = app.person(Role::Staff, "Practitioner/temp", None, "user/*.cruds");
     assert_eq!(staff.put("Patient/bob", &patient("bob", "B")).await.status, 403);
     let mut bob = patient("bob", "Bob");
@@ -279,4 +289,13 @@ async fn a_receptionist_gives_appointments_and_sees_nothing_clinical() {
     put(&desk, &bob).await;
     let seen = staff.get("Patient/bob").await;
     assert!(seen.status == 200 && !seen.text().contains("999-11-2222"), "{}", seen.text());
+    for (query, of_desk, of_staff) in [
+        ("Patient?identifier=999-11-2222", 1, 0),
+        ("Patient?identifier:not=999-11-2222", 2, 3),
+        ("Patient?identifier:missing=false&_id=bob", 1, 1),
+        ("Appointment?patient.identifier=999-11-2222", 1, 0),
+    ] {
+        let found = (desk.get(query).await.ids().len(), staff.get(query).await.ids().len());
+        assert_eq!(found, (of_desk, of_staff), "{query}");
+    }
 }

@@ -8,6 +8,7 @@ use crate::error::{Error, Kind, Result};
 use crate::fhir::json::Node;
 use crate::fhir::{Resource, TypeId, definitions};
 use crate::interaction::{Conditions, Done, Scene, VersionOf, is_audit};
+use crate::mapping::sections;
 use crate::search::Values;
 use crate::search::values::content_digest;
 use crate::store::tx::Current;
@@ -210,7 +211,13 @@ impl Put<'_> {
         tx.put(grant, draft).await?;
         let of = VersionOf { kind, id: self.id.to_owned(), version, at, written: true };
         let done = if standing.is_some() { Done::Ok } else { Done::Created };
-        Ok(Staged { done, version: Some(of), resource: Some(resource), writes: true })
+        // A patch knows more than its caller may see.
+        let open = |section| grant.sections().allows(section);
+        let shown = match grant.mask() {
+            Some(_) => Resource::stored(sections::cut(kind, resource.node(), open)?)?,
+            None => resource,
+        };
+        Ok(Staged { done, version: Some(of), resource: Some(shown), writes: true })
     }
 }
 

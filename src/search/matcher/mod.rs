@@ -73,6 +73,7 @@ fn holds(criterion: &Criterion, view: &View<'_>) -> Result<bool> {
             let patients = view.patients()?;
             Ok(!patients.is_empty() && patients.iter().all(|id| ids.contains(*id)))
         }
+        Criterion::Masked { mask, criteria } => all(criteria, &view.masked(mask)),
         Criterion::NoPatient => Ok(view.patients()?.is_empty()),
         Criterion::Chain { .. } | Criterion::Has { .. } => Err(unresolved()),
     }

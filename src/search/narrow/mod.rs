@@ -157,6 +157,7 @@ impl Scene<'_> {
                 Narrow::any(roads.collect::<Result<_>>()?)
             }
             Criterion::PatientIn(ids) | Criterion::PatientsWithin(ids) => self.patients(ids),
+            Criterion::Masked { criteria, .. } => narrow(self.kind, criteria, self.vault)?,
             Criterion::NoneOf(_) | Criterion::NoPatient => Narrow::default(),
             Criterion::Chain { .. } | Criterion::Has { .. } => return Err(unresolved()),
         })

@@ -16,6 +16,7 @@ mod tests;
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use super::mask::Mask;
 use crate::error::Issue;
 use crate::fhir::date::Range;
 use crate::fhir::{ParamId, TypeId};
@@ -118,6 +119,8 @@ pub enum Criterion {
     PatientsWithin(Arc<HashSet<String>>),
     /// It belongs to no patient.
     NoPatient,
+    /// All of these hold of what lies in open sections.
+    Masked { mask: Arc<Mask>, criteria: Vec<Criterion> },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

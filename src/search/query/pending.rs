@@ -41,6 +41,7 @@ fn next(criterion: &Criterion) -> Option<Pending<'_>> {
             take: Take::References { param: *param, of: *of },
         })),
         Criterion::AnyOf(lists) | Criterion::NoneOf(lists) => lists.iter().find_map(|list| pending(list)),
+        Criterion::Masked { criteria, .. } => pending(criteria),
         Criterion::Param { .. }
         | Criterion::ReferenceIn { .. }
         | Criterion::IdIn(_)
@@ -77,6 +78,7 @@ fn place(criterion: &mut Criterion, answer: &mut Option<HashSet<String>>) -> boo
         Criterion::AnyOf(lists) | Criterion::NoneOf(lists) => {
             lists.iter_mut().flatten().any(|inner| place(inner, answer))
         }
+        Criterion::Masked { criteria, .. } => criteria.iter_mut().any(|inner| place(inner, answer)),
         Criterion::Param { .. }
         | Criterion::ReferenceIn { .. }
         | Criterion::IdIn(_)

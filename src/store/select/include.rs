@@ -8,6 +8,7 @@ use super::{Shown, add_rows};
 use crate::access::{Grant, Grants, Search};
 use crate::error::{Issue, Result, Severity};
 use crate::fhir::{ParamKind, TypeId, definitions};
+use crate::search::mask::Mask;
 use crate::search::query::{Criterion, Include, pending};
 use crate::search::{Matcher, Query, View};
 use crate::store::{Sealed, Store};
@@ -77,7 +78,8 @@ impl Store {
     ) -> Result<Vec<Shown>> {
         let mut targets: BTreeMap<TypeId, BTreeSet<String>> = BTreeMap::new();
         for include in query.includes.iter().filter(|include| first || include.iterate) {
-            for (kind, id) in references(include, from)? {
+            let mask = gathered.grants.get(include.source).and_then(Grant::mask);
+            for (kind, id) in references(include, from, mask.as_deref())? {
                 targets.entry(kind).or_default().insert(id);
             }
         }
@@ -173,10 +175,11 @@ impl<'a> Gathered<'a> {
 }
 
 /// What resources refer to by one include.
-fn references(include: &Include, from: &[Shown]) -> Result<Vec<Id>> {
+fn references(include: &Include, from: &[Shown], mask: Option<&Mask>) -> Result<Vec<Id>> {
     let mut found = Vec::new();
     for shown in from.iter().filter(|shown| shown.sealed.header.kind == include.source) {
-        let to = View::new(&shown.capsule)?.references(include.param)?;
+        let view = View::new(&shown.capsule)?;
+        let to = mask.map_or(view, |mask| view.masked(mask)).references(include.param)?;
         found.extend(to.into_iter().filter(|(kind, _)| include.target.is_none_or(|target| target == *kind)));
     }
     Ok(found)

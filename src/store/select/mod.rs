@@ -16,7 +16,8 @@ use super::read::{State, Stored};
 use super::{Count, Position, Sealed, Selection, Store};
 use crate::access::{Grant, Grants, Rows, Search};
 use crate::error::{Error, Kind, Result};
-use crate::fhir::{TypeId, definitions};
+use crate::fhir::definitions;
+use crate::search::mask::Mask;
 use crate::search::matcher::sort_key;
 use crate::search::query::{Criterion, SortBy, Summary, Take, Total, pending, supply};
 use crate::search::{Matcher, Query, View};
@@ -61,8 +62,7 @@ impl Store {
         add_rows(&mut criteria, grant);
         self.resolve(grants, &mut criteria).await?;
         let matcher = Matcher::new(criteria.clone())?;
-        let all_rows = matches!(grant.rows(), Rows::All);
-        let hits = self.hits(query, criteria, after.as_ref(), all_rows).await?;
+        let hits = self.hits(query, criteria, after.as_ref(), grant).await?;
         let mut page = hits.page;
         let more = page.len() > query.count;
         page.truncate(query.count);
@@ -83,7 +83,7 @@ impl Store {
                 add_rows(&mut wanted, grant);
                 // A row filter with a chain of its own would need another round: it lets nothing through here.
                 if pending(&wanted).is_none() {
-                    ids = self.inner_ids(kind, wanted, take).await?;
+                    ids = self.inner_ids(grant, wanted, take).await?;
                 }
             }
             if !supply(criteria, ids) {
@@ -93,9 +93,11 @@ impl Store {
         Ok(())
     }
 
-    async fn inner_ids(&self, kind: TypeId, criteria: Vec<Criterion>, take: Take) -> Result<HashSet<String>> {
+    async fn inner_ids(&self, grant: &Grant<Search>, criteria: Vec<Criterion>, take: Take) -> Result<HashSet<String>> {
+        let (kind, mask) = (grant.kind(), grant.mask());
         let judge: Judge<Vec<String>> = Arc::new(move |_, _, view: &View<'_>| match take {
             Take::Id => Ok(vec![view.id().to_owned()]),
+            Take::References { param, .. } if mask.as_ref().is_some_and(|mask| mask.closes(param)) => Ok(Vec::new()),
             Take::References { param, of } => {
                 let to = view.references(Some(param))?;
                 Ok(to.into_iter().filter(|(kind, _)| *kind == of).map(|(_, id)| id).collect())
@@ -119,15 +121,17 @@ impl Store {
         Ok(ids)
     }
 
-    /// Scans as far as the page and the total need it. `all_rows`: the grant covers every row. When it does not there
-    /// is no estimate: one is made of the number of candidates, and would tell of rows outside the grant.
+    /// Scans as far as the page and the total need it. Where the grant does not cover every
+    /// row there is no estimate: one is made of the number of candidates, and would tell of rows outside the grant.
     async fn hits(
         &self,
         query: &Query,
         criteria: Vec<Criterion>,
         after: Option<&Position>,
-        all_rows: bool,
+        grant: &Grant<Search>,
     ) -> Result<Hits> {
+        let mask = grant.mask();
+        let all_rows = matches!(grant.rows(), Rows::All) && mask.is_none();
         let sorted = !query.sort.is_empty();
         let counting = query.summary == Summary::Count || query.count == 0;
         let accurate = query.total == Total::Accurate || counting;
@@ -136,7 +140,7 @@ impl Store {
             Some(position) if !whole => position.rid,
             _ => Rid(0),
         };
-        let judge = keyed(&query.sort);
+        let judge = keyed(&query.sort, mask);
         let wanted = if counting { 0 } else { query.count + 1 };
         let mut page = Page { wanted, after, heap: BinaryHeap::new() };
         let mut matched = 0u64;
@@ -205,19 +209,25 @@ impl Store {
     }
 }
 
-/// Adds the row filter of a grant to what a resource must satisfy.
+/// Adds the row filter of a grant to what a resource must satisfy. What stands there already looks only at what lies in
+/// sections that the grant opens; the row filter itself, which the server asks, at all.
 fn add_rows(criteria: &mut Vec<Criterion>, grant: &Grant<Search>) {
+    if let Some(mask) = grant.mask() {
+        let asked = std::mem::take(criteria);
+        criteria.push(Criterion::Masked { mask, criteria: asked });
+    }
     match grant.rows() {
         Rows::All => {}
         Rows::AnyOf(lists) => criteria.push(Criterion::AnyOf(lists.clone())),
     }
 }
 
-fn keyed(sort: &[SortBy]) -> Judge<Hit> {
+fn keyed(sort: &[SortBy], mask: Option<Arc<Mask>>) -> Judge<Hit> {
     let sort = sort.to_vec();
-    Arc::new(move |rid, _, view: &View<'_>| match sort.is_empty() {
-        true => Ok((Vec::new(), rid)),
-        false => Ok((sort_key(view, &sort)?.0, rid)),
+    Arc::new(move |rid, _, view: &View<'_>| match (sort.is_empty(), &mask) {
+        (true, _) => Ok((Vec::new(), rid)),
+        (false, None) => Ok((sort_key(view, &sort)?.0, rid)),
+        (false, Some(mask)) => Ok((sort_key(&view.masked(mask), &sort)?.0, rid)),
     })
 }
 
