@@ -116,7 +116,8 @@ fn list(kind: TypeId, criterion: &Criterion, months: &RangeInclusive<i32>, vault
 fn referred(wanted: &Wanted, patient: TypeId, of: &impl Fn(Subject<'_>) -> Vec<i64>) -> Option<Vec<i64>> {
     let Wanted::Reference(WantedReference::Local { kinds, id, .. }) = wanted else { return None };
     let [kind] = kinds.as_slice() else { return None };
-    let entity = of(Subject::Entity(&format!("{}/{id}", definitions().type_name(*kind))));
-    let patients = if *kind == patient { of(Subject::Patient(id)) } else { Vec::new() };
-    Some([entity, patients].concat())
+    Some(match *kind == patient {
+        true => of(Subject::Patient(id)),
+        false => of(Subject::Entity(&format!("{}/{id}", definitions().type_name(*kind)))),
+    })
 }

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::entry::{Event, Touched};
 use super::prefilter::Prefilter;
 use super::release::Released;
-use super::stored::{Entry, aad, commitment, month};
+use super::stored::{Entry, entry_place};
 use super::trail::Trail;
 use super::{balp, narrow};
 use crate::access::{Grant, Grants, Op, Read, Rows};
@@ -17,14 +17,14 @@ use crate::error::{Error, Issue, Kind, Result};
 use crate::fhir::{Resource, TypeId, definitions, json};
 use crate::search::query::{Modifier, SortBy, Summary, Take, Total, pending, supply};
 use crate::search::{Criterion, Matcher, Query, View, capsule, matcher, values};
-use crate::store::{AuditStored, Count, Found, Position, Sealed, Selection};
-use crate::vault::{Rid, SystemKey};
+use crate::store::{AuditEntry, AuditStored, Count, Found, Position, Sealed, Selection};
+use crate::vault::Rid;
 use crate::world::Instant;
 
 /// Entries, and AuditEvents made of them, that one search looks at. A page ends there, and goes on with the next.
 pub const SCANNED_MAX: usize = 10_000;
-/// Entries fetched at once.
-const CHUNK: usize = 256;
+/// Segments fetched at once.
+const CHUNK: usize = 32;
 /// Hits of the search that a chain stands for.
 const CHAINED_MAX: usize = 1_000;
 
@@ -39,8 +39,7 @@ pub struct AuditPage {
 
 /// An AuditEvent of an entry that met the criteria.
 struct Hit {
-    n: i64,
-    slice: u32,
+    place: HitPlace,
     key: Vec<u8>,
     at: Instant,
     id: String,
@@ -48,9 +47,12 @@ struct Hit {
     bytes: Zeroizing<Vec<u8>>,
 }
 
+/// Segment, entry in it, slice of that.
+type HitPlace = (i64, u32, u32);
+
 /// How far a search has come in its two sources.
 struct Progress {
-    own: Source<(i64, u32)>,
+    own: Source<HitPlace>,
     stored: Source<Position>,
 }
 
@@ -169,7 +171,7 @@ impl Trail {
         let next = (own_more || stored_more).then(|| {
             let own = match scan.hits[..own_taken].last() {
                 _ if !own_more => Source::Done,
-                Some(hit) => Source::After((hit.n, hit.slice)),
+                Some(hit) => Source::After(hit.place),
                 None => progress.own,
             };
             let stored_at = match stored.positions[..stored_taken].last() {
@@ -187,32 +189,32 @@ impl Trail {
         Ok(AuditPage { matches, total, next, notes })
     }
 
-    /// Opens an entry and holds it against its row and its commitment.
+    /// The entries of a segment that have at least one term of every list.
     ///
     /// # Errors
-    /// `Kind::Tampered` when it is not what was recorded.
-    pub(super) async fn opened(&self, row: &AuditStored) -> Result<Entry> {
-        let key = SystemKey::Audit { month: row.month };
-        let plain = self.vault.open_system(key, &aad(&row.id, row.month), &row.sealed).await?;
-        let entry = Entry::read(&plain)?;
-        let same = commitment(&plain) == row.commitment;
-        if !same || entry.id != row.id || month(Instant(entry.at)) != row.month {
-            return Err(Error::tampered("audit entry"));
-        }
-        Ok(entry)
+    /// `Kind::Tampered` when they are not what was recorded.
+    pub(super) async fn opened(&self, row: &AuditStored, terms: &[Vec<i64>]) -> Result<Vec<(u32, Entry)>> {
+        let has = |entry: &AuditEntry| {
+            terms.iter().all(|list| list.iter().any(|term| entry.terms.binary_search(term).is_ok()))
+        };
+        let opened = self.store.audit_open(row).await?;
+        let wanted = opened.iter().filter(|entry| has(entry));
+        wanted.map(|entry| Ok((entry.index, Entry::read(row.place, entry.index, &entry.bytes)?))).collect()
     }
 
     /// The AuditEvent of this id in the trail's own entries, if the grant shows it.
     async fn own<O: Op>(&self, grant: &Grant<O>, id: &str) -> Result<Option<Hit>> {
         let Some((entry_id, number)) = id.rsplit_once('-') else { return Ok(None) };
-        let Ok(number) = number.parse::<usize>() else { return Ok(None) };
-        let Some(row) = self.store.audit_get(entry_id).await? else { return Ok(None) };
-        let entry = self.opened(&row).await?;
+        let Ok(number) = number.parse::<u32>() else { return Ok(None) };
+        let Some((place, index)) = entry_place(entry_id) else { return Ok(None) };
+        let Some(row) = self.store.audit_at(place).await? else { return Ok(None) };
+        let entries = self.opened(&row, &[]).await?;
+        let Some((_, entry)) = entries.into_iter().find(|(at, _)| *at == index) else { return Ok(None) };
         let slices = balp::slices(&entry);
-        let slice = slices.iter().find(|slice| slice.number == number && balp::id(&entry, slice) == id);
+        let slice = slices.iter().find(|slice| slice.number == number as usize && balp::id(&entry, slice) == id);
         let Some(slice) = slice else { return Ok(None) };
         let matcher = Matcher::new(rows(grant))?;
-        hit(row.n, &entry, slice, grant.kind(), &matcher, &[])
+        hit((row.n, index, number), &entry, slice, grant.kind(), &matcher, &[])
     }
 
     async fn plan(&self, grant: &Grant<crate::access::Search>, grants: &Grants, query: &Query) -> Result<Plan> {
@@ -261,7 +263,7 @@ impl Trail {
     }
 
     /// Opens entries in order and keeps the first `keep` AuditEvents that meet the plan; counts all when `count_all`.
-    async fn scan(&self, plan: &Plan, from: &Source<(i64, u32)>, keep: usize, count_all: bool) -> Result<Scan> {
+    async fn scan(&self, plan: &Plan, from: &Source<HitPlace>, keep: usize, count_all: bool) -> Result<Scan> {
         let mut scan = Scan { hits: Vec::new(), counted: 0, ended: true };
         let kind = definitions().type_id("AuditEvent").ok_or_else(|| Error::internal("no AuditEvent"))?;
         let there = match from {
@@ -284,42 +286,47 @@ impl Trail {
             Source::Start | Source::Done => None,
         };
         let keeps_none = matches!(from, Source::Done);
-        let mut at = resume.map(|(n, _)| if plan.newest_first { n.saturating_add(1) } else { n.saturating_sub(1) });
+        let mut at = resume.map(|(n, ..)| if plan.newest_first { n.saturating_add(1) } else { n.saturating_sub(1) });
         let mut looked_at = 0;
         loop {
             let rows = self.store.audit_scan(&terms, months.clone(), at, plan.newest_first, CHUNK).await?;
             for row in &rows {
                 at = Some(row.n);
-                looked_at += 1;
-                let entry = self.opened(row).await?;
-                if !plan.times.contains(&entry.at) || !plan.prefilter.may_hold(&entry) {
-                    continue;
+                let mut entries = self.opened(row, &terms).await?;
+                if plan.newest_first {
+                    entries.reverse();
                 }
-                for slice in balp::slices(&entry).iter().filter(|slice| plan.prefilter.may_be(slice)) {
-                    let beyond = beyond((row.n, slice.number), skip_to, plan.newest_first);
-                    if !beyond && !count_all {
+                for (index, entry) in entries {
+                    looked_at += 1;
+                    if !plan.times.contains(&entry.at) || !plan.prefilter.may_hold(&entry) {
                         continue;
                     }
-                    looked_at += 1;
-                    // Making an AuditEvent is work for the processor: let others have their turn.
-                    tokio::task::yield_now().await;
-                    let Some(hit) = hit(row.n, &entry, slice, kind, &plan.matcher, &plan.sort)? else { continue };
-                    scan.counted += 1;
-                    if beyond && !keeps_none && scan.hits.len() < keep {
-                        scan.hits.push(hit);
+                    for slice in balp::slices(&entry).iter().filter(|slice| plan.prefilter.may_be(slice)) {
+                        let place = (row.n, index, u32::try_from(slice.number).map_err(Error::internal)?);
+                        let beyond = beyond(place, skip_to, plan.newest_first);
+                        if !beyond && !count_all {
+                            continue;
+                        }
+                        looked_at += 1;
+                        // Making an AuditEvent is work for the processor: let others have their turn.
+                        tokio::task::yield_now().await;
+                        let Some(hit) = hit(place, &entry, slice, kind, &plan.matcher, &plan.sort)? else { continue };
+                        scan.counted += 1;
+                        if beyond && !keeps_none && scan.hits.len() < keep {
+                            scan.hits.push(hit);
+                        }
+                        if !count_all && scan.hits.len() >= keep {
+                            scan.ended = false;
+                            return Ok(scan);
+                        }
                     }
-                    if !count_all && scan.hits.len() >= keep {
+                    if looked_at >= self.scanned_max {
                         scan.ended = false;
-                        return Ok(scan);
+                        return match count_all || scan.hits.is_empty() {
+                            true => Err(too_costly(self.scanned_max)),
+                            false => Ok(scan),
+                        };
                     }
-                }
-                if looked_at >= self.scanned_max {
-                    scan.ended = false;
-                    return if count_all || scan.hits.is_empty() {
-                        Err(too_costly(self.scanned_max))
-                    } else {
-                        Ok(scan)
-                    };
                 }
             }
             if rows.len() < CHUNK {
@@ -413,7 +420,7 @@ fn plain_query(kind: TypeId, criteria: Vec<Criterion>, sort: Vec<SortBy>, count:
 
 /// The AuditEvent of a slice, if it meets the criteria.
 fn hit(
-    n: i64,
+    place: HitPlace,
     entry: &Entry,
     slice: &balp::Slice<'_>,
     kind: TypeId,
@@ -435,10 +442,8 @@ fn hit(
         return Ok(None);
     }
     let key = matcher::sort_key(&view, sort)?.0;
-    let slice_number = u32::try_from(slice.number).map_err(Error::internal)?;
     Ok(Some(Hit {
-        n,
-        slice: slice_number,
+        place,
         key,
         at,
         id,
@@ -448,10 +453,10 @@ fn hit(
 }
 
 /// Whether a place lies after the one where the last page ended.
-fn beyond(place: (i64, usize), after: Option<(i64, u32)>, newest_first: bool) -> bool {
-    after.is_none_or(|(n, slice)| match place.0 == n {
-        true => place.1 > slice as usize,
-        false => (place.0 < n) == newest_first,
+fn beyond((n, index, slice): HitPlace, after: Option<HitPlace>, newest_first: bool) -> bool {
+    after.is_none_or(|after| match (n, index) == (after.0, after.1) {
+        true => slice > after.2,
+        false => ((n, index) < (after.0, after.1)) == newest_first,
     })
 }
 
@@ -496,16 +501,17 @@ impl Progress {
     }
 
     fn decode(position: &Position) -> Option<Progress> {
-        let (head, rest) = position.key.split_first_chunk::<14>()?;
+        let (head, rest) = position.key.split_first_chunk::<18>()?;
         let n = i64::from_be_bytes(head[1..9].try_into().ok()?);
-        let slice = u32::from_be_bytes(head[9..13].try_into().ok()?);
+        let index = u32::from_be_bytes(head[9..13].try_into().ok()?);
+        let slice = u32::from_be_bytes(head[13..17].try_into().ok()?);
         let own = match head[0] {
             0 => Source::Start,
-            1 => Source::After((n, slice)),
+            1 => Source::After((n, index, slice)),
             2 => Source::Done,
             _ => return None,
         };
-        let stored = match head[13] {
+        let stored = match head[17] {
             0 => Source::Start,
             1 => Source::After(Position { key: rest.to_vec(), rid: position.rid }),
             2 => Source::Done,
@@ -515,17 +521,17 @@ impl Progress {
     }
 
     fn write(self) -> Position {
-        let (own, n, slice) = match self.own {
-            Source::Start => (0u8, 0, 0),
-            Source::After((n, slice)) => (1, n, slice),
-            Source::Done => (2, 0, 0),
+        let (own, (n, index, slice)) = match self.own {
+            Source::Start => (0u8, (0, 0, 0)),
+            Source::After(place) => (1, place),
+            Source::Done => (2, (0, 0, 0)),
         };
         let (stored, key, rid) = match self.stored {
             Source::Start => (0u8, Vec::new(), Rid(0)),
             Source::After(position) => (1, position.key, position.rid),
             Source::Done => (2, Vec::new(), Rid(0)),
         };
-        let key = [&[own][..], &n.to_be_bytes(), &slice.to_be_bytes(), &[stored], &key].concat();
+        let key = [&[own][..], &n.to_be_bytes(), &index.to_be_bytes(), &slice.to_be_bytes(), &[stored], &key].concat();
         Position { key, rid }
     }
 }

@@ -1,29 +1,29 @@
-//! An entry as it is stored: canonical bytes, the salted commitment over them, the month whose key seals it.
+//! An entry as it is stored: its canonical bytes, and the month whose key seals it.
 //!
 //! The bytes are JSON with fixed member order and type names instead of numbers, so that a verifier needs nothing of
 //! this server to read them. They are written once and hashed as written; they are never made again from a reading.
 
 use std::collections::HashMap;
 
-use aws_lc_rs::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::entry::{Event, What};
 use crate::error::{Error, Result};
 use crate::fhir::definitions;
+use crate::store::{ChainPlace, SegmentPlace};
 use crate::vault::Rid;
-use crate::world::{self, Instant};
+use crate::world::Instant;
 
-/// Salt of a commitment, in front of the canonical bytes in the sealed text.
-pub const SALT_BYTES: usize = 32;
 /// Form of the canonical bytes.
-const FORM: u8 = 1;
+const FORM: u8 = 2;
 
 /// What one entry says, as it is stored. PHI: no Debug.
 #[derive(Serialize, Deserialize)]
 pub struct Entry {
     form: u8,
+    /// Of its place in the trail: not part of the bytes.
+    #[serde(skip)]
     pub id: String,
     /// Milliseconds since 1970.
     pub at: i64,
@@ -89,21 +89,19 @@ pub fn month(at: Instant) -> i32 {
     i32::from(date.year()) * 12 + i32::from(date.month()) - 1
 }
 
-/// What the sealed text of an entry is bound to.
-pub fn aad(id: &str, month: i32) -> Vec<u8> {
-    let mut aad = b"phial-audit-1".to_vec();
-    aad.extend_from_slice(&month.to_be_bytes());
-    aad.extend_from_slice(id.as_bytes());
-    aad
+/// `instance-lane-number-index`, the first in hexadecimal: where an entry lies is its id.
+pub fn entry_id((instance, lane, seq): ChainPlace, index: u32) -> String {
+    format!("{instance:016x}-{lane}-{seq}-{index}")
 }
 
-/// SHA-256(salt || canonical bytes).
-pub fn commitment(plain: &[u8]) -> [u8; 32] {
-    let mut context = Context::new(&SHA256);
-    context.update(plain);
-    let mut out = [0u8; 32];
-    out.copy_from_slice(context.finish().as_ref());
-    out
+/// Reads what [`entry_id`] made.
+pub fn entry_place(id: &str) -> Option<(ChainPlace, u32)> {
+    let mut parts = id.split('-');
+    let instance = i64::from_str_radix(parts.next()?, 16).ok()?;
+    let (lane, seq, index) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    let place = ((instance, lane, seq), index);
+    // One place has one id.
+    (parts.next().is_none() && entry_id(place.0, index) == id).then_some(place)
 }
 
 pub fn hex(bytes: &[u8]) -> String {
@@ -111,8 +109,8 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 impl Entry {
-    /// Takes an event as it is to be stored under `id`.
-    pub fn new(id: String, event: &Event, written: &[(Rid, u32, [u8; 32])]) -> Entry {
+    /// Takes an event as it is to be stored; its id is given by the place where it will lie.
+    pub fn new(event: &Event, written: &[(Rid, u32, [u8; 32])]) -> Entry {
         let name = |kind| definitions().type_name(kind).to_owned();
         let mut patients: Vec<String> = Vec::new();
         let mut places: HashMap<String, usize> = HashMap::new();
@@ -134,7 +132,7 @@ impl Entry {
             .collect();
         Entry {
             form: FORM,
-            id,
+            id: String::new(),
             at: event.at.0,
             what: event.what.code().to_owned(),
             outcome: event.outcome.code().to_owned(),
@@ -161,24 +159,27 @@ impl Entry {
         }
     }
 
-    /// A fresh salt and the canonical bytes.
-    pub fn plain(&self) -> Result<Zeroizing<Vec<u8>>> {
-        let mut plain = Zeroizing::new(vec![0u8; SALT_BYTES]);
-        world::secret(&mut plain);
-        serde_json::to_writer(&mut *plain, self).map_err(Error::internal)?;
-        Ok(plain)
+    /// The canonical bytes.
+    pub fn canonical(&self) -> Result<Zeroizing<Vec<u8>>> {
+        let mut bytes = Zeroizing::new(Vec::with_capacity(512));
+        serde_json::to_writer(&mut *bytes, self).map_err(Error::internal)?;
+        Ok(bytes)
     }
 
-    /// Reads opened bytes (salt and canonical form).
+    /// Reads the canonical bytes of the entry at `index` of the segment at `place`.
     ///
     /// # Errors
-    /// `Kind::Tampered` when they are no entry.
-    pub fn read(plain: &[u8]) -> Result<Entry> {
+    /// `Kind::Tampered` when they are no entry, or one of another month.
+    pub fn read(place: SegmentPlace, index: u32, bytes: &[u8]) -> Result<Entry> {
         let tampered = || Error::tampered("audit entry");
-        let entry: Entry = serde_json::from_slice(plain.get(SALT_BYTES..).ok_or_else(tampered)?)
-            .map_err(|error| tampered().caused_by(json_fault(&error)))?;
+        let mut entry: Entry =
+            serde_json::from_slice(bytes).map_err(|error| tampered().caused_by(json_fault(&error)))?;
+        entry.id = entry_id((place.instance, place.lane, place.seq), index);
         let places = entry.touched.iter().flat_map(|touch| &touch.4);
-        let whole = entry.form == FORM && entry.named <= entry.patients.len() && entry.what().is_some();
+        let whole = entry.form == FORM
+            && entry.named <= entry.patients.len()
+            && entry.what().is_some()
+            && month(Instant(entry.at)) == place.month;
         (whole && places.into_iter().all(|place| *place < entry.patients.len())).then_some(entry).ok_or_else(tampered)
     }
 

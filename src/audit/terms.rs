@@ -63,9 +63,12 @@ pub fn terms(entry: &Entry, vault: &Vault, month: i32) -> Vec<i64> {
     if bulk {
         terms.push(Subject::Bulk.term(vault, month));
     } else {
-        let reference = |kind: &str, id: &str| format!("{kind}/{id}");
-        let touched = entry.touched.iter().map(|touch| reference(&touch.0, &touch.1));
-        terms.extend(touched.map(|reference| Subject::Entity(&reference).term(vault, month)));
+        let touched = entry.touched.iter().map(|touch| match touch.0.as_str() {
+            // Who looks for a patient and who looks for what was touched look for the same.
+            "Patient" => Subject::Patient(&touch.1).term(vault, month),
+            kind => Subject::Entity(&format!("{kind}/{}", touch.1)).term(vault, month),
+        });
+        terms.extend(touched);
     }
     if let Some(who) = &entry.who {
         terms.push(Subject::Client(&who.client).term(vault, month));

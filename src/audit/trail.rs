@@ -8,13 +8,13 @@ use zeroize::Zeroizing;
 use super::entry::{Event, Request, Touched, What};
 use super::reading::SCANNED_MAX;
 use super::release::Released;
-use super::stored::{Entry, aad, commitment, month};
+use super::stored::{Entry, month};
 use super::terms::terms;
 use crate::access::Caller;
 use crate::error::{Error, Kind, Result};
 use crate::fhir::{Resource, TypeId, json};
 use crate::store::{AuditRow, Receipt, Sealed, Store, Tx, WrittenHash};
-use crate::vault::{Pk, Rid, SystemKey, Vault};
+use crate::vault::{Pk, Rid, Vault};
 use crate::world::{Instant, World};
 
 /// Appends entries and lets content out. Clones are cheap.
@@ -39,7 +39,7 @@ impl Trail {
     /// `Kind::Audit` when the entry could not be written: nothing is opened.
     pub async fn disclose(&self, mut event: Event, sealed: Vec<Sealed>) -> Result<Vec<Released>> {
         name_read(&mut event, &sealed);
-        let row = self.row(&event, &[], covers(&sealed)).await?;
+        let row = self.row(&event, &[], covers(&sealed))?;
         let receipt = self.store.append(row).await.map_err(not_recorded)?;
         self.open(&receipt, sealed).await
     }
@@ -60,7 +60,7 @@ impl Trail {
         let tx = tx.seal().await?;
         name_written(&mut event, tx.written());
         name_read(&mut event, &also);
-        let row = self.row(&event, tx.written(), covers(&also)).await?;
+        let row = self.row(&event, tx.written(), covers(&also))?;
         let hashes = tx.written().to_vec();
         let receipt = tx.commit(row).await?;
         let also = self.open(&receipt, also).await?;
@@ -72,7 +72,7 @@ impl Trail {
     /// # Errors
     /// `Kind::Audit` when the entry could not be written.
     pub async fn record(&self, event: Event) -> Result<Receipt> {
-        let row = self.row(&event, &[], Vec::new()).await?;
+        let row = self.row(&event, &[], Vec::new())?;
         self.store.append(row).await.map_err(not_recorded)
     }
 
@@ -86,25 +86,17 @@ impl Trail {
         self.record(Event { who: Some(who), detail, ..event }).await
     }
 
-    /// The entry, sealed and ready to be written.
-    pub(super) async fn row(
-        &self,
-        event: &Event,
-        written: &[WrittenHash],
-        covers: Vec<(Rid, u32)>,
-    ) -> Result<AuditRow> {
+    /// The entry, ready to be sealed and written.
+    fn row(&self, event: &Event, written: &[WrittenHash], covers: Vec<(Rid, u32)>) -> Result<AuditRow> {
         #[cfg(feature = "bench-switches")]
         if crate::world::bench::off().audit {
             return Ok(AuditRow::none(event.at, covers));
         }
         let written: Vec<_> = written.iter().map(|row| (row.rid, row.version, row.sha256)).collect();
-        let entry = Entry::new(self.world.uuid(), event, &written);
+        let entry = Entry::new(event, &written);
         let month = month(event.at);
-        let plain = entry.plain()?;
-        let aad = aad(&entry.id, month);
-        let sealed = self.vault.seal_system(SystemKey::Audit { month }, &aad, &plain).await.map_err(not_recorded)?;
         let terms = terms(&entry, &self.vault, month);
-        Ok(AuditRow { id: entry.id, at: event.at, month, sealed, commitment: commitment(&plain), terms, covers })
+        Ok(AuditRow { at: event.at, month, entry: entry.canonical()?, terms, covers })
     }
 
     /// Opens against the receipt; all keys are fetched at once.

@@ -1,5 +1,5 @@
 //! Verification of the whole trail against itself and against what is stored: every chain gapless and linked, every
-//! entry what was committed to, every stored version the one its entry speaks of. Runs beside a live server.
+//! segment what was committed to, every stored version the one its entry speaks of. Runs beside a live server.
 //!
 //! What it cannot show without an anchor outside the database: that the last entries of a chain were cut off and
 //! wrote nothing. Cut-off writes show, because their versions then have no entry.
@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 
-use super::stored::hex;
+use super::stored::{Entry, hex};
 use super::trail::Trail;
 use crate::error::{Kind, Result};
 use crate::store::{AuditStored, chain_hash};
@@ -21,7 +21,7 @@ pub const NAMED_MAX: usize = 20;
 /// What can be wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Flaw {
-    /// A number of a chain is missing: entries were deleted.
+    /// A number of a chain is missing: entries were deleted with their segment.
     Gap,
     /// An entry does not carry the hash of the one before: entries were altered or swapped.
     Link,
@@ -35,6 +35,8 @@ pub enum Flaw {
     Lost,
     /// A stored version that no entry speaks of.
     Unrecorded,
+    /// Terms of an entry are missing in the index: searches would not find it.
+    Hidden,
     /// A resource stands at an older version than the last that was written.
     RolledBack,
 }
@@ -43,7 +45,7 @@ pub enum Flaw {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     pub flaw: Flaw,
-    /// Entry id and place in its chain, or row id and version.
+    /// Chain and number in it, or row id and version.
     pub place: String,
 }
 
@@ -79,6 +81,7 @@ impl Flaw {
             Flaw::Version => "stored version is not the one written",
             Flaw::Lost => "written version is gone",
             Flaw::Unrecorded => "stored version without an entry",
+            Flaw::Hidden => "entries that searches would not find",
             Flaw::RolledBack => "resource stands at an older version than was written",
         }
     }
@@ -149,8 +152,8 @@ fn row_place(rid: i64, version: u32) -> String {
     format!("row {rid}, version {version}")
 }
 
-fn entry_place(row: &AuditStored) -> String {
-    format!("entry {} (chain {}/{}, number {})", row.id, row.instance, row.lane, row.seq)
+fn segment_place(row: &AuditStored) -> String {
+    format!("chain {}/{}, number {}", row.place.instance, row.place.lane, row.place.seq)
 }
 
 async fn versions(trail: &Trail, report: &mut Report) -> Result<HashMap<(i64, u32), String>> {
@@ -175,27 +178,26 @@ async fn chains(trail: &Trail, stored: &mut HashMap<(i64, u32), String>, report:
     loop {
         let rows = trail.store.audit_walk(after, CHUNK).await?;
         for row in &rows {
-            after = Some((row.instance, row.lane, row.seq));
-            report.entries += 1;
-            let of = (row.instance, row.lane);
+            after = Some((row.place.instance, row.place.lane, row.place.seq));
+            let of = (row.place.instance, row.place.lane);
             let (expected, prev) = match chain {
                 Some((same, expected, prev)) if same == of => (expected, prev),
                 _ => {
                     report.chains += 1;
-                    if !registered.contains(&row.instance) {
-                        report.add(Flaw::Stranger, entry_place(row));
+                    if !registered.contains(&row.place.instance) {
+                        report.add(Flaw::Stranger, segment_place(row));
                     }
                     (0, [0u8; 32])
                 }
             };
-            if row.seq != expected {
-                report.add(Flaw::Gap, format!("before {}: from number {expected}", entry_place(row)));
+            if row.place.seq != expected {
+                report.add(Flaw::Gap, format!("before {}: from number {expected}", segment_place(row)));
             } else if row.prev != prev {
-                report.add(Flaw::Link, entry_place(row));
+                report.add(Flaw::Link, segment_place(row));
             }
-            let hash = chain_hash(row.instance, row.lane, row.seq, &row.prev, &row.commitment);
-            chain = Some((of, row.seq.saturating_add(1), hash));
-            entry(trail, row, stored, &mut said, report).await?;
+            let hash = chain_hash(row.place.instance, row.place.lane, row.place.seq, &row.prev, &row.commitment);
+            chain = Some((of, row.place.seq.saturating_add(1), hash));
+            segment(trail, row, stored, &mut said, report).await?;
         }
         if rows.len() < CHUNK {
             return Ok(said);
@@ -204,31 +206,45 @@ async fn chains(trail: &Trail, stored: &mut HashMap<(i64, u32), String>, report:
     }
 }
 
-/// Opens one entry and holds what it says was written against what is stored.
-async fn entry(
+/// Opens one segment and holds what its entries say was written against what is stored.
+async fn segment(
     trail: &Trail,
     row: &AuditStored,
     stored: &mut HashMap<(i64, u32), String>,
     said: &mut Said,
     report: &mut Report,
 ) -> Result<()> {
-    let entry = match trail.opened(row).await {
-        Ok(entry) => entry,
+    let opened = match trail.store.audit_open(row).await {
+        Ok(opened) => opened,
         Err(error) if error.kind == Kind::Tampered => {
-            report.add(Flaw::Entry, entry_place(row));
+            report.add(Flaw::Entry, segment_place(row));
             return Ok(());
         }
         Err(error) => return Err(error),
     };
-    for written in entry.written {
-        let place = (written.0, written.1);
-        let newest = said.newest.entry(place.0).or_default();
-        *newest = (*newest).max(place.1);
-        match stored.remove(&place) {
-            Some(hash) if hash == written.2 => {}
-            Some(_) => report.add(Flaw::Version, row_place(place.0, place.1)),
-            None => said.unseen.push((place, written.2)),
+    let mut terms = Vec::new();
+    for one in opened {
+        report.entries += 1;
+        let Ok(entry) = Entry::read(row.place, one.index, &one.bytes) else {
+            report.add(Flaw::Entry, format!("{}, entry {}", segment_place(row), one.index));
+            continue;
+        };
+        terms.extend(one.terms);
+        for written in entry.written {
+            let place = (written.0, written.1);
+            let newest = said.newest.entry(place.0).or_default();
+            *newest = (*newest).max(place.1);
+            match stored.remove(&place) {
+                Some(hash) if hash == written.2 => {}
+                Some(_) => report.add(Flaw::Version, row_place(place.0, place.1)),
+                None => said.unseen.push((place, written.2)),
+            }
         }
+    }
+    terms.sort_unstable();
+    terms.dedup();
+    if trail.store.audit_indexed(row.n, &terms).await? < terms.len() {
+        report.add(Flaw::Hidden, segment_place(row));
     }
     Ok(())
 }

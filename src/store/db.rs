@@ -65,6 +65,8 @@ pub enum Fault {
     Lost(sqlx::Error),
     /// A row is not of the shape the schema gives it.
     Shape(sqlx::Error),
+    /// Not the database's: what was to be written could not be sealed.
+    Sealing(Error),
     Other(sqlx::Error),
 }
 
@@ -349,7 +351,7 @@ impl Fault {
 
     /// Whether the connection can be used again.
     pub fn spares_connection(&self) -> bool {
-        matches!(self, Fault::Shape(_))
+        matches!(self, Fault::Shape(_) | Fault::Sealing(_))
     }
 
     pub fn is_lost(&self) -> bool {
@@ -370,6 +372,7 @@ impl From<Fault> for Error {
                 Error::new(Kind::Unavailable, "The database was busy with the same rows; try again.").caused_by(e)
             }
             Fault::Shape(e) => Error::tampered("column").caused_by(e),
+            Fault::Sealing(e) => e,
             Fault::Other(e) => Error::internal(e),
         }
     }

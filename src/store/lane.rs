@@ -14,6 +14,7 @@ use super::growth::Growth;
 use super::small::{Small, SmallAnswer};
 use super::{AuditRow, Receipt};
 use crate::error::{Error, Kind, Result};
+use crate::vault::Vault;
 use crate::world::Stopwatch;
 
 /// What a lane is asked to do.
@@ -47,6 +48,9 @@ const QUEUE_MAX: usize = 4096;
 /// Jobs and bytes of one commit.
 const BATCH_JOBS_MAX: usize = 512;
 const BATCH_BYTES_MAX: usize = 4 << 20;
+/// Terms that wait for the index before the lane takes time off for them, and how long it has to be idle otherwise.
+const TERMS_WAITING_MAX: usize = 4096;
+const INDEX_WHEN_IDLE: std::time::Duration = std::time::Duration::from_millis(200);
 /// How often work that met a deadlock is done again, alone.
 const RETRIES_MAX: usize = 5;
 
@@ -57,14 +61,15 @@ pub fn count(db: &Db, asked: u32) -> u32 {
 
 impl Lanes {
     /// Starts so many lanes of this instance (see [`count`]).
-    pub fn start(db: &Db, instance: i64, count: u32) -> Lanes {
+    pub fn start(db: &Db, vault: &Vault, instance: i64, count: u32) -> Lanes {
         let (closing, watch) = tokio::sync::watch::channel(false);
         let growth = Arc::new(Growth::new());
         let mut senders = Vec::new();
         let mut tasks = Vec::new();
         for lane in 0..count {
             let (sender, queue) = mpsc::channel(QUEUE_MAX);
-            let lane = Lane { db: db.clone(), instance, lane, queue, open: None, growth: growth.clone() };
+            let (db, vault, growth) = (db.clone(), vault.clone(), growth.clone());
+            let lane = Lane { db, vault, instance, lane, queue, open: None, growth, waiting: 0 };
             senders.push(sender);
             tasks.push(tokio::spawn(lane.run(watch.clone())));
         }
@@ -116,12 +121,15 @@ impl Lanes {
 
 struct Lane {
     db: Db,
+    vault: Vault,
     instance: i64,
     lane: u32,
     queue: mpsc::Receiver<Job>,
     /// None: to be connected, and the chain to be read, before the next batch.
     open: Option<(Conn, Chain)>,
     growth: Arc<Growth>,
+    /// Terms of segments that are not in the index yet.
+    waiting: usize,
 }
 
 /// The jobs of one commit, with what is known of each.
@@ -140,6 +148,7 @@ struct Failed {
 impl Lane {
     async fn run(mut self, mut closing: tokio::sync::watch::Receiver<bool>) {
         loop {
+            let idle = tokio::time::sleep(INDEX_WHEN_IDLE);
             let first = tokio::select! {
                 biased;
                 job = self.queue.recv() => job,
@@ -147,16 +156,50 @@ impl Lane {
                     self.queue.close();
                     self.queue.recv().await
                 }
+                () = idle, if self.waiting > 0 => {
+                    self.index().await;
+                    continue;
+                }
             };
             let Some(first) = first else { break };
             // Those who were answered just now get a turn to queue again: otherwise batches of one and of many alternate.
             tokio::task::yield_now().await;
             let jobs = self.drain(first);
             self.serve(jobs).await;
+            if self.waiting >= TERMS_WAITING_MAX {
+                self.index().await;
+            }
+        }
+        if self.waiting > 0 {
+            self.index().await;
         }
         if let Some((conn, _)) = self.open.take() {
             conn.close().await;
         }
+    }
+
+    /// Moves what waits into the index of the trail: many terms in order cost a fraction of what they cost one by one.
+    /// What cannot be moved now is tried again later; searches look at it where it waits.
+    async fn index(&mut self) {
+        let done = self.index_some().await;
+        match done {
+            Ok(true) => {}
+            Ok(false) => self.waiting = 0,
+            Err(fault) => {
+                tracing::warn!(cause = %Error::from(fault), "terms of audit entries could not be moved into their index");
+                self.waiting = 0;
+                self.reset().await;
+            }
+        }
+    }
+
+    /// False when nothing waits any more.
+    async fn index_some(&mut self) -> Result<bool, Fault> {
+        self.begin().await?;
+        let Some((conn, chain)) = self.open.as_mut() else { return Ok(false) };
+        let more = chain.index(conn).await?;
+        conn.commit().await?;
+        Ok(more)
     }
 
     /// Everything that is queued already, up to the limits: no timer, so an idle server answers at once.
@@ -214,9 +257,10 @@ impl Lane {
             return Err(Failed { fault: Fault::Lost(sqlx::Error::WorkerCrashed), undone: true });
         };
         let before = chain.clone();
-        match batch.apply(conn, chain).await {
-            Ok(()) => {
+        match batch.apply(conn, chain, &self.vault).await {
+            Ok(waiting) => {
                 let Err(fault) = conn.commit().await else {
+                    self.waiting += waiting;
                     self.growth.add(&self.db, batch.records());
                     return Ok(());
                 };
@@ -276,8 +320,8 @@ impl Batch {
     }
 
     /// Applies every job; those whose preconditions do not hold are undone and noted, the others get their audit
-    /// entries in one go.
-    async fn apply(&mut self, conn: &mut Conn, chain: &mut Chain) -> Result<(), Fault> {
+    /// entries in one go. Gives the number of their terms that wait to be indexed.
+    async fn apply(&mut self, conn: &mut Conn, chain: &mut Chain, vault: &Vault) -> Result<usize, Fault> {
         // A job alone needs no savepoint: the transaction is its own.
         let shared = self.jobs.len() > 1;
         for (job, outcome) in self.jobs.iter().zip(&mut self.outcomes) {
@@ -318,9 +362,9 @@ impl Batch {
         let rows: Vec<&AuditRow> = kept.filter_map(|(job, _)| job.work.audit_row()).collect();
         #[cfg(feature = "bench-switches")]
         if crate::world::bench::off().audit {
-            return Ok(());
+            return Ok(0);
         }
-        chain.append(conn, &rows).await
+        chain.append(conn, vault, &rows).await
     }
 
     /// After the commit.
@@ -374,8 +418,8 @@ async fn undo(conn: &mut Conn, shared: bool) -> Result<(), Fault> {
 impl Work {
     fn bytes(&self) -> usize {
         match self {
-            Work::Write(set, row) => set.bytes() + row.sealed.len(),
-            Work::Append(row) => row.sealed.len(),
+            Work::Write(set, row) => set.bytes() + row.entry.len(),
+            Work::Append(row) => row.entry.len(),
             Work::Small(_) => 64,
         }
     }
@@ -403,13 +447,15 @@ mod tests {
     use super::super::chain::chain_hash;
     use super::super::db::Param;
     use super::super::migrate::{Which, migrate};
+    use super::super::segment;
     use super::super::small::Life;
     use super::*;
-    use crate::vault::{Pk, Rid};
+    use crate::vault::{Pk, Rid, memory};
     use crate::world::Instant;
 
     struct Bench {
         db: Db,
+        vault: Vault,
         lanes: Lanes,
         _folder: Option<tempfile::TempDir>,
     }
@@ -417,8 +463,9 @@ mod tests {
     async fn bench_on(url: &str, folder: Option<tempfile::TempDir>) -> Bench {
         let db = Db::parse(url).expect("a url");
         migrate(&db, Which::Data).await.expect("migrates");
-        let lanes = Lanes::start(&db, 7, count(&db, 4));
-        Bench { db, lanes, _folder: folder }
+        let vault = memory::vault();
+        let lanes = Lanes::start(&db, &vault, 7, count(&db, 4));
+        Bench { db, vault, lanes, _folder: folder }
     }
 
     async fn on_both<F: Future<Output = ()>>(case: impl Fn(Bench) -> F) {
@@ -430,14 +477,25 @@ mod tests {
 
     fn entry(id: &str) -> AuditRow {
         AuditRow {
-            id: id.to_owned(),
             at: Instant(0),
             month: 24_310,
-            sealed: vec![1, 2, 3],
-            commitment: [9; 32],
+            entry: id.as_bytes().to_vec().into(),
             terms: vec![1, 2],
             covers: vec![(Rid(5), 1)],
         }
+    }
+
+    /// Every entry of the trail, by chain: (lane, text).
+    async fn entries(bench: &Bench) -> Vec<(u32, String)> {
+        let mut conn = bench.db.connect().await.ok().expect("connects");
+        let rows = crate::store::entries::all(&mut conn).await.expect("reads");
+        let mut entries = Vec::new();
+        for row in rows {
+            let opened = segment::open(&bench.vault, &row).await.expect("opens");
+            let text = |entry: &segment::AuditEntry| String::from_utf8(entry.bytes.to_vec()).expect("text");
+            entries.extend(opened.iter().map(|entry| (row.place.lane, text(entry))));
+        }
+        entries
     }
 
     fn write(rid: i64, token: u8, base: Option<u32>, terms: (&[i64], &[i64])) -> WriteSet {
@@ -482,9 +540,10 @@ mod tests {
             true => "record where terms @> array[4::bigint]",
             false => "posting where term = 4",
         };
-        for table in ["record", "audit", indexed, "record_version where rid > 0"] {
+        for table in ["record", indexed, "record_version where rid > 0"] {
             assert_eq!(numbers(&bench.db, &format!("select count(*) from {table}")).await, [1], "{table}");
         }
+        assert_eq!(entries(&bench).await.len(), 1);
         bench.lanes.close().await;
     }
 
@@ -511,7 +570,7 @@ mod tests {
         }
         bench.lanes.close().await;
         assert!(bench.lanes.submit(Work::Append(entry("late"))).await.is_err_and(|e| e.kind == Kind::Audit));
-        let again = Lanes::start(&bench.db, 7, 1);
+        let again = Lanes::start(&bench.db, &bench.vault, 7, 1);
         again.submit(Work::Append(entry("again"))).await.map_err(|e| e.kind).map(drop).expect("appends");
         again.close().await;
 
@@ -527,8 +586,27 @@ mod tests {
             *prev = chain_hash(7, lane, *seq, prev, &row.array(3).ok().expect("a commitment"));
             *seq += 1;
         }
-        assert!(rows.len() > 60);
+        assert!(rows.len() > 3 && entries(&bench).await.len() > 60);
         assert_eq!(chains.len(), if bench.db.is_postgres() { 4 } else { 1 });
+    }
+
+    #[tokio::test]
+    async fn the_entries_of_one_commit_share_segments_and_their_terms_reach_the_index() {
+        on_both(segments_and_index).await;
+    }
+
+    async fn segments_and_index(bench: Bench) {
+        let submit = |n: i64| bench.lanes.submit(Work::Append(AuditRow { terms: vec![7, 100 + n], ..entry("e") }));
+        let done = futures_util::future::join_all((0..300).map(submit)).await;
+        assert!(done.iter().all(Result::is_ok));
+        assert_eq!(entries(&bench).await.len(), 300);
+        let segments = numbers(&bench.db, "select count(*) from audit").await[0];
+        assert!((5..150).contains(&segments), "{segments} segments");
+        bench.lanes.close().await;
+        assert_eq!(numbers(&bench.db, "select count(*) from audit_pending").await, [0]);
+        let indexed = numbers(&bench.db, "select term from audit_term where term <> 7 order by term").await;
+        assert_eq!(indexed, (100..400).collect::<Vec<i64>>());
+        assert_eq!(numbers(&bench.db, "select count(*) from audit_term where term = 7").await, [segments]);
     }
 
     #[tokio::test]
@@ -637,10 +715,8 @@ mod tests {
             }
         }
         assert!(durable.len() > 16, "the lanes connect again");
-        let mut conn = bench.db.connect().await.ok().expect("connects");
-        let rows = conn.rows("select id from audit", Vec::new()).await.ok().expect("answers");
-        let kept: Vec<&str> = rows.iter().map(|row| row.text(0).ok().expect("an id")).collect();
-        assert!(durable.iter().all(|id| kept.contains(&id.as_str())), "whatever was acknowledged is there");
+        let kept: Vec<String> = entries(&bench).await.into_iter().map(|(_, text)| text).collect();
+        assert!(durable.iter().all(|id| kept.contains(id)), "whatever was acknowledged is there");
         bench.lanes.close().await;
     }
 }

@@ -15,6 +15,7 @@ mod migrate;
 mod pool;
 mod seal;
 mod sealed;
+mod segment;
 mod select;
 mod small;
 
@@ -32,6 +33,7 @@ pub(crate) mod postgres;
 use std::sync::Arc;
 
 use moka::sync::Cache;
+use zeroize::Zeroizing;
 
 use crate::access::Sections;
 use crate::error::Result;
@@ -45,9 +47,10 @@ use lane::{Answer, Lanes, Work};
 use pool::Readers;
 
 pub use chain::chain_hash;
-pub use entries::AuditStored;
+pub use entries::{AuditStored, ChainPlace};
 pub use index::{IndexFlaw, IndexReport};
 pub use past::{Mark, Past, PastPage, Period};
+pub use segment::{AuditEntry, SegmentPlace};
 pub use small::Life;
 pub use tx::{Current, Draft, SealedTx, Tx, WrittenHash};
 
@@ -106,15 +109,12 @@ pub struct Receipt {
 
 /// One audit entry ready to be written (made by `audit`). `covers` are the versions whose content it lets out.
 pub struct AuditRow {
-    pub id: String,
     pub at: crate::world::Instant,
     /// Months since year 0 of `at` (UTC): which audit key seals it.
     pub month: i32,
-    /// Envelope under the audit key of the month.
-    pub sealed: Vec<u8>,
-    /// SHA-256(salt || canonical entry); goes into the instance chain.
-    pub commitment: [u8; 32],
-    /// Blind terms: patients, agent, entity, action, outcome class as `audit` decides.
+    /// Canonical bytes. PHI, sealed with the entries of the same commit before they reach the database.
+    pub entry: Zeroizing<Vec<u8>>,
+    /// Blind terms, sorted: patients, agent, entity, outcome class as `audit` decides.
     pub terms: Vec<i64>,
     pub covers: Vec<(Rid, u32)>,
 }
@@ -123,7 +123,7 @@ pub struct AuditRow {
 impl AuditRow {
     /// Stands where an entry would when a benchmark leaves them out; it is never written.
     pub(crate) fn none(at: crate::world::Instant, covers: Vec<(Rid, u32)>) -> AuditRow {
-        AuditRow { id: String::new(), at, month: 0, sealed: Vec::new(), commitment: [0; 32], terms: Vec::new(), covers }
+        AuditRow { at, month: 0, entry: Zeroizing::default(), terms: Vec::new(), covers }
     }
 }
 
@@ -214,6 +214,7 @@ impl Store {
         migrate::migrate(&db, migrate::Which::Data).await?;
         let instance = world.surrogate();
         let mut conn = db.connect().await?;
+        chain::index_left(&mut conn).await?;
         let register = "insert into audit_instance (instance, lanes) values ($1, $2)";
         let count = lane::count(&db, config.lanes);
         conn.run(register, vec![Param::Int(instance), Param::Int(count.into())]).await?;
@@ -223,7 +224,7 @@ impl Store {
             true => Readers::new(db.clone(), Use::Lookup, config.readers as usize),
             false => readers.clone(),
         };
-        let lanes = Lanes::start(&db, instance, count);
+        let lanes = Lanes::start(&db, &vault, instance, count);
         let compartments = Cache::builder().max_capacity(COMPARTMENTS_CACHED).build();
         let (base, candidates_max) = (config.base, config.candidates_max);
         let inner = Inner { db, readers, lookups, lanes, vault, world, base, candidates_max, instance, compartments };

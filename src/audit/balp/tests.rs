@@ -40,7 +40,8 @@ fn event(what: What, touched: Vec<Touched>) -> Event {
 
 /// Every AuditEvent of the event, each checked against the structure of R4 and against what all of them share.
 fn rendered(event: &Event) -> Vec<Json> {
-    let entry = Entry::new("11111111-2222-4333-8444-555555555555".into(), event, &[]);
+    let mut entry = Entry::new(event, &[]);
+    entry.id = "7-0-1-2".into();
     let mut all = Vec::new();
     for slice in slices(&entry) {
         let mut resource = Resource::check(render(&entry, &slice)).unwrap_or_else(|error| panic!("{error}"));

@@ -189,11 +189,9 @@ fn entry(at: Instant) -> AuditRow {
     static NUMBER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     AuditRow {
-        id: format!("entry-{number}"),
         at,
         month: 2026 * 12 + 10,
-        sealed: number.to_be_bytes().to_vec(),
-        commitment: [7; 32],
+        entry: format!("entry-{number}").into_bytes().into(),
         terms: vec![1, (number % 5) as i64 + 10],
         covers: Vec::new(),
     }
