@@ -70,7 +70,9 @@ pub enum Fault {
     Other(sqlx::Error),
 }
 
-const MMAP_BYTES: &str = "268435456";
+/// SQLite drops a memory map (and its page cache) whenever another connection has committed, and every read here
+/// comes with a commit: mapping again costs more than reading.
+const MMAP_BYTES: &str = "0";
 const STATEMENTS_CACHED: usize = 256;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Milliseconds after which PostgreSQL gives up on one statement.
