@@ -3,6 +3,7 @@
 mod audit_faults;
 mod canary;
 mod demo;
+mod graphql;
 mod harness;
 mod import;
 mod kill;

@@ -350,6 +350,7 @@ impl Trail {
                     included: Vec::new(),
                     total: None,
                     next: None,
+                    examined: 0,
                     notes: Vec::new(),
                 };
                 if query.total == Total::None {

@@ -13,14 +13,14 @@ use serde_json::json;
 
 use super::dispatch::{Served, Server, facts_of, json_document, refused};
 use super::negotiate::{self, Format, Sent, Wanted};
-use super::{body, outcome, reply, write};
+use super::{body, graphql, outcome, reply, write};
 use crate::access::Caller;
 use crate::audit::What;
 use crate::error::{Error, Kind, Result};
 use crate::fhir::json::{self, Node};
 use crate::fhir::{definitions, xml};
 use crate::interaction::route::{self, Found, Method, Verb};
-use crate::interaction::{self, About, Conditions, Facts, Interaction, Pairs, Prefer, form};
+use crate::interaction::{self, About, Conditions, Facts, Interaction, Operation, Pairs, Prefer, form};
 use crate::oauth;
 
 /// Bodies up to this size are parsed where they are read.
@@ -140,12 +140,17 @@ impl FhirRequest<'_> {
             self.negotiate(&mut query, false)?;
             return self.built(found, query, None);
         }
+        if found.operation.is_some_and(Operation::is_graphql) {
+            // The answer is JSON, whatever else is accepted.
+            query.retain(|(name, _)| name != "_format" && name != "_pretty");
+        }
         let raw = binary && found.route.method == Method::Get && found.operation.is_none();
         self.negotiate(&mut query, raw)?;
         self.wanted.fhir |= !raw;
         if let Some(operation) = found.operation {
             let body = match found.route.method {
                 Method::Get => None,
+                _ if operation.is_graphql() => self.graphql_body(sent, &mut query).await?,
                 _ => self.operation_body(sent).await?,
             };
             let (kind, id) = (found.kind, found.id.map(str::to_owned));
@@ -210,6 +215,21 @@ impl FhirRequest<'_> {
                 Err(Error::new(Kind::MediaType, "The body must be application/fhir+json or application/fhir+xml."))
             }
         }
+    }
+
+    /// A query in any of its forms; it goes on record with the address.
+    async fn graphql_body(&mut self, sent: Body, query: &mut Pairs) -> Result<Option<Node>> {
+        let headers = &self.parts.headers;
+        let bytes = body::read(headers, sent, self.server.app.config.body_bytes_max.size()).await?;
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let before = query.len();
+        let body = graphql::body(&negotiate::sent(headers)?, &bytes, query)?;
+        let raw = &mut self.facts.request.raw;
+        raw.push(if raw.contains('?') { '&' } else { '?' });
+        raw.push_str(&form::encode(&query[before..]));
+        Ok(body)
     }
 
     /// The resource in the body. For a Binary any other media type is its content (binary.html).

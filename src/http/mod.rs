@@ -4,6 +4,7 @@ mod body;
 mod capability;
 mod dispatch;
 mod fhir;
+mod graphql;
 mod meter;
 mod negotiate;
 mod outcome;

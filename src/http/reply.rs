@@ -16,7 +16,7 @@ use super::{outcome, write};
 use crate::error::{Error, Kind, Result};
 use crate::fhir::json::{self, Node};
 use crate::interaction::route::Method;
-use crate::interaction::{self, Answer, Content, Done, VersionOf};
+use crate::interaction::{self, Answer, Content, Done, GraphQl, VersionOf};
 use crate::world::Instant;
 
 /// The reply to a FHIR interaction that went well.
@@ -29,6 +29,7 @@ pub(super) fn answer(answer: &Answer, base: &str, wanted: Wanted) -> Result<Resp
     };
     let mut reply = match &answer.body {
         interaction::Body::Empty => Response::new(Body::empty()),
+        interaction::Body::GraphQl(reply) => return Ok(graphql(reply)),
         interaction::Body::Bundle(bundle) => fhir(write::bundle(bundle, base, wanted)?, wanted),
         interaction::Body::Content(content) => match raw(content, wanted)? {
             Some(reply) => reply,
@@ -40,6 +41,12 @@ pub(super) fn answer(answer: &Answer, base: &str, wanted: Wanted) -> Result<Resp
         about_version(reply.headers_mut(), version, base);
     }
     Ok(reply)
+}
+
+/// `data` and `errors` as GraphQL has them; no FHIR media type (graphql.html).
+fn graphql(reply: &GraphQl) -> Response {
+    let status = reply.refused.map_or(StatusCode::OK, outcome::status);
+    document(status, "application/json", json::write(&reply.body))
 }
 
 fn about_version(headers: &mut HeaderMap, version: &VersionOf, base: &str) {

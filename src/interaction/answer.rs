@@ -7,6 +7,7 @@ use crate::fhir::TypeId;
 use crate::fhir::json::Node;
 use crate::world::Instant;
 
+use super::graphql::Reply as GraphQl;
 use super::shape::Shape;
 
 /// How it went, when it went well.
@@ -40,6 +41,8 @@ pub enum Body {
     Empty,
     Content(Content),
     Bundle(Box<Bundle>),
+    /// What a GraphQL query is answered: made of released content alone.
+    GraphQl(Box<GraphQl>),
 }
 
 /// One resource of an answer.

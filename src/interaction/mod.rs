@@ -14,6 +14,7 @@ pub mod shape;
 mod bundles;
 mod conditional;
 mod cursor;
+mod graphql;
 mod history;
 mod reach;
 mod read;
@@ -30,6 +31,7 @@ use crate::fhir::{TypeId, definitions};
 
 pub use answer::{Answer, Body, Bundle, BundleKind, Content, Done, Entry, Mode, Response, VersionOf};
 pub use facts::{Conditions, Facts, Prefer, Return};
+pub use graphql::Reply as GraphQl;
 pub use operations::Operation;
 pub use shape::Shape;
 

@@ -71,6 +71,11 @@ async fn trail_page(scene: Scene<'_>, query: &mut Query, after: Option<Position>
 
 /// The event of a search. The patients it asks for are on record even when nothing is found.
 fn event(scene: Scene<'_>, query: &Query) -> Event {
+    Event { patients: asked_patients(query), ..scene.event(What::SearchType, Some(query.kind)) }
+}
+
+/// The patients that a search names.
+pub(super) fn asked_patients(query: &Query) -> Vec<String> {
     let patient = definitions().type_id("Patient");
     let asked = query.criteria.iter().filter_map(|criterion| match criterion {
         Criterion::Param { any_of, .. } => Some(any_of),
@@ -80,7 +85,7 @@ fn event(scene: Scene<'_>, query: &Query) -> Event {
         Wanted::Reference(WantedReference::Local { kinds, id, .. }) if kinds.iter().copied().eq(patient) => Some(id),
         _ => None,
     });
-    Event { patients: ids.cloned().collect(), ..scene.event(What::SearchType, Some(query.kind)) }
+    ids.cloned().collect()
 }
 
 /// Parses the query, or takes query and position from a page link.

@@ -143,6 +143,8 @@ pub struct Selection {
     pub total: Option<Count>,
     /// Position after the last match; None on the last page.
     pub next: Option<Position>,
+    /// Rows looked through, inner searches not counted. It tells of rows outside the grant: never shown to a caller.
+    pub examined: usize,
     /// Said to the caller in an OperationOutcome entry (left-out includes and the like).
     pub notes: Vec<crate::error::Issue>,
 }

@@ -81,6 +81,11 @@ impl Definitions {
         self.by_path.get(of).map(|&n| &self.shapes[usize::from(n)])
     }
 
+    /// Everything that is known of types and backbone paths.
+    pub fn shapes(&'static self) -> &'static [Shape] {
+        &self.shapes
+    }
+
     /// The shape of a resource type.
     pub fn resource_shape(&'static self, of: TypeId) -> Option<&'static Shape> {
         self.of_type.get(usize::from(of.0)).and_then(|&n| self.shapes.get(usize::from(n)))

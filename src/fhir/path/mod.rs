@@ -67,6 +67,12 @@ impl<'a> Item<'a> {
         value::Val::root(resource).into_item()
     }
 
+    /// A node inside a resource, with the name of its type (`HumanName`, `Patient.contact`, `string`).
+    pub fn at(node: &'a Node, kind: &str) -> Item<'a> {
+        let ty = types::Ty::named(kind).unwrap_or(types::Ty::UNKNOWN);
+        value::Val::Node { node, sibling: None, ty }.into_item()
+    }
+
     /// The node in the tree; None for what the expression made.
     pub fn borrowed(&self) -> Option<&'a Node> {
         match self.node {

@@ -5,6 +5,7 @@ mod coding;
 mod everything;
 mod people;
 mod histories;
+mod graphql;
 mod refusals;
 mod searches;
 mod stopping;

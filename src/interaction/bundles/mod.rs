@@ -55,6 +55,9 @@ fn asked(scene: Scene<'_>, entry: &mut bundle::Entry, n: usize) -> Result<Intera
     query.retain(|(name, _)| name != "_format" && name != "_pretty");
     let absent = || at_url(Error::invalid("This address cannot be used in a bundle."));
     if let Some(operation) = found.operation {
+        if operation.is_graphql() {
+            return Err(absent());
+        }
         let (kind, id) = (found.kind, found.id.map(str::to_owned));
         return Ok(Interaction::Operation { operation, kind, id, query, body: entry.resource.take() });
     }
@@ -96,6 +99,8 @@ fn answered(answer: Answer) -> Entry {
         Body::Empty => {}
         Body::Content(content) => entry.content = Some(content),
         Body::Bundle(bundle) => entry.nested = Some(bundle),
+        // `asked` takes no query.
+        Body::GraphQl(_) => {}
     }
     entry.response = Some(Response::Done { done: answer.done, version: answer.version });
     entry

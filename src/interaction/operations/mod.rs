@@ -12,10 +12,10 @@ pub use table::{Is, OPERATIONS, Operation, Param, find};
 
 pub(super) use definition::built_in;
 
-use super::{Answer, Pairs, Scene};
+use super::{Answer, Pairs, Scene, graphql};
 use crate::error::{Error, Result};
 use crate::fhir::TypeId;
-use crate::fhir::json::Node;
+use crate::fhir::json::{self, Node};
 use crate::search::{Query, QueryOptions};
 
 /// One call, read.
@@ -37,6 +37,16 @@ pub(super) async fn perform(
     let call = Call { operation, kind, id, input };
     match operation.run {
         Run::Everything => everything::everything(scene, &call).await,
+        Run::GraphQl => {
+            let text = |name: &str| call.input.text(name).map(str::to_owned);
+            let variables = text("variables").filter(|text| !text.is_empty());
+            let asked = graphql::Request {
+                query: text("query").unwrap_or_default(),
+                operation: text("operationName"),
+                variables: variables.map_or(Ok(Node::Null), |text| json::parse(text.as_bytes()))?,
+            };
+            graphql::perform(scene, call.kind.zip(call.id), &asked).await
+        }
     }
 }
 

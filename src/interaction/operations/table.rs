@@ -58,9 +58,11 @@ pub enum Is {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Run {
     Everything,
+    GraphQl,
 }
 
 const BOTH: Levels = Levels { system: false, on_type: true, instance: true };
+const SYSTEM_INSTANCE: Levels = Levels { system: true, on_type: false, instance: true };
 const INSTANCE: Levels = Levels { system: false, on_type: false, instance: true };
 
 const CODE: Is = Is::Simple("code");
@@ -117,12 +119,36 @@ pub const OPERATIONS: &[Operation] = &[
         returns: "Bundle",
         run: Run::Everything,
     },
+    Operation {
+        name: "graphql",
+        id: "Resource-graphql",
+        published: Some("http://hl7.org/fhir/OperationDefinition/Resource-graphql"),
+        about: "A GraphQL query on the system or on one resource, answered as application/json. Bodies of the media \
+                types application/graphql and application/json are taken too. Queries only, without introspection.",
+        levels: SYSTEM_INSTANCE,
+        types: &[],
+        affects: false,
+        paged: false,
+        search: false,
+        params: &[
+            Param { min: 1, ..one("query", Is::Simple("string"), "The text of the query.") },
+            one("operationName", Is::Simple("string"), "Which operation of the text, where it holds several."),
+            one("variables", Is::Simple("string"), "The values of its variables: a JSON object."),
+        ],
+        returns: "Binary",
+        run: Run::GraphQl,
+    },
 ];
 
 impl Operation {
     /// Whether GET may call it: it changes nothing, and all it needs fits into an address.
     pub fn get(&self) -> bool {
         !self.affects && self.params.iter().all(|param| param.min == 0 || matches!(param.is, Is::Simple(_)))
+    }
+
+    /// Whether it is the one whose bodies and answers are no FHIR.
+    pub fn is_graphql(&self) -> bool {
+        self.run == Run::GraphQl
     }
 
     /// Whether it is defined at this level. `kind`: the type of the address.

@@ -42,6 +42,7 @@ struct Hits {
     /// Up to one more than the page holds.
     page: Vec<Hit>,
     total: Option<Count>,
+    examined: usize,
 }
 
 impl Store {
@@ -70,7 +71,8 @@ impl Store {
         let (shown, positions) = self.show(grant, &matcher, page).await?;
         let included = self.included(grants, query, &shown, &mut notes).await?;
         let matches = shown.into_iter().map(|shown| shown.sealed).collect();
-        Ok(Selection { matches, positions, included, total: hits.total, next, notes })
+        let (total, examined) = (hits.total, hits.examined);
+        Ok(Selection { matches, positions, included, total, next, examined, notes })
     }
 
     /// Runs the inner searches, innermost first, each under the grant of its type.
@@ -166,7 +168,7 @@ impl Store {
             }
             _ => None,
         };
-        Ok(Hits { page: page.heap.into_sorted_vec(), total })
+        Ok(Hits { page: page.heap.into_sorted_vec(), total, examined: scan.examined })
     }
 
     /// Fetches and verifies the resources of a page, in its order. One that was changed since is decided again; one
