@@ -162,7 +162,9 @@ pub fn authorize<O: Op>(caller: &Caller, kind: TypeId) -> Result<Grant<O>> {
 /// The rows that one scope opens for a person: within reach, and within the scope's own filter.
 fn within(rule: &Rule, cell: &Cell, person: &Person, reach: &Reach, kind: TypeId, writes: bool) -> Ways {
     let mut ways = reach::ways(cell, rule.context, person, reach, kind, writes);
+    let forbidden = reach::forbidden(reach, kind, writes);
     for way in &mut ways {
+        way.extend(forbidden.iter().cloned());
         way.extend(rule.criteria.iter().flatten().cloned());
     }
     ways

@@ -2,6 +2,7 @@
 //! gets a [`Grant`] or an error. No IO here.
 
 pub mod caller;
+pub mod consent;
 pub mod filter;
 pub mod grant;
 pub mod person;

@@ -54,6 +54,8 @@ pub struct Relations {
 pub struct Policy {
     cells: HashMap<(Role, TypeId), [Option<Cell>; 5]>,
     reaches: HashSet<(Role, Whose)>,
+    /// Roles that see something of every patient.
+    everyone: HashSet<Role>,
     /// Purpose of use (v3 ActReason) of each role where the token says none.
     purposes: HashMap<Role, String>,
     pub relations: Relations,
@@ -105,6 +107,11 @@ impl Policy {
         self.reaches.contains(&(role, whose))
     }
 
+    /// Whether the role sees something of every patient.
+    pub fn sees_everyone(&self, role: Role) -> bool {
+        self.everyone.contains(&role)
+    }
+
     pub fn purpose(&self, role: Role) -> &str {
         self.purposes.get(&role).map_or("", String::as_str)
     }
@@ -136,8 +143,13 @@ pub fn owned(kind: TypeId) -> bool {
 
 fn read(name: &str, text: &str) -> Result<Policy, String> {
     let file: File = toml::from_str(text).map_err(|error| format!("{name}: {error}"))?;
-    let (cells, reaches, purposes) = (HashMap::new(), HashSet::new(), HashMap::new());
-    let mut policy = Policy { cells, reaches, purposes, relations: file.relations };
+    let mut policy = Policy {
+        cells: HashMap::new(),
+        reaches: HashSet::new(),
+        everyone: HashSet::new(),
+        purposes: HashMap::new(),
+        relations: file.relations,
+    };
     for (group, types) in &file.groups {
         let unknown = types.iter().find(|kind| definitions().type_id(kind).is_none());
         if let Some(kind) = unknown {
@@ -153,6 +165,12 @@ fn read(name: &str, text: &str) -> Result<Policy, String> {
             let sections = Sections::of(line.sections.as_ref().unwrap_or(&table.sections));
             rows(role, line, &types).map_err(fault)?;
             policy.reaches.extend(line.rows.iter().map(|whose| (role, *whose)));
+            if line.rows.contains(&Whose::All)
+                && line.verbs.contains(['r', 's'])
+                && types.iter().any(|kind| owned(*kind))
+            {
+                policy.everyone.insert(role);
+            }
             for kind in types {
                 let cells = policy.cells.entry((role, kind)).or_default();
                 for verb in verbs(line).map_err(fault)? {

@@ -5,11 +5,15 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use super::consent::Directive;
 use super::person::Person;
 use super::policy::{Cell, Whose, owned};
 use super::scope::Context;
 use crate::fhir::TypeId;
+use crate::fhir::date;
+use crate::fhir::json::Node;
 use crate::search::query::Criterion;
+use crate::world::Instant;
 
 /// Logical ids of patients.
 pub type Patients = Arc<HashSet<String>>;
@@ -20,6 +24,8 @@ pub struct Reach {
     pub own: Patients,
     pub wards: Patients,
     pub assigned: Patients,
+    /// What patients forbid this person at this time.
+    pub directives: Arc<[Directive]>,
 }
 
 /// Ways in which a row may lie within reach; one of the lists must hold as a whole.
@@ -57,4 +63,20 @@ pub fn ways(cell: &Cell, context: Context, person: &Person, reach: &Reach, kind:
         ways.push(vec![within]);
     }
     ways
+}
+
+/// What patients forbid of rows of a type, as conditions that rows must meet. Rows of no patient are nobody's to forbid.
+pub fn forbidden(reach: &Reach, kind: TypeId, writes: bool) -> Vec<Criterion> {
+    if !owned(kind) {
+        return Vec::new();
+    }
+    reach.directives.iter().filter_map(|directive| directive.condition(kind, writes)).collect()
+}
+
+/// Whether the moment lies in a Period. One whose ends cannot be read holds nothing.
+pub fn holds(period: Option<&Node>, at: Instant) -> bool {
+    let Some(period) = period else { return true };
+    let end = |name: &str| period.get(name).and_then(Node::as_str).map(date::parse);
+    let after_start = end("start").is_none_or(|start| start.is_ok_and(|start| start.lo <= at.0));
+    after_start && end("end").is_none_or(|end| end.is_ok_and(|end| at.0 <= end.hi))
 }

@@ -5,13 +5,16 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::Pairs;
+use crate::access::consent::{Directive, Recipient};
 use crate::access::policy::{Relations, Whose, policy};
-use crate::access::reach::{Patients, Reach};
-use crate::access::{Caller, Person, Search, authorize};
+use crate::access::reach::{Patients, Reach, holds};
+use crate::access::{Caller, Grant, Person, Role, Search, authorize};
 use crate::app::App;
 use crate::error::{Error, Result};
+use crate::fhir::definitions;
 use crate::fhir::json::Node;
-use crate::fhir::{date, definitions};
+use crate::search::query::Criterion;
+use crate::search::values::Header;
 use crate::search::{Query, QueryOptions};
 use crate::world::Instant;
 
@@ -34,22 +37,42 @@ struct Lookup<'a> {
     now: Instant,
 }
 
+/// A practitioner and the names under which one takes part in care.
+#[derive(Default)]
+struct Names {
+    /// `Practitioner/1`, and its active PractitionerRoles.
+    own: Vec<String>,
+    /// Organizations of these roles.
+    organizations: Vec<String>,
+}
+
 impl Lookup<'_> {
     async fn reach(&self, person: &Person) -> Result<Reach> {
         let mut reach = Reach::default();
-        // An emergency token is about its patient alone: no relation is asked for.
+        // An emergency token is about its patient alone: no relation is asked for, and no consent.
         let Some((kind, id)) = person.fhir_user.as_deref().and_then(|user| user.split_once('/')) else {
             return Ok(reach);
         };
+        if person.emergency.is_some() {
+            return Ok(reach);
+        }
         let reaches = |whose| policy().reaches(person.role, whose);
-        if kind == "Patient" && reaches(Whose::Own) {
-            reach.own = set([id.to_owned()]);
+        let mut names = Names { own: vec![format!("{kind}/{id}")], organizations: Vec::new() };
+        let mut teams = HashSet::new();
+        match kind {
+            "Patient" if reaches(Whose::Own) => reach.own = set([id.to_owned()]),
+            "RelatedPerson" if reaches(Whose::Wards) => reach.wards = set(self.wards(id).await?),
+            "Practitioner" if reaches(Whose::Assigned) => {
+                names = self.names(id).await?;
+                (reach.assigned, teams) = self.assigned(&names).await?;
+            }
+            _ => {}
         }
-        if kind == "RelatedPerson" && reaches(Whose::Wards) {
-            reach.wards = set(self.wards(id).await?);
-        }
-        if kind == "Practitioner" && reaches(Whose::Assigned) && person.emergency.is_none() {
-            reach.assigned = self.assigned(id).await?;
+        if person.role != Role::Patient {
+            let of = reach.wards.union(&reach.assigned).chain(&person.patient).cloned().collect();
+            let everyone = policy().sees_everyone(person.role);
+            let names = names.own.into_iter().chain(names.organizations).chain(teams).collect();
+            reach.directives = self.directives(person.role, names, of, everyone).await?.into();
         }
         Ok(reach)
     }
@@ -57,27 +80,20 @@ impl Lookup<'_> {
     /// The patients that a RelatedPerson answers for: it must be active and within its period.
     async fn wards(&self, id: &str) -> Result<HashSet<String>> {
         let (grant, query) = self.query("RelatedPerson", &[("_id", id)])?;
-        let at = self.now;
-        let patient = move |node: &Node| {
-            let active = node.get("active").and_then(Node::as_bool) != Some(false);
-            let patient = node.pointer("/patient/reference").and_then(Node::as_str)?;
-            let id = patient.rsplit_once("Patient/").map(|(_, id)| id.split('/').next().unwrap_or(id).to_owned());
-            id.filter(|_| active && within(node.get("period"), at))
-        };
-        // The capsule says which of these names is a Patient of this server.
-        let named: HashSet<String> =
-            self.app.store.consult(&grant, query.criteria.clone(), patient).await?.into_iter().collect();
-        let local = self.app.store.patients_of(&grant, query.criteria).await?;
-        Ok(named.intersection(&local).cloned().collect())
+        let of = |header: &Header, node: &Node| self.stands(node).then(|| header.patients.clone());
+        let found = self.app.store.consult(&grant, query.criteria, of).await?;
+        Ok(found.into_iter().flatten().collect())
     }
 
-    /// The patients in a practitioner's care, by any of the relations.
-    async fn assigned(&self, id: &str) -> Result<Patients> {
+    /// Whether a resource is active (it says so, or nothing) and within its period.
+    fn stands(&self, node: &Node) -> bool {
+        node.get("active").and_then(Node::as_bool) != Some(false) && holds(node.get("period"), self.now)
+    }
+
+    /// The patients in a practitioner's care, by any of the relations, and the care teams (`CareTeam/1`).
+    async fn assigned(&self, names: &Names) -> Result<(Patients, HashSet<String>)> {
         let relations = &policy().relations;
-        let roles = self.roles(id).await?;
-        let mut names = vec![format!("Practitioner/{id}")];
-        names.extend(roles.into_iter().map(|role| format!("PractitionerRole/{role}")));
-        let (who, now) = (names.join(","), self.now);
+        let (who, now) = (names.own.join(","), self.now);
         let visits = format!("ge{}", day(now, -i64::from(relations.encounter_days_after)));
         let past = format!("ge{}", day(now, -i64::from(relations.appointment_days_after)));
         let ahead = format!("le{}", day(now, i64::from(relations.appointment_days_before)));
@@ -86,47 +102,63 @@ impl Lookup<'_> {
         let general = [("general-practitioner", who.as_str())];
         let visits = [("participant", who.as_str()), ("status", &visited), ("date", &visits)];
         let bookings = [("actor", who.as_str()), ("status", &booked), ("date", &past), ("date", &ahead)];
-        let (general, team, visit, appointment) = tokio::try_join!(
+        let (general, teams, visit, appointment) = tokio::try_join!(
             self.patients("Patient", &general),
-            self.teams(&names, &who),
+            self.teams(&names.own, &who),
             self.patients("Encounter", &visits),
             self.patients("Appointment", &bookings),
         )?;
-        Ok(Arc::new([general, team, visit, appointment].into_iter().flatten().collect()))
+        let of_teams = teams.iter().flat_map(|(_, patients)| patients.clone()).collect();
+        let patients = [general, of_teams, visit, appointment].into_iter().flatten().collect();
+        Ok((Arc::new(patients), teams.into_iter().map(|(id, _)| format!("CareTeam/{id}")).collect()))
     }
 
-    /// The logical ids of the active PractitionerRoles of a practitioner.
-    async fn roles(&self, id: &str) -> Result<Vec<String>> {
+    /// What a practitioner is called: by the own record and by every role that stands.
+    async fn names(&self, id: &str) -> Result<Names> {
         let practitioner = format!("Practitioner/{id}");
         let (grant, query) = self.query("PractitionerRole", &[("practitioner", &practitioner)])?;
-        let at = self.now;
-        let role = move |node: &Node| {
-            let active = node.get("active").and_then(Node::as_bool) != Some(false);
-            let id = node.get("id").and_then(Node::as_str).map(str::to_owned);
-            id.filter(|_| active && within(node.get("period"), at))
+        let role = |header: &Header, node: &Node| {
+            let organization = node.pointer("/organization/reference").and_then(Node::as_str).map(str::to_owned);
+            self.stands(node).then(|| (format!("PractitionerRole/{}", header.id), organization))
         };
-        self.app.store.consult(&grant, query.criteria, role).await
+        let roles = self.app.store.consult(&grant, query.criteria, role).await?;
+        let (roles, organizations): (Vec<String>, Vec<Option<String>>) = roles.into_iter().unzip();
+        let own = std::iter::once(practitioner).chain(roles).collect();
+        Ok(Names { own, organizations: organizations.into_iter().flatten().collect() })
     }
 
-    /// The patients of the active care teams in whose period, and in whose own part of it, one of `names` takes part.
-    async fn teams(&self, names: &[String], who: &str) -> Result<HashSet<String>> {
+    /// The active care teams in whose period, and in whose own part of it, one of `names` takes part; with their patients.
+    async fn teams(&self, names: &[String], who: &str) -> Result<Vec<(String, Vec<String>)>> {
         let (grant, query) = self.query("CareTeam", &[("participant", who), ("status", "active")])?;
-        let at = self.now;
         let member = |participant: &Node| {
             let of = participant.pointer("/member/reference").and_then(Node::as_str).unwrap_or_default();
             let named = names.iter().any(|name| same_resource(of, name));
-            named && within(participant.get("period"), at)
+            named && holds(participant.get("period"), self.now)
         };
-        let team = |node: &Node| {
+        let team = |header: &Header, node: &Node| {
             let participants = node.get("participant").and_then(Node::as_array).into_iter().flatten();
-            let takes_part = within(node.get("period"), at) && participants.into_iter().any(member);
-            node.get("id").and_then(Node::as_str).filter(|_| takes_part).map(str::to_owned)
+            let takes_part = holds(node.get("period"), self.now) && participants.into_iter().any(member);
+            takes_part.then(|| (header.id.clone(), header.patients.clone()))
         };
-        let teams = self.app.store.consult(&grant, query.criteria, team).await?;
-        if teams.is_empty() {
-            return Ok(HashSet::new());
+        self.app.store.consult(&grant, query.criteria, team).await
+    }
+
+    /// What the patients' active privacy consents say to this person; those of `everyone`, or of the patients reached.
+    async fn directives(
+        &self,
+        role: Role,
+        names: HashSet<String>,
+        of: HashSet<String>,
+        everyone: bool,
+    ) -> Result<Vec<Directive>> {
+        let (grant, mut query) = self.query("Consent", &[("status", "active"), ("scope", "patient-privacy")])?;
+        if !everyone {
+            query.criteria.push(Criterion::PatientIn(Arc::new(of)));
         }
-        self.patients("CareTeam", &[("_id", &teams.join(","))]).await
+        let base = self.app.config.base_url.clone();
+        let to = Recipient { role, names, purpose: policy().purpose(role).to_owned(), at: self.now, base };
+        let read = |header: &Header, node: &Node| Directive::read(node, &header.patients, &to);
+        self.app.store.consult(&grant, query.criteria, read).await
     }
 
     async fn patients(&self, kind: &str, pairs: &[(&str, &str)]) -> Result<HashSet<String>> {
@@ -134,7 +166,7 @@ impl Lookup<'_> {
         self.app.store.patients_of(&grant, query.criteria).await
     }
 
-    fn query(&self, kind: &str, pairs: &[(&str, &str)]) -> Result<(crate::access::Grant<Search>, Query)> {
+    fn query(&self, kind: &str, pairs: &[(&str, &str)]) -> Result<(Grant<Search>, Query)> {
         let unknown = || Error::internal("a care relation of a type that R4 does not have");
         let kind = definitions().type_id(kind).ok_or_else(unknown)?;
         let options = QueryOptions {
@@ -158,14 +190,6 @@ fn set(ids: impl IntoIterator<Item = String>) -> Patients {
 fn same_resource(reference: &str, name: &str) -> bool {
     let reference = reference.split("/_history/").next().unwrap_or(reference);
     reference == name || reference.ends_with(&format!("/{name}"))
-}
-
-/// Whether the moment lies in a Period. One whose ends cannot be read holds nothing.
-fn within(period: Option<&Node>, at: Instant) -> bool {
-    let Some(period) = period else { return true };
-    let end = |name: &str| period.get(name).and_then(Node::as_str).map(date::parse);
-    let after_start = end("start").is_none_or(|start| start.is_ok_and(|start| start.lo <= at.0));
-    after_start && end("end").is_none_or(|end| end.is_ok_and(|end| at.0 <= end.hi))
 }
 
 /// The day (UTC) some days from now, as a search value.

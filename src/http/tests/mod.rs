@@ -2,6 +2,7 @@
 
 mod bundles;
 mod coding;
+mod consents;
 mod everything;
 mod people;
 mod histories;

@@ -6,7 +6,7 @@ use super::{Persona, TestApp, observation, patient};
 use crate::access::Role;
 
 /// Patients `ann` (general practitioner `gp`), `bob` and `cid`, each with an Observation.
-async fn ward() -> TestApp {
+pub async fn ward() -> TestApp {
     let app = TestApp::new().await;
     let office = app.persona("system/*.cruds").await;
     let mut ann = patient("ann", "Ann");
@@ -25,14 +25,14 @@ async fn ward() -> TestApp {
     app
 }
 
-async fn put(who: &Persona<'_>, resource: &Value) {
+pub async fn put(who: &Persona<'_>, resource: &Value) {
     let path = format!("{}/{}", resource["resourceType"].as_str().unwrap(), resource["id"].as_str().unwrap());
     let reply = who.put(&path, resource).await;
     assert!([200, 201].contains(&reply.status), "{path}: {} {}", reply.status, reply.text());
 }
 
 /// The patients whom a persona can read, of the three.
-async fn sees(who: &Persona<'_>) -> String {
+pub async fn sees(who: &Persona<'_>) -> String {
     let mut seen = Vec::new();
     for id in ["ann", "bob", "cid"] {
         let (person, fact) = (who.get(&format!("Patient/{id}")).await, who.get(&format!("Observation/o-{id}")).await);

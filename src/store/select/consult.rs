@@ -11,6 +11,7 @@ use crate::error::{Error, Kind, Result};
 use crate::fhir::json::{self, Node};
 use crate::mapping::sections;
 use crate::search::query::{Criterion, pending};
+use crate::search::values::Header;
 use crate::search::{Matcher, View};
 use crate::store::Store;
 use crate::store::sealed::Spot;
@@ -19,7 +20,7 @@ use crate::vault::Rid;
 /// Patients that one kind of relation may name.
 const PATIENTS_MAX: usize = 20_000;
 /// Resources of which one lookup may open the content.
-const OPENED_MAX: usize = 1_000;
+const OPENED_MAX: usize = 20_000;
 
 impl Store {
     /// The patients (logical ids) of all resources that meet the criteria, from capsules alone.
@@ -50,7 +51,7 @@ impl Store {
         &self,
         grant: &Grant<Search>,
         criteria: Vec<Criterion>,
-        judge: impl Fn(&Node) -> Option<T>,
+        judge: impl Fn(&Header, &Node) -> Option<T>,
     ) -> Result<Vec<T>> {
         let criteria = resolved(grant, criteria)?;
         let matcher = Matcher::new(criteria.clone())?;
@@ -71,7 +72,7 @@ impl Store {
             let spot = Spot { rid: sealed.rid, kind: sealed.header.kind, version: sealed.header.version };
             let opened = spot.open_sections(&keys, &sealed.bytes, |_| true)?;
             let content = sections::join(opened.sections, opened.left_out)?;
-            taken.extend(judge(&json::parse(&content)?));
+            taken.extend(judge(&sealed.header, &json::parse(&content)?));
         }
         Ok(taken)
     }
