@@ -148,13 +148,14 @@ impl FhirRequest<'_> {
         self.negotiate(&mut query, raw)?;
         self.wanted.fhir |= !raw;
         if let Some(operation) = found.operation {
-            let body = match found.route.method {
+            let method = found.route.method;
+            let body = match method {
                 Method::Get => None,
                 _ if operation.is_graphql() => self.graphql_body(sent, &mut query).await?,
                 _ => self.operation_body(sent).await?,
             };
             let (kind, id) = (found.kind, found.id.map(str::to_owned));
-            return Ok(Interaction::Operation { operation, kind, id, query, body });
+            return Ok(Interaction::Operation { operation, method, kind, id, query, body });
         }
         let has_body = matches!(found.route.verb, Verb::Create | Verb::Update | Verb::Bundle);
         let node = if has_body { Some(self.resource(sent, binary).await?) } else { None };

@@ -87,6 +87,7 @@ pub enum Interaction {
     /// `$name` at the base, on a type or on one resource.
     Operation {
         operation: &'static Operation,
+        method: route::Method,
         kind: Option<TypeId>,
         id: Option<String>,
         query: Pairs,
@@ -171,8 +172,9 @@ pub async fn perform(app: &App, caller: &Caller, facts: &Facts, interaction: Int
         Interaction::Update { kind, id, body } => write::update(scene, kind, &id, body).await,
         Interaction::Delete { kind, id } => write::delete(scene, kind, &id).await,
         Interaction::Bundle { body } => bundles::perform(scene, body).await,
-        Interaction::Operation { operation, kind, id, query, body } => {
-            operations::perform(scene, operation, (kind, id), query, body).await
+        Interaction::Operation { operation, method, kind, id, query, body } => {
+            let sent = operations::Sent { operation, method, kind, id };
+            operations::perform(scene, sent, query, body).await
         }
     };
     match answer {

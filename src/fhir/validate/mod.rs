@@ -32,6 +32,11 @@ pub fn envelope(node: &Node) -> Vec<Issue> {
     walk::check(node, None, false)
 }
 
+/// Every fault of a value of a datatype (`Meta`) at a place.
+pub fn datatype(kind: &str, node: &Node, place: &str) -> Vec<Issue> {
+    walk::check_datatype(kind, node, place)
+}
+
 /// Whether a value is one of a primitive type (by its FHIR name); the fault as fixed text.
 pub fn simple(kind: &str, value: &Node) -> Result<(), &'static str> {
     match Primitive::of(kind) {

@@ -10,20 +10,18 @@ use crate::fhir::json::Node;
 /// Checks one resource; `place` is its FHIRPath when it is not a document of its own, `deep` says whether resources
 /// inside it are looked into.
 pub(super) fn check(node: &Node, place: Option<&str>, deep: bool) -> Vec<Issue> {
-    let definitions = definitions();
-    let shape = |name| definitions.shape(name).expect("part of every definition");
-    let mut walk = Walk {
-        definitions,
-        element: shape("Element"),
-        extension: shape("Extension"),
-        faults: Faults::default(),
-        steps: Vec::with_capacity(16),
-        deep,
-    };
-    if let Some(place) = place {
-        walk.steps.push((place, None));
-    }
+    let mut walk = Walk::start(place, deep);
     walk.resource(node, Within::Nothing);
+    walk.faults.into_issues()
+}
+
+/// Checks a value of a datatype.
+pub(super) fn check_datatype(kind: &str, node: &Node, place: &str) -> Vec<Issue> {
+    let mut walk = Walk::start(Some(place), true);
+    match (definitions().shape(kind), node) {
+        (Some(shape), Value::Object(members)) => walk.object(shape, members, Within::Nothing),
+        _ => walk.fault("structure", "Expected an object."),
+    }
     walk.faults.into_issues()
 }
 
@@ -48,6 +46,19 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
+    fn start(place: Option<&'a str>, deep: bool) -> Walk<'a> {
+        let definitions = definitions();
+        let shape = |name| definitions.shape(name).expect("part of every definition");
+        Walk {
+            definitions,
+            element: shape("Element"),
+            extension: shape("Extension"),
+            faults: Faults::default(),
+            steps: place.map(|place| (place, None)).into_iter().collect(),
+            deep,
+        }
+    }
+
     /// FHIRPath of the present place.
     fn place(&self) -> String {
         let mut text = String::new();

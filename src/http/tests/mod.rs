@@ -4,6 +4,7 @@ mod bundles;
 mod coding;
 mod consents;
 mod everything;
+mod operations;
 mod people;
 mod histories;
 mod graphql;

@@ -59,7 +59,7 @@ fn asked(scene: Scene<'_>, entry: &mut bundle::Entry, n: usize) -> Result<Intera
             return Err(absent());
         }
         let (kind, id) = (found.kind, found.id.map(str::to_owned));
-        return Ok(Interaction::Operation { operation, kind, id, query, body: entry.resource.take() });
+        return Ok(Interaction::Operation { operation, method, kind, id, query, body: entry.resource.take() });
     }
     if found.route.verb == Verb::HistorySystem {
         return Ok(Interaction::HistorySystem { query });

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::table::{Is, OPERATIONS, Operation, Param};
+use super::table::{OPERATIONS, Operation, Param};
 use crate::fhir::json::Node;
 use crate::interaction::Scene;
 
@@ -42,7 +42,7 @@ fn definition(operation: &Operation, base: &str) -> Node {
 }
 
 fn param(param: &Param) -> Node {
-    let (Is::Simple(kind) | Is::Complex(kind) | Is::Resource(kind)) = param.is;
+    let kind = param.is.name();
     json!({
         "name": param.name,
         "use": "in",

@@ -11,19 +11,19 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::table::Operation;
-use super::{Call, Input, every, options};
-use crate::access::{Grants, Read, Search, authorize};
+use super::{Call, Input, every, options, stored};
+use crate::access::{Grants, Search, authorize};
 use crate::audit::{Event, What};
 use crate::error::{Error, Issue, Result, Severity};
 use crate::fhir::{ParamId, ParamKind, TypeId, definitions};
 use crate::interaction::search::full_url;
 use crate::interaction::{
-    Answer, Bundle, BundleKind, Content, Entry, Mode, Pairs, Scene, Shape, cursor, form, is_audit, read,
+    Answer, Bundle, BundleKind, Content, Entry, Mode, Pairs, Scene, Shape, cursor, form, is_audit,
 };
 use crate::mapping;
 use crate::search::query::Include;
 use crate::search::{Criterion, Query};
-use crate::store::{Found, Position, Sealed};
+use crate::store::{Position, Sealed};
 
 /// Searches that one page may take; it then ends before it is full.
 const SEARCHES_MAX: usize = 600;
@@ -191,12 +191,7 @@ impl<'a> Asked<'a> {
 
     /// The compartment of one resource, which must be there and within the caller's rows.
     async fn one(&self, id: &str, state: Option<State>, page: &mut Page) -> Result<Option<State>> {
-        let grant = authorize::<Read>(self.scene.caller, self.focal)?;
-        let sealed = match self.scene.app.store.find(&grant, id).await? {
-            Found::Current(sealed) => sealed,
-            Found::Deleted { version } => return Err(read::gone(version)),
-            Found::Absent => return Err(Error::not_found()),
-        };
+        let sealed = stored(self.scene, self.focal, id).await?;
         let (stage, after) = match state {
             Some(state) => (state.stage, state.after.map(cursor::position_of).transpose()?),
             None => {

@@ -33,7 +33,7 @@ struct Given {
 /// # Errors
 /// `Kind::Invalid` with an issue for every parameter that is unknown, repeated, absent or not of its type.
 pub(super) fn read(operation: &Operation, query: Pairs, body: Option<Node>, lenient: bool) -> Result<Input> {
-    let mut reader = Reader { operation, lenient, input: Input::default(), issues: Vec::new() };
+    let mut reader = Reader { operation, lenient, input: Input::default(), named: Vec::new(), issues: Vec::new() };
     if query.len() > PARAMETERS_MAX {
         return Err(Error::new(Kind::TooCostly, format!("At most {PARAMETERS_MAX} parameters are taken.")));
     }
@@ -63,6 +63,8 @@ struct Reader<'a> {
     operation: &'a Operation,
     lenient: bool,
     input: Input,
+    /// Known parameters that were given, faulty ones among them.
+    named: Vec<&'static str>,
     issues: Vec<Issue>,
 }
 
@@ -79,15 +81,16 @@ impl Reader<'_> {
                 false => self.unknown(&name, place),
             };
         };
-        let Is::Simple(kind) = param.is else {
-            let text = format!("The parameter {name} is no simple value: it goes into the body of a POST.");
-            self.issues.push(Issue::error("invalid", text).at(place));
-            return;
-        };
         if value.is_empty() {
             return;
         }
-        match from_text(kind, &value) {
+        self.named.push(param.name);
+        let node = match param.is {
+            Is::Simple(kind) => from_text(kind, &value),
+            Is::Concept => Ok(concept(&value)),
+            Is::Complex(_) | Is::Resource(_) => Err("It is no simple value, and goes into the body of a POST."),
+        };
+        match node {
             Ok(node) => self.take(param, node, place),
             Err(fault) => self.issues.push(Issue::error("value", format!("{name}: {fault}")).at(place)),
         }
@@ -148,6 +151,7 @@ impl Reader<'_> {
             let text = "The body must be a Parameters resource.";
             return Err(Error::invalid(text).at("Parameters.resourceType"));
         };
+        self.named.push(param.name);
         self.take(param, body, kind);
         Ok(())
     }
@@ -162,6 +166,7 @@ impl Reader<'_> {
             return self.fault("required", "A parameter has a name.", &format!("{place}.name"));
         };
         let Some(param) = self.param(&name) else { return self.unknown(&name, format!("{place}.name")) };
+        self.named.push(param.name);
         let mut members = members.into_iter();
         let (Some((member, node)), None) = (members.next(), members.next()) else {
             let text = "A parameter holds one value or one resource and nothing else.";
@@ -180,15 +185,21 @@ impl Reader<'_> {
                 Ok(()) => self.take(param, node, at),
                 Err(fault) => self.issues.push(Issue::error("value", format!("{name}: {fault}")).at(at)),
             },
-            (Is::Complex(of), Some(given)) if of == given && node.is_object() => self.take(param, node, at),
+            (is @ (Is::Complex(_) | Is::Concept), Some(given)) if is.name() == given => {
+                let issues = validate::datatype(given, &node, &at);
+                match validate::refuses(&issues) {
+                    true => self.issues.extend(issues),
+                    false => self.take(param, node, at),
+                }
+            }
             _ => self.wrong(param, at),
         }
     }
 
     fn wrong(&mut self, param: &Param, place: String) {
         let text = match param.is {
-            Is::Simple(of) | Is::Complex(of) => format!("The parameter {} is a {of}.", param.name),
             Is::Resource(of) => format!("The parameter {} is a resource: {of}.", param.name),
+            is => format!("The parameter {} is a {}.", param.name, is.name()),
         };
         self.issues.push(Issue::error("value", text).at(place));
     }
@@ -196,7 +207,7 @@ impl Reader<'_> {
     /// What must be there.
     fn complete(&mut self) {
         for param in self.operation.params.iter().filter(|param| param.min > 0) {
-            if !self.input.given.iter().any(|given| given.name == param.name) {
+            if !self.named.contains(&param.name) {
                 let text = format!("The parameter {} is absent.", param.name);
                 self.issues.push(Issue::error("required", text).at("Parameters.parameter"));
             }
@@ -212,6 +223,16 @@ fn kin(of: &str, given: &str) -> bool {
     let of = of.split_at_checked(1).map(|(first, rest)| format!("{}{rest}", first.to_ascii_uppercase()));
     let of = of.as_deref().unwrap_or_default();
     of == given || [&NUMBERS[..], &TEXTS[..]].iter().any(|kin| kin.contains(&of) && kin.contains(&given))
+}
+
+/// `code` or `system|code`.
+fn concept(text: &str) -> Node {
+    match text.split_once('|') {
+        None => json!({"coding": [{"code": text}]}),
+        Some(("", code)) => json!({"coding": [{"code": code}]}),
+        Some((system, "")) => json!({"coding": [{"system": system}]}),
+        Some((system, code)) => json!({"coding": [{"system": system, "code": code}]}),
+    }
 }
 
 fn from_text(kind: &str, text: &str) -> Result<Node, &'static str> {
@@ -257,6 +278,16 @@ impl Input {
     pub fn number(&self, name: &str) -> Option<usize> {
         let node = self.given.iter().find(|given| given.name == name).map(|given| &given.node)?;
         node.as_u64().and_then(|number| usize::try_from(number).ok())
+    }
+
+    pub fn flag(&self, name: &str) -> Option<bool> {
+        self.given.iter().find(|given| given.name == name).and_then(|given| given.node.as_bool())
+    }
+
+    /// A resource or datatype, taken out.
+    pub fn take(&mut self, name: &str) -> Option<Node> {
+        let at = self.given.iter().position(|given| given.name == name)?;
+        Some(self.given.remove(at).node)
     }
 
     /// The simple values as pairs, to be sealed into a page link.

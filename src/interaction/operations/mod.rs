@@ -2,9 +2,14 @@
 //! operation authorizes every type it touches and ends on record like any interaction.
 
 mod definition;
+mod docref;
+mod document;
 mod everything;
 mod input;
+mod lastn;
+mod meta;
 mod table;
+mod validate;
 
 use input::Input;
 use table::Run;
@@ -12,31 +17,50 @@ pub use table::{Is, OPERATIONS, Operation, Param, find};
 
 pub(super) use definition::built_in;
 
-use super::{Answer, Pairs, Scene, graphql};
-use crate::error::{Error, Result};
-use crate::fhir::TypeId;
+use serde_json::json;
+
+use super::route::Method;
+use super::search::full_url;
+use super::{Answer, Bundle, BundleKind, Content, Entry, Mode, Pairs, Scene, Shape, graphql, read};
+use crate::access::{Read, authorize};
+use crate::audit::{Event, Released, What};
+use crate::error::{Error, Issue, Result, Severity};
 use crate::fhir::json::{self, Node};
+use crate::fhir::{Resource, TypeId};
 use crate::search::{Query, QueryOptions};
+use crate::store::{Found, Sealed};
+
+/// One call, as it came in.
+pub(super) struct Sent {
+    pub operation: &'static Operation,
+    pub method: Method,
+    pub kind: Option<TypeId>,
+    pub id: Option<String>,
+}
 
 /// One call, read.
 struct Call {
     operation: &'static Operation,
+    method: Method,
     kind: Option<TypeId>,
     id: Option<String>,
     input: Input,
 }
 
-pub(super) async fn perform(
-    scene: Scene<'_>,
-    operation: &'static Operation,
-    (kind, id): (Option<TypeId>, Option<String>),
-    query: Pairs,
-    body: Option<Node>,
-) -> Result<Answer> {
+pub(super) async fn perform(scene: Scene<'_>, sent: Sent, query: Pairs, body: Option<Node>) -> Result<Answer> {
+    let Sent { operation, method, kind, id } = sent;
     let input = input::read(operation, query, body, scene.facts.prefer.lenient)?;
-    let call = Call { operation, kind, id, input };
+    let call = Call { operation, method, kind, id, input };
     match operation.run {
         Run::Everything => everything::everything(scene, &call).await,
+        Run::Meta => meta::meta(scene, &call).await,
+        Run::MetaAdd => meta::change(scene, call, meta::add).await,
+        Run::MetaDelete => meta::change(scene, call, meta::delete).await,
+        Run::LastN => lastn::lastn(scene, &call).await,
+        Run::DocRef => docref::docref(scene, &call).await,
+        Run::Document => document::document(scene, &call).await,
+        Run::Convert => convert(scene, call).await,
+        Run::Validate => validate::validate(scene, call).await,
         Run::GraphQl => {
             let text = |name: &str| call.input.text(name).map(str::to_owned);
             let variables = text("variables").filter(|text| !text.is_empty());
@@ -50,10 +74,74 @@ pub(super) async fn perform(
     }
 }
 
+/// `$convert`: the form of the reply does the work. It touches nothing that is stored.
+async fn convert(scene: Scene<'_>, mut call: Call) -> Result<Answer> {
+    let place = call.input.place("input");
+    let input = call.input.take("input").ok_or_else(|| Error::internal("an operation without its input"))?;
+    let resource = Resource::check_at(input, &place)?;
+    scene.app.trail.record(scene.event(What::Operation, None)).await?;
+    Ok(Answer::made(resource.into_node()))
+}
+
 impl Call {
     fn kind(&self) -> Result<TypeId> {
         self.kind.ok_or_else(|| Error::internal("an operation without its type"))
     }
+
+    fn id(&self) -> Result<&str> {
+        self.id.as_deref().ok_or_else(|| Error::internal("an operation without its resource"))
+    }
+}
+
+/// A Parameters resource with one value.
+fn returned(member: &str, value: Node) -> Node {
+    json!({"resourceType": "Parameters", "parameter": [{"name": "return", member: value}]})
+}
+
+/// The one resource of an address, sealed: current, and within the caller's rows.
+async fn stored(scene: Scene<'_>, kind: TypeId, id: &str) -> Result<Sealed> {
+    let grant = authorize::<Read>(scene.caller, kind)?;
+    match scene.app.store.find(&grant, id).await? {
+        Found::Current(sealed) => Ok(sealed),
+        Found::Deleted { version } => Err(read::gone(version)),
+        Found::Absent => Err(Error::not_found()),
+    }
+}
+
+/// Puts the disclosure of one resource on record and gives its tree.
+async fn opened(scene: Scene<'_>, sealed: Sealed) -> Result<(Released, Node)> {
+    let event = scene.event(What::Operation, Some(sealed.kind()));
+    let released = scene.app.trail.disclose(event, vec![sealed]).await?.pop();
+    let released = released.ok_or_else(|| Error::internal("a disclosure without content"))?;
+    let node = json::parse(released.bytes())?;
+    Ok((released, node))
+}
+
+/// Matches as a searchset without pages, their disclosure on record.
+async fn searchset(scene: Scene<'_>, event: Event, matches: Vec<Sealed>, notes: Vec<Issue>) -> Result<Answer> {
+    let released = match matches.is_empty() {
+        true => scene.app.trail.record(event).await.map(|_| Vec::new())?,
+        false => scene.app.trail.disclose(event, matches).await?,
+    };
+    let total = Some(released.len() as u64);
+    let matched = released.into_iter().map(|released| Entry {
+        full_url: Some(full_url(scene, released.kind(), released.id())),
+        content: Some(Content::Released(released, Shape::Full)),
+        mode: Some(Mode::Match),
+        ..Entry::default()
+    });
+    let outcome = (!notes.is_empty()).then(|| Entry {
+        content: Some(Content::Outcome(notes)),
+        mode: Some(Mode::Outcome),
+        ..Entry::default()
+    });
+    let entries = matched.chain(outcome).collect();
+    let (id, at) = (scene.app.world.uuid(), scene.app.world.now());
+    Ok(Answer::bundle(Bundle { id, kind: BundleKind::Searchset, at, total, links: Vec::new(), entries }))
+}
+
+fn note(text: impl Into<std::borrow::Cow<'static, str>>) -> Issue {
+    Issue { severity: Severity::Information, ..Issue::error("informational", text) }
 }
 
 /// How a search inside an operation is read.

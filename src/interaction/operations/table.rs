@@ -49,25 +49,53 @@ pub enum Is {
     Simple(&'static str),
     /// A datatype, checked by its reader.
     Complex(&'static str),
+    /// A CodeableConcept; in an address a code, or `system|code`.
+    Concept,
     /// A resource of this type, or of any (`Resource`), checked by its reader. A body that is no Parameters is the
     /// first of these.
     Resource(&'static str),
+}
+
+impl Is {
+    /// The FHIR type.
+    pub fn name(self) -> &'static str {
+        match self {
+            Is::Simple(name) | Is::Complex(name) | Is::Resource(name) => name,
+            Is::Concept => "CodeableConcept",
+        }
+    }
 }
 
 /// Which code performs it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Run {
     Everything,
+    Meta,
+    MetaAdd,
+    MetaDelete,
+    LastN,
+    DocRef,
+    Document,
+    Convert,
+    Validate,
     GraphQl,
 }
 
 const BOTH: Levels = Levels { system: false, on_type: true, instance: true };
 const SYSTEM_INSTANCE: Levels = Levels { system: true, on_type: false, instance: true };
+const ALL: Levels = Levels { system: true, on_type: true, instance: true };
+const SYSTEM: Levels = Levels { system: true, on_type: false, instance: false };
+const ON_TYPE: Levels = Levels { system: false, on_type: true, instance: false };
 const INSTANCE: Levels = Levels { system: false, on_type: false, instance: true };
 
 const CODE: Is = Is::Simple("code");
 const DATE: Is = Is::Simple("date");
 const INSTANT: Is = Is::Simple("instant");
+const ID: Is = Is::Simple("id");
+const URI: Is = Is::Simple("uri");
+const BOOLEAN: Is = Is::Simple("boolean");
+const META: Is = Is::Complex("Meta");
+const RESOURCE: Is = Is::Resource("Resource");
 const COUNT: Is = Is::Simple("positiveInt");
 
 const fn one(name: &'static str, is: Is, about: &'static str) -> Param {
@@ -76,6 +104,10 @@ const fn one(name: &'static str, is: Is, about: &'static str) -> Param {
 
 const fn many(name: &'static str, is: Is, about: &'static str) -> Param {
     Param { name, min: 0, many: true, is, about }
+}
+
+const fn must(name: &'static str, is: Is, about: &'static str) -> Param {
+    Param { name, min: 1, many: false, is, about }
 }
 
 const SINCE: Param = one("_since", INSTANT, "Only resources updated at or after this instant.");
@@ -120,6 +152,136 @@ pub const OPERATIONS: &[Operation] = &[
         run: Run::Everything,
     },
     Operation {
+        name: "meta",
+        id: "Resource-meta",
+        published: Some("http://hl7.org/fhir/OperationDefinition/Resource-meta"),
+        about: "The profiles, tags and security labels of one resource, or all that are in use on the resources the \
+                caller may see.",
+        levels: ALL,
+        types: &[],
+        affects: false,
+        paged: false,
+        search: false,
+        params: &[],
+        returns: "Meta",
+        run: Run::Meta,
+    },
+    Operation {
+        name: "meta-add",
+        id: "Resource-meta-add",
+        published: Some("http://hl7.org/fhir/OperationDefinition/Resource-meta-add"),
+        about: "Adds profiles, tags and security labels to a resource, as a new version.",
+        levels: INSTANCE,
+        types: &[],
+        affects: true,
+        paged: false,
+        search: false,
+        params: &[must("meta", META, "What to add.")],
+        returns: "Meta",
+        run: Run::MetaAdd,
+    },
+    Operation {
+        name: "meta-delete",
+        id: "Resource-meta-delete",
+        published: Some("http://hl7.org/fhir/OperationDefinition/Resource-meta-delete"),
+        about: "Takes profiles, tags and security labels away from a resource, as a new version.",
+        levels: INSTANCE,
+        types: &[],
+        affects: true,
+        paged: false,
+        search: false,
+        params: &[must("meta", META, "What to take away; what is not there is passed over.")],
+        returns: "Meta",
+        run: Run::MetaDelete,
+    },
+    Operation {
+        name: "lastn",
+        id: "Observation-lastn",
+        published: Some("http://hl7.org/fhir/OperationDefinition/Observation-lastn"),
+        about: "The most recent observations of each code. Takes the search parameters of Observation: patient or \
+                subject, and category or code, must be among them.",
+        levels: ON_TYPE,
+        types: &["Observation"],
+        affects: false,
+        paged: false,
+        search: true,
+        params: &[one("max", COUNT, "Most observations of one code; 1 where it is not given.")],
+        returns: "Bundle",
+        run: Run::LastN,
+    },
+    Operation {
+        name: "docref",
+        id: "docref",
+        published: Some("http://hl7.org/fhir/us/core/OperationDefinition/docref"),
+        about: "DocumentReferences of a patient by date of care and type; without dates the most recent of each type. \
+                Documents are not made on demand.",
+        levels: ON_TYPE,
+        types: &["DocumentReference"],
+        affects: false,
+        paged: false,
+        search: false,
+        params: &[
+            must("patient", ID, "The logical id of the patient."),
+            one("start", DATE, "Documents on care on or after this date."),
+            one("end", DATE, "Documents on care on or before this date."),
+            many("type", Is::Concept, "The type of document: one of these."),
+            one("on-demand", BOOLEAN, "true asks for documents that are made on demand: there are none here."),
+            many("profile", Is::Simple("canonical"), "The profile of the DocumentReference: one of these."),
+        ],
+        returns: "Bundle",
+        run: Run::DocRef,
+    },
+    Operation {
+        name: "document",
+        id: "Composition-document",
+        published: Some("http://hl7.org/fhir/OperationDefinition/Composition-document"),
+        about: "A document Bundle of a Composition and everything it refers to. Stored with persist, by POST only.",
+        levels: BOTH,
+        types: &["Composition"],
+        affects: false,
+        paged: false,
+        search: false,
+        params: &[
+            one("id", URI, "At type level: the Composition, as id or address on this server."),
+            one("persist", BOOLEAN, "Whether to store the Bundle here."),
+        ],
+        returns: "Bundle",
+        run: Run::Document,
+    },
+    Operation {
+        name: "convert",
+        id: "Resource-convert",
+        published: Some("http://hl7.org/fhir/OperationDefinition/Resource-convert"),
+        about: "A resource in another form: sent as JSON or XML, given back as Accept or _format asks.",
+        levels: SYSTEM,
+        types: &[],
+        affects: false,
+        paged: false,
+        search: false,
+        params: &[must("input", RESOURCE, "The resource.")],
+        returns: "Resource",
+        run: Run::Convert,
+    },
+    Operation {
+        name: "validate",
+        id: "Resource-validate",
+        published: Some("http://hl7.org/fhir/OperationDefinition/Resource-validate"),
+        about: "Whether a resource is valid by the structure of R4, and with a mode, whether that could be done with it \
+                here. Validation against profiles is not supported yet, and refused.",
+        levels: BOTH,
+        types: &[],
+        affects: false,
+        paged: false,
+        search: false,
+        params: &[
+            one("resource", RESOURCE, "The resource; at the address of a stored one: that one, if absent."),
+            one("mode", CODE, "create, update or delete."),
+            many("profile", Is::Simple("canonical"), "Refused: validation against profiles is not supported yet."),
+        ],
+        returns: "OperationOutcome",
+        run: Run::Validate,
+    },
+    Operation {
         name: "graphql",
         id: "Resource-graphql",
         published: Some("http://hl7.org/fhir/OperationDefinition/Resource-graphql"),
@@ -131,7 +293,7 @@ pub const OPERATIONS: &[Operation] = &[
         paged: false,
         search: false,
         params: &[
-            Param { min: 1, ..one("query", Is::Simple("string"), "The text of the query.") },
+            must("query", Is::Simple("string"), "The text of the query."),
             one("operationName", Is::Simple("string"), "Which operation of the text, where it holds several."),
             one("variables", Is::Simple("string"), "The values of its variables: a JSON object."),
         ],
@@ -143,7 +305,8 @@ pub const OPERATIONS: &[Operation] = &[
 impl Operation {
     /// Whether GET may call it: it changes nothing, and all it needs fits into an address.
     pub fn get(&self) -> bool {
-        !self.affects && self.params.iter().all(|param| param.min == 0 || matches!(param.is, Is::Simple(_)))
+        !self.affects
+            && self.params.iter().all(|param| param.min == 0 || !matches!(param.is, Is::Complex(_) | Is::Resource(_)))
     }
 
     /// Whether it is the one whose bodies and answers are no FHIR.
@@ -164,7 +327,9 @@ impl Operation {
 
     /// Whether it is defined for a type, at type level or for instances.
     pub fn on(&self, kind: &str) -> bool {
-        (self.levels.on_type || self.levels.instance) && (self.types.is_empty() || self.types.contains(&kind))
+        // AuditEvents are the trail's: they are read and searched, and nothing else is done with them.
+        let any = self.types.is_empty() && (kind != "AuditEvent" || self.run == Run::Validate);
+        (self.levels.on_type || self.levels.instance) && (any || self.types.contains(&kind))
     }
 
     /// The published definition, or that of this server.
@@ -206,7 +371,7 @@ mod tests {
                 match param.is {
                     Is::Simple(of) => assert!(Primitive::of(of).is_some(), "{of}"),
                     Is::Complex(of) => assert!(definitions().is_type(of), "{of}"),
-                    Is::Resource(_) => {}
+                    Is::Resource(_) | Is::Concept => {}
                 }
             }
             assert!(!operation.paged || operation.get(), "{}: the links of pages are called by GET", operation.id);

@@ -54,7 +54,7 @@ pub(super) async fn delete(scene: Scene<'_>, kind: TypeId, id: &str) -> Result<A
 }
 
 /// Writes, and tries again when another write came in between. With If-Match the second look tells the client.
-async fn single(scene: Scene<'_>, change: Change) -> Result<Answer> {
+pub(super) async fn single(scene: Scene<'_>, change: Change) -> Result<Answer> {
     for _ in 0..TRIES_MAX {
         match attempt(scene, &change).await {
             Err(error) if lost_race(&error) => {}

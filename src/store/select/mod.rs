@@ -5,6 +5,7 @@
 mod consult;
 mod include;
 mod scan;
+mod survey;
 
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::ops::ControlFlow;
@@ -23,7 +24,8 @@ use crate::search::query::{Criterion, SortBy, Summary, Take, Total, pending, sup
 use crate::search::{Matcher, Query, View};
 use crate::vault::Rid;
 
-use scan::{Judge, Scan};
+pub use scan::Judge;
+use scan::Scan;
 
 /// Most resources an inner search (a chain, `_has`) may find.
 const INNER_MAX: usize = 1_000;
@@ -55,9 +57,7 @@ impl Store {
     /// results of an inner search, with advice.
     pub async fn select(&self, grants: &Grants, query: &Query, after: Option<Position>) -> Result<Selection> {
         let kind = query.kind;
-        let Some(grant) = grants.get(kind) else {
-            return Err(Error::new(Kind::Forbidden, "The access token has no search permission for this type."));
-        };
+        let grant = grants.get(kind).ok_or_else(missing_grant)?;
         let mut notes = Vec::new();
         let mut criteria = query.criteria.clone();
         add_rows(&mut criteria, grant);
@@ -209,6 +209,10 @@ impl Store {
         }
         Ok(found)
     }
+}
+
+fn missing_grant() -> Error {
+    Error::new(Kind::Forbidden, "The access token has no search permission for this type.")
 }
 
 /// Adds the row filter of a grant to what a resource must satisfy. What stands there already looks only at what lies in

@@ -1,0 +1,336 @@
+//! Operations on single resources and small sets, through the real router.
+
+use serde_json::{Value, json};
+
+use super::{Persona, Reply, TestApp, patient};
+
+const JSON: (&str, &str) = ("content-type", "application/fhir+json");
+
+async fn put(caller: &Persona<'_>, resource: Value) {
+    let path = format!("{}/{}", resource["resourceType"].as_str().unwrap(), resource["id"].as_str().unwrap());
+    let reply = caller.put(&path, &resource).await;
+    assert!(reply.status < 300, "{path}: {}", reply.text());
+}
+
+fn params(parameter: Value) -> Value {
+    json!({"resourceType": "Parameters", "parameter": parameter})
+}
+
+fn meta(reply: &Reply) -> Value {
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    reply.json()["parameter"][0]["valueMeta"].clone()
+}
+
+fn coding(code: &str) -> Value {
+    json!({"system": "http://tags", "code": code})
+}
+
+#[tokio::test]
+async fn meta_is_read_added_to_and_taken_from() {
+    let app = TestApp::new().await;
+    let backend = app.persona("system/*.cruds").await;
+    let mut one = patient("p1", "Meta");
+    one["meta"] = json!({"tag": [coding("a")], "profile": ["http://profile/one"]});
+    put(&backend, one).await;
+    let mut two = patient("p2", "Meta");
+    two["meta"] = json!({"tag": [coding("b")], "security": [{"system": "http://labels", "code": "R"}]});
+    put(&backend, two).await;
+
+    let read = meta(&backend.get("Patient/p1/$meta").await);
+    assert_eq!((&read["tag"], &read["versionId"]), (&json!([coding("a")]), &json!("1")));
+    let all = meta(&backend.get("Patient/$meta").await);
+    assert_eq!(
+        all,
+        json!({
+            "profile": ["http://profile/one"], "security": [{"system": "http://labels", "code": "R"}],
+            "tag": [coding("a"), coding("b")]
+        })
+    );
+    assert_eq!(meta(&backend.get("$meta").await), all);
+    let narrow = app.persona("system/Patient.rs?_id=p1").await;
+    let own = json!({"profile": ["http://profile/one"], "tag": [coding("a")]});
+    assert_eq!(meta(&narrow.get("$meta").await), own);
+    assert_eq!(meta(&narrow.get("Patient/$meta").await), own);
+    assert_eq!(narrow.get("Patient/p2/$meta").await.status, 404);
+    assert_eq!(narrow.get("Observation/$meta").await.status, 403);
+
+    let add = params(json!([{"name": "meta", "valueMeta": {"tag": [coding("a"), coding("c")]}}]));
+    let added = backend.post("Patient/p1/$meta-add", &add).await;
+    assert_eq!((meta(&added)["tag"].clone(), added.header("etag")), (json!([coding("a"), coding("c")]), "W/\"2\""));
+    assert_eq!(meta(&backend.post("Patient/p1/$meta-add", &add).await)["versionId"], "2", "nothing new: no version");
+    let delete = params(
+        json!([{"name": "meta", "valueMeta": {"tag": [coding("a"), coding("x")], "profile": ["http://profile/one"]}}]),
+    );
+    let deleted = meta(&backend.post("Patient/p1/$meta-delete", &delete).await);
+    assert_eq!(
+        (&deleted["tag"], deleted.get("profile"), &deleted["versionId"]),
+        (&json!([coding("c")]), None, &json!("3"))
+    );
+    assert_eq!(backend.get("Patient/p1").await.json()["name"][0]["family"], "Meta");
+
+    assert_eq!(narrow.post("Patient/p1/$meta-add", &add).await.status, 403);
+    assert_eq!(backend.get("Patient/p1/$meta-add").await.status, 405);
+    for (body, place) in [
+        (params(json!([])), "Parameters.parameter"),
+        (params(json!([{"name": "meta", "valueMeta": {"tga": []}}])), "Parameters.parameter[0].value.tga"),
+        (params(json!([{"name": "meta", "valueMeta": {"source": "http://x"}}])), "Parameters.parameter[0].value"),
+    ] {
+        let reply = backend.post("Patient/p1/$meta-add", &body).await;
+        assert_eq!((reply.status, reply.places()), (400, vec![place.to_owned()]), "{}", reply.text());
+    }
+    let stale = backend.call("POST", "Patient/p1/$meta-add", &[JSON, ("if-match", "W/\"1\"")], add.to_string()).await;
+    assert_eq!(stale.status, 412);
+}
+
+#[tokio::test]
+async fn the_last_observations_of_each_code_are_given() {
+    let app = TestApp::new().await;
+    let backend = app.persona("system/*.cruds").await;
+    for (id, who, code, at) in [
+        ("o1", "p1", "a", "2020-01-01"),
+        ("o2", "p1", "a", "2022-01-01T10:00:00Z"),
+        ("o3", "p1", "a", "2021"),
+        ("o4", "p1", "b", "2019-01-01"),
+        ("o5", "p2", "a", "2023-01-01"),
+    ] {
+        put(&backend, json!({
+            "resourceType": "Observation", "id": id, "status": "final", "effectiveDateTime": at,
+            "category": [{"coding": [{"code": "laboratory"}]}],
+            "code": {"coding": [{"system": "http://codes", "code": code}]}, "subject": {"reference": format!("Patient/{who}")}
+        }))
+        .await;
+    }
+    for (query, expected) in [
+        ("patient=p1&category=laboratory", vec!["o2", "o4"]),
+        ("patient=p1&category=laboratory&max=2", vec!["o2", "o3", "o4"]),
+        ("subject=Patient/p1&code=http://codes|a&max=5", vec!["o2", "o3", "o1"]),
+        ("patient=p1&code=b", vec!["o4"]),
+        ("patient=p1&code=b,a&date=lt2021", vec!["o1", "o4"]),
+        ("patient=p1&code=none", vec![]),
+    ] {
+        let reply = backend.get(&format!("Observation/$lastn?{query}")).await;
+        assert_eq!(
+            (reply.status, reply.ids()),
+            (200, expected.into_iter().map(str::to_owned).collect()),
+            "{query}: {}",
+            reply.text()
+        );
+    }
+    for query in
+        ["patient=p1", "code=a", "patient=p1&code=a&max=0", "patient=p1&code=a&_sort=date", "patient=p1&code=a&x=1"]
+    {
+        assert_eq!(backend.get(&format!("Observation/$lastn?{query}")).await.status, 400, "{query}");
+    }
+    let narrow = app.persona("system/Observation.rs?_id=o1,o4").await;
+    assert_eq!(narrow.get("Observation/$lastn?patient=p1&category=laboratory").await.ids(), ["o1", "o4"]);
+    assert_eq!(app.persona("system/Patient.rs").await.get("Observation/$lastn?patient=p1&code=a").await.status, 403);
+}
+
+#[tokio::test]
+async fn documents_are_found_by_care_and_type() {
+    let app = TestApp::new().await;
+    let backend = app.persona("system/*.cruds").await;
+    let document = |id: &str, code: &str, more: Value| {
+        let mut node = json!({
+            "resourceType": "DocumentReference", "id": id, "status": "current", "subject": {"reference": "Patient/p1"},
+            "type": {"coding": [{"system": "http://loinc.org", "code": code}]},
+            "content": [{"attachment": {"contentType": "text/plain", "data": "aGk="}}]
+        });
+        for (name, value) in more.as_object().expect("members") {
+            node[name] = value.clone();
+        }
+        node
+    };
+    put(
+        &backend,
+        document("d1", "34133-9", json!({"context": {"period": {"start": "2020-01-01", "end": "2020-02-01"}}})),
+    )
+    .await;
+    put(
+        &backend,
+        document("d2", "34133-9", json!({"context": {"period": {"start": "2021-01-01", "end": "2021-02-01"}}})),
+    )
+    .await;
+    put(&backend, document("d3", "11488-4", json!({"date": "2020-01-15T00:00:00Z"}))).await;
+    put(&backend, document("d4", "11488-4", json!({"status": "superseded", "date": "2022-01-15T00:00:00Z"}))).await;
+    let mut foreign = document("d5", "11488-4", json!({}));
+    foreign["subject"] = json!({"reference": "Patient/p2"});
+    put(&backend, foreign).await;
+    for (query, expected) in [
+        ("patient=p1", vec!["d2", "d3"]),
+        ("patient=p1&start=2020-01-01&end=2020-12-31", vec!["d1", "d3"]),
+        ("patient=p1&start=2021", vec!["d2"]),
+        ("patient=p1&type=http://loinc.org|34133-9&end=2022", vec!["d2", "d1"]),
+        ("patient=p1&type=11488-4", vec!["d3"]),
+        ("patient=nobody", vec![]),
+        ("patient=p1&on-demand=false&type=34133-9", vec!["d2"]),
+        ("patient=p1&on-demand=true", vec![]),
+        ("patient=p1&profile=http://none", vec![]),
+    ] {
+        let reply = backend.get(&format!("DocumentReference/$docref?{query}")).await;
+        assert_eq!(
+            (reply.status, reply.ids()),
+            (200, expected.into_iter().map(str::to_owned).collect()),
+            "{query}: {}",
+            reply.text()
+        );
+    }
+    let body = params(json!([
+        {"name": "patient", "valueId": "p1"},
+        {"name": "type", "valueCodeableConcept": {"coding": [{"system": "http://loinc.org", "code": "11488-4"}]}}
+    ]));
+    assert_eq!(backend.post("DocumentReference/$docref", &body).await.ids(), ["d3"]);
+    assert_eq!(backend.get("DocumentReference/$docref").await.places(), ["Parameters.parameter"]);
+    let on_demand = backend.get("DocumentReference/$docref?patient=p1&on-demand=true").await;
+    assert!(on_demand.text().contains("makes no documents on demand"));
+}
+
+#[tokio::test]
+async fn a_document_holds_what_its_composition_names() {
+    let app = TestApp::new().await;
+    let backend = app.persona("system/*.cruds").await;
+    put(&backend, patient("p1", "Document")).await;
+    put(&backend, json!({"resourceType": "Practitioner", "id": "doc"})).await;
+    put(&backend, json!({"resourceType": "Condition", "id": "c1", "subject": {"reference": "Patient/p1"}})).await;
+    let composition = json!({
+        "resourceType": "Composition", "id": "com", "status": "final", "type": {"text": "note"}, "date": "2026-01-01",
+        "title": "Note", "subject": {"reference": "Patient/p1"}, "author": [{"reference": "Practitioner/doc"}],
+        "section": [{"title": "all", "section": [{"title": "inner", "entry": [
+            {"reference": "Condition/c1"}, {"reference": "Patient/p1"}, {"reference": "http://elsewhere/fhir/Patient/9"}
+        ]}]}]
+    });
+    put(&backend, composition.clone()).await;
+    let bundle = backend.get("Composition/com/$document").await;
+    assert_eq!(
+        (bundle.status, bundle.ids()),
+        (200, ["com", "p1", "doc", "c1"].map(str::to_owned).to_vec()),
+        "{}",
+        bundle.text()
+    );
+    let node = bundle.json();
+    assert_eq!(
+        (&node["type"], &node["entry"][3]["fullUrl"]),
+        (&json!("document"), &json!("http://phial.test/fhir/Condition/c1"))
+    );
+    crate::fhir::Resource::check(node).expect("a Bundle of R4");
+    assert_eq!(backend.get("Composition/$document?id=com").await.ids().len(), 4);
+    assert_eq!(backend.get("Composition/$document?id=http://phial.test/fhir/Composition/com").await.ids().len(), 4);
+
+    assert_eq!(backend.get("Composition/com/$document?persist=true").await.status, 405);
+    let kept = backend.call("POST", "Composition/com/$document?persist=true", &[], "").await;
+    assert_eq!(kept.status, 200, "{}", kept.text());
+    let id = kept.json()["id"].as_str().expect("an id").to_owned();
+    assert_eq!(backend.get(&format!("Bundle/{id}")).await.json()["type"], "document");
+
+    let reader = app.persona("system/*.rs").await;
+    assert_eq!(reader.call("POST", "Composition/com/$document?persist=true", &[], "").await.status, 403);
+    let narrow =
+        app.persona("system/Composition.rs system/Practitioner.rs system/Condition.rs system/Patient.rs?_id=p2").await;
+    let refused = narrow.get("Composition/com/$document").await;
+    assert_eq!((refused.status, refused.places()), (422, vec!["Composition.subject".to_owned()]));
+    let fewer = app.persona("system/Composition.rs").await.get("Composition/com/$document").await;
+    assert_eq!((fewer.status, fewer.places()), (403, vec!["Composition.subject".to_owned()]));
+    let mut broken = composition;
+    broken["section"][0]["entry"] = json!([{"reference": "Condition/none"}]);
+    put(&backend, broken).await;
+    assert_eq!(backend.get("Composition/com/$document").await.places(), ["Composition.section[0].entry[0]"]);
+}
+
+#[tokio::test]
+async fn what_is_sent_is_converted() {
+    let app = TestApp::new().await;
+    let caller = app.persona("system/Patient.r").await;
+    let node = json!({"resourceType": "Patient", "name": [{"family": "Convert"}]});
+    let xml = caller.call("POST", "$convert", &[JSON, ("accept", "application/fhir+xml")], node.to_string()).await;
+    assert_eq!(xml.status, 200, "{}", xml.text());
+    assert!(xml.text().contains("<family value=\"Convert\""), "{}", xml.text());
+    let sent = [("content-type", "application/fhir+xml"), ("accept", "application/fhir+json")];
+    assert_eq!(caller.call("POST", "$convert", &sent, xml.body).await.json(), node);
+    let wrapped = params(json!([{"name": "input", "resource": node}]));
+    assert_eq!(caller.post("$convert?_format=json", &wrapped).await.json(), node);
+    let faulty = caller.post("$convert", &json!({"resourceType": "Patient", "colour": 1})).await;
+    assert_eq!((faulty.status, faulty.places()), (400, vec!["Patient.colour".to_owned()]));
+    assert_eq!(caller.get("$convert").await.status, 405);
+}
+
+#[tokio::test]
+async fn all_faults_are_told_and_profiles_are_refused() {
+    let app = TestApp::new().await;
+    let backend = app.persona("system/*.cruds").await;
+    let faulty = json!({"resourceType": "Patient", "gender": "none", "birthDate": "yesterday", "colour": "red", "active": "yes"});
+    let places = ["Patient.active", "Patient.birthDate", "Patient.colour", "Patient.gender"];
+    let sorted = |reply: &Reply| {
+        let mut places = reply.places();
+        places.sort();
+        places
+    };
+    let bare = backend.post("Patient/$validate", &faulty).await;
+    assert_eq!((bare.status, sorted(&bare)), (200, places.map(str::to_owned).to_vec()), "{}", bare.text());
+    let wrapped = params(json!([{"name": "resource", "resource": faulty}, {"name": "mode", "valueCode": "create"}]));
+    let within = places.map(|place| place.replace("Patient", "Parameters.parameter[0].resource"));
+    assert_eq!(sorted(&backend.post("Patient/$validate", &wrapped).await), within);
+
+    let good = backend.post("Patient/$validate?mode=create", &patient("p1", "Valid")).await;
+    assert_eq!(
+        (good.status, good.places().len(), &good.json()["issue"][0]["severity"]),
+        (200, 0, &json!("information"))
+    );
+    assert_eq!(backend.get("Patient/p1").await.status, 404, "nothing was stored");
+    put(&backend, patient("p1", "Valid")).await;
+    assert_eq!(backend.get("Patient/p1/$validate").await.json()["issue"][0]["severity"], "information");
+    let other = backend.post("Patient/p1/$validate?mode=update", &patient("p2", "Valid")).await;
+    assert_eq!(other.places(), ["Patient.id"]);
+    let kind = backend.post("Patient/$validate", &json!({"resourceType": "Practitioner"})).await;
+    assert_eq!(kind.places(), ["Practitioner.resourceType"]);
+    let mut claims = patient("p1", "Valid");
+    claims["meta"] = json!({"profile": ["http://profile"]});
+    assert_eq!(backend.post("Patient/$validate", &claims).await.places(), ["Patient.meta.profile"]);
+
+    for (query, status) in [("mode=profile", 400), ("profile=http://p", 400), ("mode=guess", 400), ("mode=delete", 400)]
+    {
+        let body = json!({"resourceType": "Patient"});
+        assert_eq!(backend.post(&format!("Patient/$validate?{query}"), &body).await.status, status, "{query}");
+    }
+    assert_eq!(backend.get("Patient/p1/$validate?mode=delete").await.json()["issue"][0]["severity"], "information");
+    assert_eq!(backend.get("Patient/none/$validate?mode=delete").await.json()["issue"][0]["code"], "not-found");
+    let reader = app.persona("system/Patient.rs").await;
+    assert_eq!(
+        reader.post("Patient/$validate?mode=create", &patient("p9", "Valid")).await.json()["issue"][0]["code"],
+        "forbidden"
+    );
+    assert_eq!(reader.get("Patient/p1/$validate?mode=delete").await.json()["issue"][0]["code"], "forbidden");
+    assert_eq!(reader.get("Observation/o/$validate").await.status, 403);
+
+    let appointment = |status: &str| {
+        json!({"resourceType": "Appointment", "id": "a1", "status": status, "participant": [{"status": "accepted", "actor": {"reference": "Patient/p1"}}],
+               "start": "2026-02-01T10:00:00Z", "end": "2026-02-01T10:30:00Z"})
+    };
+    put(&backend, appointment("fulfilled")).await;
+    let moved = backend.post("Appointment/a1/$validate?mode=update", &appointment("booked")).await;
+    assert_eq!(moved.places(), ["Appointment.status"], "{}", moved.text());
+}
+
+#[tokio::test]
+async fn every_definition_is_valid_and_listed_where_it_works() {
+    let app = TestApp::new().await;
+    let backend = app.persona("system/*.cruds").await;
+    let statement = backend.get("metadata").await.json();
+    let rest = &statement["rest"][0];
+    let names = |node: &Value| -> Vec<String> {
+        let listed = node["operation"].as_array().cloned().unwrap_or_default();
+        listed.iter().map(|op| op["name"].as_str().unwrap_or_default().to_owned()).collect()
+    };
+    for operation in crate::interaction::operations::OPERATIONS {
+        let reply = backend.get(&format!("OperationDefinition/{}", operation.id)).await;
+        assert_eq!(reply.status, 200, "{}", operation.id);
+        crate::fhir::Resource::check(reply.json()).expect("an OperationDefinition of R4");
+        assert_eq!(names(rest).contains(&operation.name.to_owned()), operation.levels.system, "{}", operation.id);
+        for resource in rest["resource"].as_array().expect("types") {
+            let kind = resource["type"].as_str().expect("a name");
+            if operation.on(kind) {
+                assert!(names(resource).contains(&operation.name.to_owned()), "{kind} {}", operation.id);
+            }
+        }
+    }
+    crate::fhir::Resource::check(statement.clone()).expect("a CapabilityStatement of R4");
+}
