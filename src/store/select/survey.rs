@@ -1,11 +1,13 @@
 //! Looking at every match of a query by its capsule alone, for operations that choose by other rules than a page
 //! (the last of each code, the best match), and fetching what was chosen.
 
+use std::sync::Arc;
+
 use super::scan::{Judge, Scan};
 use super::{add_rows, missing_grant};
 use crate::access::Grants;
 use crate::error::Result;
-use crate::search::{Matcher, Query};
+use crate::search::{Matcher, Query, View};
 use crate::store::{Sealed, Store};
 use crate::vault::Rid;
 
@@ -20,6 +22,11 @@ impl Store {
         let mut criteria = query.criteria.clone();
         add_rows(&mut criteria, grant);
         self.resolve(grants, &mut criteria).await?;
+        let judge = match grant.mask() {
+            // What lies in sections that the grant does not open is as if it were not there.
+            Some(mask) => Arc::new(move |rid, version, view: &View<'_>| judge(rid, version, &view.masked(&mask))),
+            None => judge,
+        };
         let mut scan = Scan::open(self, query.kind, criteria, Rid(0), true).await?;
         let mut all = Vec::new();
         while let Some(found) = scan.next(&judge).await? {
