@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Issue, Kind, Result};
 use crate::fhir::TypeId;
-use crate::search::query::{Criterion, Query, QueryOptions};
+use crate::search::query::{Criterion, Query, QueryOptions, next_concepts};
 use crate::world::Instant;
 
 /// Criteria of a scope's search arguments on one type; `now` is what the prefix `ap` looks from.
@@ -17,6 +17,9 @@ pub fn criteria(kind: TypeId, pairs: &[(String, String)], base: &str, now: Insta
         Error::with_issues(Kind::Invalid, issues)
     })?;
     let own_values = |criterion: &Criterion| matches!(criterion, Criterion::Param { .. });
+    if next_concepts(&query.criteria).is_some() {
+        return Err(Error::invalid("A scope may not filter by sets of codes (:in, :not-in, :above, :below)."));
+    }
     if query.criteria.len() != pairs.len() || !query.criteria.iter().all(own_values) {
         let text =
             "A scope may filter only by search parameters of its own type, without chains, _has or result parameters.";

@@ -217,10 +217,13 @@ fn uncovered(criteria: &[Criterion], grants: &Grants) -> Option<Vec<TypeId>> {
             uncovered(std::slice::from_ref(inner), grants)
         }
         Criterion::Masked { criteria, .. } => uncovered(criteria, grants),
-        Criterion::AnyOf(roads) | Criterion::NoneOf(roads) => {
+        Criterion::AnyOf(roads) => {
             let stops: Option<Vec<_>> = roads.iter().map(|road| uncovered(road, grants)).collect();
             stops.filter(|stops| !stops.is_empty()).map(|stops| stops.concat())
         }
+        Criterion::Hierarchy { target, .. } => grants.get(*target).is_none().then(|| vec![*target]),
+        // What must not hold has to be looked at in full.
+        Criterion::NoneOf(lists) => lists.iter().find_map(|list| uncovered(list, grants)),
         Criterion::Param { .. }
         | Criterion::ReferenceIn { .. }
         | Criterion::IdIn(_)

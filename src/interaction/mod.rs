@@ -10,6 +10,7 @@ pub mod form;
 pub mod operations;
 pub mod route;
 pub mod shape;
+mod terminology;
 
 mod bundles;
 mod conditional;

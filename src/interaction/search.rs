@@ -1,7 +1,9 @@
 //! search-type (search.html), by GET and POST alike.
 
-use super::{Answer, Bundle, BundleKind, Content, Entry, Mode, Pairs, Scene, Shape, cursor, form, is_audit};
-use crate::access::Grants;
+use super::{
+    Answer, Bundle, BundleKind, Content, Entry, Mode, Pairs, Scene, Shape, cursor, form, is_audit, terminology,
+};
+use crate::access::{Grants, Search, authorize};
 use crate::audit::reading::own_identifiers;
 use crate::audit::{AuditPage, Event, Released, What};
 use crate::error::{Error, Issue, Result, Severity};
@@ -22,6 +24,9 @@ struct Page {
 
 pub(super) async fn search(scene: Scene<'_>, kind: TypeId, pairs: Pairs) -> Result<Answer> {
     let (mut query, after) = checked(scene, kind, pairs).await?;
+    // Whoever may not search the type learns nothing of what a set of codes holds.
+    authorize::<Search>(scene.caller, kind)?;
+    terminology::resolve(scene, &mut query).await?;
     let Page { released, matched, total, next, notes } = match is_audit(kind) {
         true => trail_page(scene, &mut query, after).await?,
         false => page(scene, &query, after).await?,

@@ -89,11 +89,13 @@ fn parameters_are_treated_as_the_design_says() {
         ("Patient", "_profile", Treatment::Capsule),
         ("Patient", "_lastUpdated", Treatment::Capsule),
         ("Patient", "_id", blind(Whole, 1)),
+        ("Location", "near", Treatment::Capsule),
     ];
     for (kind, code, expected) in cases {
         assert_eq!(*of(kind, code), expected, "{kind} {code}");
     }
-    for (kind, code) in [("Patient", "_content"), ("Patient", "_text"), ("Patient", "phonetic"), ("Location", "near")] {
+    for (kind, code) in [("Patient", "_content"), ("Patient", "_text"), ("Patient", "phonetic"), ("Patient", "_query")]
+    {
         assert!(matches!(of(kind, code), Treatment::Refused { .. }), "{kind} {code}");
     }
     assert!(matches!(treatment(TypeId(1), ParamId(60_000)), Treatment::Refused { .. }));

@@ -9,7 +9,8 @@
 //! Numbers are little-endian; a text is a varint (twice its length; odd: its number in the table of known strings) and
 //! its UTF-8.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::LazyLock;
 
 use super::borrowed::{ReferenceRef, Types, ValueIter, ValueRef, put_values};
 use super::mask::Mask;
@@ -17,7 +18,7 @@ use super::values::{Common, Header, Value, Values};
 use super::wire::{Reader, broken, put_text, put_varint};
 use crate::error::Result;
 use crate::fhir::date::Range;
-use crate::fhir::{ParamId, TypeId};
+use crate::fhir::{ParamId, ParamKind, TypeId, definitions};
 use crate::vault::Pk;
 use crate::world::Instant;
 
@@ -59,6 +60,21 @@ pub fn encode(values: &Values) -> Vec<u8> {
     }
     out.extend_from_slice(&body);
     out
+}
+
+/// The parameters that hold the canonical url and the business version of a type that is referred to by them.
+pub fn canonical_params(kind: TypeId) -> Option<(ParamId, Option<ParamId>)> {
+    static KNOWN: LazyLock<HashMap<TypeId, (ParamId, Option<ParamId>)>> = LazyLock::new(|| {
+        let all = definitions().types().iter().filter_map(|kind| {
+            // Other types have a parameter `url` for something that is not their own (a Subscription's endpoint).
+            let own = format!("{}.url", definitions().type_name(*kind));
+            let url = definitions().param(*kind, "url").filter(|param| param.kind == ParamKind::Uri)?;
+            let url = url.text(*kind).is_some_and(|text| text == own).then_some(url.id)?;
+            Some((*kind, (url, definitions().param(*kind, "version").map(|param| param.id))))
+        });
+        all.collect()
+    });
+    KNOWN.get(&kind).copied()
 }
 
 /// An opened capsule; values are decoded parameter by parameter, when asked for.
@@ -250,6 +266,51 @@ impl<'a> View<'a> {
         match param {
             Some(param) => collect(&mut self.values(param)?)?,
             None => (0..self.entries()).try_for_each(|at| collect(&mut self.values(self.entry(at)?.0)?))?,
+        }
+        Ok(found)
+    }
+
+    /// The canonical url of the resource, without and with its version; empty where the type has none.
+    pub fn canonicals(&self) -> Result<Vec<String>> {
+        let Some((url, version)) = canonical_params(self.kind) else { return Ok(Vec::new()) };
+        let mut found = Vec::new();
+        for value in self.values(url)? {
+            if let ValueRef::Uri(url) = value? {
+                found.push(url.to_owned());
+            }
+        }
+        let Some(version) = version else { return Ok(found) };
+        for value in self.values(version)? {
+            if let ValueRef::Token { code: Some(version), .. } = value? {
+                let versioned: Vec<String> = found.iter().map(|url| format!("{url}|{version}")).collect();
+                found.extend(versioned);
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    /// What a reference can name the resource by: its logical id, and its canonical url with and without version.
+    pub fn names(&self) -> Result<Vec<String>> {
+        let mut names = self.canonicals()?;
+        names.push(self.id.to_owned());
+        Ok(names)
+    }
+
+    /// The names of the resources of a type that a parameter refers to.
+    pub fn named(&self, param: ParamId, of: TypeId) -> Result<Vec<String>> {
+        let by_url = canonical_params(of).is_some();
+        let mut found = Vec::new();
+        for value in self.values(param)? {
+            match value? {
+                ValueRef::Reference { to: Some(ReferenceRef::Local { kind, id, .. }), .. } if kind == of => {
+                    found.push(id.to_owned());
+                }
+                ValueRef::Reference { to: Some(ReferenceRef::Absolute(url)), .. } if by_url => {
+                    found.push(url.to_owned());
+                }
+                _ => {}
+            }
         }
         Ok(found)
     }

@@ -9,6 +9,7 @@ pub mod mask;
 pub mod matcher;
 pub mod narrow;
 pub mod query;
+pub mod terminology;
 pub mod terms;
 #[cfg(test)]
 pub mod testing;

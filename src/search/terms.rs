@@ -150,12 +150,42 @@ pub fn terms(values: &Values, pk: Pk, vault: &Vault) -> Vec<i64> {
         let partition = vault.partition(pk, partitions);
         out.extend(raws.drain(..).map(|raw| raw.key(kind, *param, partition, vault)));
     }
+    for (param, of) in &values.params {
+        components(kind, *param, of, |part, form, partitions, value| {
+            raw(form, value, &mut raws);
+            let partition = vault.partition(pk, partitions);
+            out.extend(raws.drain(..).map(|raw| raw.key(kind, part, partition, vault)));
+        });
+    }
     if values.header.patients.len() > 1 {
         out.extend(values.header.patients.iter().map(|patient| compartment_term(kind, patient, vault)));
     }
     out.sort_unstable();
     out.dedup();
     out
+}
+
+/// The components of composite values that have terms: those of the component's own parameter. They mostly are there
+/// already; that all of them are is what searches by the composite go by.
+fn components(kind: TypeId, param: ParamId, of: &[Value], mut each: impl FnMut(ParamId, BlindForm, u8, &Value)) {
+    let parts = composite_parts(kind, param);
+    for value in of {
+        let Value::Composite(groups) = value else { continue };
+        for (group, part) in groups.iter().zip(&parts) {
+            let Some((part, form, partitions)) = part else { continue };
+            group.iter().for_each(|value| each(*part, *form, *partitions, value));
+        }
+    }
+}
+
+/// For each component of a composite parameter, its parameter and terms; None: it has none on this type.
+pub(super) fn composite_parts(kind: TypeId, param: ParamId) -> Vec<Option<(ParamId, BlindForm, u8)>> {
+    let components = definitions().param_by_id(param).map_or(&[][..], |param| &param.components);
+    let part = |part: ParamId| match mapping::treatment(kind, part) {
+        Treatment::Blind { form, partitions } => Some((part, *form, *partitions)),
+        _ => None,
+    };
+    components.iter().map(|component| part(component.param)).collect()
 }
 
 /// The compartment term by which a row of several patients is found for one of them.

@@ -123,14 +123,9 @@ impl Truth {
     fn resolve(&self, criteria: &mut [Criterion]) -> Result<()> {
         while let Some(inner) = pending(criteria) {
             let ids: Vec<Vec<String>> = match inner.take {
-                Take::Id => self.matching(inner.kind, std::slice::from_ref(inner.criterion), |view| {
-                    Ok(vec![view.id().to_owned()])
-                })?,
+                Take::Id => self.matching(inner.kind, std::slice::from_ref(inner.criterion), |view| view.names())?,
                 Take::References { param, of } => {
-                    self.matching(inner.kind, std::slice::from_ref(inner.criterion), |view| {
-                        let to = view.references(Some(param))?.into_iter();
-                        Ok(to.filter(|(kind, _)| *kind == of).map(|(_, id)| id).collect())
-                    })?
+                    self.matching(inner.kind, std::slice::from_ref(inner.criterion), |view| view.named(param, of))?
                 }
             };
             supply(criteria, ids.into_iter().flatten().collect::<HashSet<String>>());

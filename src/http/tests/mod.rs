@@ -8,6 +8,7 @@ mod operations;
 mod people;
 mod histories;
 mod graphql;
+mod queries;
 mod refusals;
 mod searches;
 mod stopping;

@@ -337,7 +337,7 @@ impl<'a> Asked<'a> {
                 reached.push(*kind);
             }
         }
-        let include = |target: TypeId| Include { source, param: None, target: Some(target), iterate };
+        let include = |target: TypeId| Include { source, param: None, target: Some(target), iterate, every: false };
         distinct.into_iter().filter(|kind| self.wants(*kind)).map(include).collect()
     }
 

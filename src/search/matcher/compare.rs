@@ -20,8 +20,22 @@ pub(super) fn hits(wanted: &Wanted, modifier: Option<Modifier>, value: &ValueRef
         (Wanted::Text { exact, folded }, ValueRef::Text(found)) => match modifier {
             Some(Modifier::Exact) => *text::nfc(found) == **exact,
             Some(Modifier::Contains) => text::contains(found, folded),
+            Some(Modifier::Whole | Modifier::Other) => text::fold(found) == *folded,
+            Some(Modifier::Ends) => text::fold(found).ends_with(folded.as_str()),
             _ => text::starts_with(found, folded),
         },
+        (Wanted::Text { folded, .. }, ValueRef::Uri(found)) => {
+            let found = text::fold_code(found);
+            match modifier {
+                Some(Modifier::Contains) => found.contains(folded.as_str()),
+                Some(Modifier::Ends) => found.ends_with(folded.as_str()),
+                _ => found.starts_with(folded.as_str()),
+            }
+        }
+        (Wanted::Codes(codes), ValueRef::Token { system, code: Some(code), .. }) => codes.contains(*system, code),
+        (Wanted::Near { latitude, longitude, distance }, ValueRef::Composite(group)) => {
+            near((*latitude, *longitude), *distance, group)?
+        }
         (Wanted::Token { system, code }, _) => token(system, code.as_ref(), modifier, value),
         (Wanted::OfType { system, code, value: wanted }, ValueRef::Identifier { value: Some(found), types, .. }) => {
             wanted == found && of_type(types, system, code)?
@@ -31,7 +45,7 @@ pub(super) fn hits(wanted: &Wanted, modifier: Option<Modifier>, value: &ValueRef
         (Wanted::Quantity { number, unit }, ValueRef::Quantity { lo, hi, system, code, unit: named }) => {
             quantity(number, unit, (*lo, *hi), (*system, *code), *named)
         }
-        (Wanted::Reference(wanted), ValueRef::Reference { to: Some(to), .. }) => reference(wanted, to),
+        (Wanted::Reference(wanted), ValueRef::Reference { to: Some(to), .. }) => reference(wanted, modifier, to),
         (Wanted::Uri(wanted), ValueRef::Uri(found)) => match modifier {
             Some(Modifier::Below) => is_under(found, wanted),
             Some(Modifier::Above) => is_under(wanted, found),
@@ -118,12 +132,16 @@ fn quantity(
     }
 }
 
-fn reference(wanted: &WantedReference, found: &ReferenceRef<'_>) -> bool {
+fn reference(wanted: &WantedReference, modifier: Option<Modifier>, found: &ReferenceRef<'_>) -> bool {
     match (wanted, found) {
         (WantedReference::Local { kinds, id, version }, ReferenceRef::Local { kind, id: to, version: of }) => {
             to == id && of_kind(kinds, *kind) && version.as_deref().is_none_or(|wanted| *of == Some(wanted))
         }
-        (WantedReference::Url(wanted), ReferenceRef::Absolute(url)) => canonical_equals(wanted, url),
+        (WantedReference::Url(wanted), ReferenceRef::Absolute(url)) => match modifier {
+            Some(Modifier::Below) => canonical_below(url, wanted),
+            Some(Modifier::Above) => canonical_below(wanted, url),
+            _ => canonical_equals(wanted, url),
+        },
         (WantedReference::Url(wanted), ReferenceRef::Urn(found) | ReferenceRef::Other(found)) => wanted == found,
         _ => false,
     }
@@ -140,6 +158,45 @@ fn canonical_equals(wanted: &str, found: &str) -> bool {
         return true;
     }
     !wanted.contains('|') && found.split_once('|').is_some_and(|(url, _)| url == wanted)
+}
+
+/// Whether a canonical is another one, or of a version within its version: `1.2.3` is below `1.2`, and every version
+/// below a canonical that names none.
+fn canonical_below(url: &str, root: &str) -> bool {
+    let ((url, version), (root, within)) = (split_version(url), split_version(root));
+    url == root
+        && match (version, within) {
+            (_, None) => true,
+            (None, Some(_)) => false,
+            (Some(version), Some(within)) => {
+                version.strip_prefix(within).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '-']))
+            }
+        }
+}
+
+fn split_version(canonical: &str) -> (&str, Option<&str>) {
+    canonical.split_once('|').map_or((canonical, None), |(url, version)| (url, Some(version)))
+}
+
+/// Kilometres between two places on a sphere of the size of the earth.
+fn distance(a: (f64, f64), b: (f64, f64)) -> f64 {
+    const RADIUS: f64 = 6371.0088;
+    let (lat_a, lat_b) = (a.0.to_radians(), b.0.to_radians());
+    let (lat, lon) = ((lat_b - lat_a) / 2.0, (b.1 - a.1).to_radians() / 2.0);
+    let h = lat.sin().powi(2) + lat_a.cos() * lat_b.cos() * lon.sin().powi(2);
+    2.0 * RADIUS * h.clamp(0.0, 1.0).sqrt().asin()
+}
+
+fn near(wanted: (f64, f64), within: f64, group: &Group<'_>) -> Result<bool> {
+    let mut place = Vec::with_capacity(2);
+    for values in group.components() {
+        for value in values? {
+            if let ValueRef::Number { lo, .. } = value? {
+                place.push(lo);
+            }
+        }
+    }
+    Ok(matches!(place[..], [latitude, longitude] if distance(wanted, (latitude, longitude)) <= within))
 }
 
 /// Whether `url` is `root` or lies under it, at the border of a path segment.

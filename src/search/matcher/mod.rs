@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::borrowed::{ReferenceRef, ValueRef};
 use super::capsule::View;
-use super::query::{Criterion, Modifier, Wanted, pending};
+use super::query::{Criterion, Modifier, Wanted, next_concepts, pending};
 use crate::error::{Error, Kind, Result};
 use crate::fhir::ParamId;
 
@@ -23,10 +23,14 @@ pub struct Matcher {
 
 impl Matcher {
     /// # Errors
-    /// `Kind::Internal` when a chain or `_has` is still unresolved.
+    /// `Kind::Internal` when a chain or `_has` is still unresolved, `Kind::Unsupported` when a set of codes is.
     pub fn new(criteria: Vec<Criterion>) -> Result<Matcher> {
         if pending(&criteria).is_some() {
             return Err(unresolved());
+        }
+        if next_concepts(&criteria).is_some() {
+            let text = "Sets of codes (:in, :not-in, :above, :below) cannot be used here.";
+            return Err(Error::unsupported(text));
         }
         Ok(Matcher { criteria: criteria.into() })
     }
@@ -56,18 +60,26 @@ fn holds(criterion: &Criterion, view: &View<'_>) -> Result<bool> {
         Criterion::Param { param, modifier, any_of } => param_holds(*param, *modifier, any_of, view),
         Criterion::ReferenceIn { param, target, ids } => {
             for value in view.values(*param)? {
-                if let ValueRef::Reference { to: Some(ReferenceRef::Local { kind, id, .. }), .. } = value?
-                    && kind == *target
-                    && ids.contains(id)
-                {
+                let ValueRef::Reference { to: Some(to), .. } = value? else { continue };
+                let named = match to {
+                    ReferenceRef::Local { kind, id, .. } => kind == *target && ids.contains(id),
+                    ReferenceRef::Absolute(url) => ids.contains(url),
+                    _ => false,
+                };
+                if named {
                     return Ok(true);
                 }
             }
             Ok(false)
         }
-        Criterion::IdIn(ids) => Ok(ids.contains(view.id())),
+        Criterion::IdIn(ids) => {
+            if ids.contains(view.id()) {
+                return Ok(true);
+            }
+            Ok(view.canonicals()?.iter().any(|url| ids.contains(url)))
+        }
         Criterion::AnyOf(lists) => any(lists, view),
-        Criterion::NoneOf(lists) => any(lists, view).map(|any| !any),
+        Criterion::NoneOf(lists) => any(lists, view).map(|holds| !holds),
         Criterion::PatientIn(ids) => Ok(view.patients()?.iter().any(|id| ids.contains(*id))),
         Criterion::PatientsWithin(ids) => {
             let patients = view.patients()?;
@@ -75,7 +87,7 @@ fn holds(criterion: &Criterion, view: &View<'_>) -> Result<bool> {
         }
         Criterion::Masked { mask, criteria } => all(criteria, &view.masked(mask)),
         Criterion::NoPatient => Ok(view.patients()?.is_empty()),
-        Criterion::Chain { .. } | Criterion::Has { .. } => Err(unresolved()),
+        Criterion::Chain { .. } | Criterion::Has { .. } | Criterion::Hierarchy { .. } => Err(unresolved()),
     }
 }
 
@@ -94,19 +106,26 @@ fn param_holds(param: ParamId, modifier: Option<Modifier>, any_of: &[Wanted], vi
         let missing = view.values(param)?.next().transpose()?.is_none();
         return Ok(any_of.iter().any(|wanted| matches!(wanted, Wanted::Missing(wanted) if *wanted == missing)));
     }
-    let mut found = false;
+    let (mut found, mut other) = (false, false);
     for value in view.values(param)? {
         let value = value?;
+        let mut hit = false;
         for wanted in any_of {
             if compare::hits(wanted, modifier, &value)? {
-                found = true;
+                hit = true;
                 break;
             }
         }
-        if found {
+        found |= hit;
+        other |= !hit;
+        if found && modifier != Some(Modifier::Other) {
             break;
         }
     }
-    // `:not` also finds resources that have no value at all.
-    Ok(found != (modifier == Some(Modifier::Not)))
+    Ok(match modifier {
+        // These also find resources that have no value at all.
+        Some(Modifier::Not | Modifier::NotIn) => !found,
+        Some(Modifier::Other) => other,
+        _ => found,
+    })
 }

@@ -3,9 +3,10 @@
 
 use std::collections::{BTreeSet, HashSet};
 
+use super::capsule::canonical_params;
 use super::matcher::unresolved;
 use super::query::{Criterion, Modifier, Prefix, Wanted, WantedReference, WantedSystem};
-use super::terms::{COMPARTMENT_PARTITIONS, Raw, compartment_term, year_of};
+use super::terms::{COMPARTMENT_PARTITIONS, Raw, compartment_term, composite_parts, year_of};
 use super::values::Common;
 use crate::error::Result;
 use crate::fhir::date::Range;
@@ -48,6 +49,9 @@ pub fn narrow(kind: TypeId, criteria: &[Criterion], vault: &Vault) -> Result<Nar
     }
     Ok(all)
 }
+
+/// Larger sets of codes are left to the capsules: each code has as many terms as its parameter has partitions.
+const CODES_NARROW_MAX: usize = 250;
 
 struct Scene<'a> {
     kind: TypeId,
@@ -147,19 +151,16 @@ impl Scene<'_> {
         Ok(match criterion {
             Criterion::Param { param, modifier, any_of } => self.param(*param, *modifier, any_of),
             Criterion::ReferenceIn { param, target, ids } => self.references(*param, *target, ids),
-            Criterion::IdIn(ids) => Narrow {
-                never: ids.is_empty(),
-                ids: Some(distinct(ids.iter().cloned().collect())),
-                ..Narrow::default()
-            },
+            Criterion::IdIn(ids) => self.named(ids),
+            Criterion::NoneOf(_) => Narrow::default(),
             Criterion::AnyOf(lists) => {
                 let roads = lists.iter().map(|list| narrow(self.kind, list, self.vault));
                 Narrow::any(roads.collect::<Result<_>>()?)
             }
             Criterion::PatientIn(ids) | Criterion::PatientsWithin(ids) => self.patients(ids),
             Criterion::Masked { criteria, .. } => narrow(self.kind, criteria, self.vault)?,
-            Criterion::NoneOf(_) | Criterion::NoPatient => Narrow::default(),
-            Criterion::Chain { .. } | Criterion::Has { .. } => return Err(unresolved()),
+            Criterion::NoPatient => Narrow::default(),
+            Criterion::Chain { .. } | Criterion::Has { .. } | Criterion::Hierarchy { .. } => return Err(unresolved()),
         })
     }
 
@@ -174,16 +175,18 @@ impl Scene<'_> {
     }
 
     fn param(&self, param: ParamId, modifier: Option<Modifier>, any_of: &[Wanted]) -> Narrow {
-        if matches!(modifier, Some(Modifier::Missing | Modifier::Not)) {
+        if matches!(modifier, Some(Modifier::Missing | Modifier::Not | Modifier::NotIn | Modifier::Other)) {
             return Narrow::default();
         }
         if param == Common::get().id {
             return ids(any_of);
         }
         let mut all = match mapping::treatment(self.kind, param) {
+            // Above and below are other canonicals than the one that is named.
+            Treatment::Compartment if matches!(modifier, Some(Modifier::Above | Modifier::Below)) => Narrow::default(),
             Treatment::Compartment => self.compartment(param, any_of),
             Treatment::Blind { form, partitions } => self.blind(param, *form, *partitions, modifier, any_of),
-            Treatment::Capsule | Treatment::Refused { .. } => Narrow::default(),
+            Treatment::Capsule | Treatment::Refused { .. } => self.composite(param, any_of),
         };
         if mapping::mapping(self.kind).year == Some(param) {
             all.years = years(any_of);
@@ -214,6 +217,41 @@ impl Scene<'_> {
         Narrow::any(roads.collect())
     }
 
+    /// Composites by those of their components that have terms.
+    fn composite(&self, param: ParamId, any_of: &[Wanted]) -> Narrow {
+        let parts = composite_parts(self.kind, param);
+        let road = |wanted: &Wanted| {
+            let Wanted::Composite(wanted) = wanted else { return Narrow::default() };
+            let mut all = Narrow::default();
+            for (wanted, part) in wanted.iter().zip(&parts) {
+                if let Some((part, form, partitions)) = part {
+                    all.and(self.blind(*part, *form, *partitions, None, std::slice::from_ref(wanted)));
+                }
+            }
+            all
+        };
+        if parts.iter().all(Option::is_none) {
+            return Narrow::default();
+        }
+        Narrow::any(any_of.iter().map(road).collect())
+    }
+
+    /// Logical ids and canonical urls.
+    fn named(&self, names: &HashSet<String>) -> Narrow {
+        let (urls, ids): (Vec<&String>, Vec<&String>) = names.iter().partition(|name| is_url(name));
+        let mut roads = Vec::new();
+        if !ids.is_empty() {
+            let ids = Some(distinct(ids.into_iter().cloned().collect()));
+            roads.push(Narrow { ids, ..Narrow::default() });
+        }
+        let canonical = canonical_params(self.kind).filter(|_| !urls.is_empty());
+        if let Some((param, _)) = canonical {
+            let plain = urls.iter().map(|url| Wanted::Uri(url.split('|').next().unwrap_or(url).to_owned()));
+            roads.push(self.param(param, None, &plain.collect::<Vec<_>>()));
+        }
+        Narrow::any(roads)
+    }
+
     /// References of a compartment: to patients by surrogate, to anything else by term.
     fn compartment(&self, param: ParamId, any_of: &[Wanted]) -> Narrow {
         let mut patients = Patients::default();
@@ -233,7 +271,9 @@ impl Scene<'_> {
     }
 
     fn refer(&self, param: ParamId, kind: TypeId, id: &str, patients: &mut Patients) {
-        if Some(kind) == self.patient {
+        if is_url(id) {
+            patients.terms.extend(self.keyed(param, COMPARTMENT_PARTITIONS, &Raw::whole(id)));
+        } else if Some(kind) == self.patient {
             patients.ids.push(id.to_owned());
             patients.terms.push(compartment_term(self.kind, id, self.vault));
         } else {
@@ -253,7 +293,7 @@ impl Scene<'_> {
             }
             Treatment::Blind { form: BlindForm::Whole, partitions } => {
                 let terms = ids.iter().flat_map(|id| {
-                    let raw = Raw::local(target, id);
+                    let raw = if is_url(id) { Raw::whole(id) } else { Raw::local(target, id) };
                     self.keyed(param, *partitions, &raw).collect::<Vec<_>>()
                 });
                 Narrow { terms: vec![distinct(terms.collect())], ..Narrow::default() }
@@ -261,6 +301,11 @@ impl Scene<'_> {
             _ => Narrow::default(),
         }
     }
+}
+
+/// A logical id has no colon, a canonical url has one.
+fn is_url(name: &str) -> bool {
+    name.contains(':')
 }
 
 /// Conjunction of disjunctions of terms that a hit must have; None: it may have none of them.
@@ -274,11 +319,14 @@ fn raws(form: BlindForm, modifier: Option<Modifier>, wanted: &Wanted) -> Option<
             };
             Some(vec![vec![Raw::code(system, &code.exact)]])
         }
+        (BlindForm::Token, _, Wanted::Codes(codes)) if codes.len() <= CODES_NARROW_MAX => {
+            Some(vec![codes.iter().map(|(system, code)| Raw::code(Some(Some(system)), code)).collect()])
+        }
         (BlindForm::Token, Some(Modifier::OfType), Wanted::OfType { value, .. }) => {
             Some(vec![vec![Raw::code(None, value)]])
         }
-        (BlindForm::Prefix, None | Some(Modifier::Exact), Wanted::Text { folded, .. }) => {
-            let words = Raw::words(folded, modifier == Some(Modifier::Exact));
+        (BlindForm::Prefix, None | Some(Modifier::Exact | Modifier::Whole), Wanted::Text { folded, .. }) => {
+            let words = Raw::words(folded, modifier.is_some());
             (!words.is_empty()).then(|| words.into_iter().map(|word| vec![word]).collect())
         }
         (BlindForm::Whole, None, Wanted::Uri(uri)) => Some(vec![vec![Raw::whole(uri)]]),

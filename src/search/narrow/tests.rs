@@ -58,7 +58,8 @@ const PATIENT: &str = r#"{"resourceType":"Patient","id":"p1",
 
 const OBSERVATION: &str = r#"{"resourceType":"Observation","id":"o1","status":"final",
     "code":{"coding":[{"system":"http://loinc.org","code":"8480-6"}]},"subject":{"reference":"Patient/p1"},
-    "encounter":{"reference":"Encounter/e1"},"effectiveDateTime":"2013-03-14T10:20:30Z"}"#;
+    "encounter":{"reference":"Encounter/e1"},"effectiveDateTime":"2013-03-14T10:20:30Z",
+    "valueQuantity":{"value":5,"unit":"mg"}}"#;
 
 const SHARED: &str = r#"{"resourceType":"Observation","id":"o2","status":"final","code":{"text":"x"},
     "subject":{"reference":"Patient/p1"},"performer":[{"reference":"Patient/p2"},{"reference":"Practitioner/g1"}],
@@ -95,6 +96,9 @@ fn what_narrows_keeps_the_hits() {
         ("Observation", "performer=g1", SHARED, true),
         ("Observation", "subject=g1", GROUP, true),
         ("Observation", "code=8480-6", OBSERVATION, true),
+        ("Observation", "code-value-quantity=8480-6$5", OBSERVATION, true),
+        ("Observation", "code-value-quantity=http://loinc.org|8480-6$lt9,x$1", OBSERVATION, true),
+        ("Observation", "combo-code-value-quantity=8480-6$5", OBSERVATION, true),
         ("Observation", "encounter=e1", OBSERVATION, true),
         ("Observation", "date=2013-03", OBSERVATION, true),
         ("Observation", "date=gt2013-03-13", OBSERVATION, true),

@@ -1,10 +1,12 @@
-//! The name of a parameter: modifiers, chains (`subject:Patient.name`), `_has`.
+//! The name of a parameter: modifiers, chains (`subject:Patient.name`), `_has`, `_list`.
+
+use std::collections::HashSet;
 
 use super::wanted::{may_target, target_names, wanted};
-use super::{Criterion, Modifier, QueryOptions, escape, parse::limits};
+use super::{Criterion, Modifier, QueryOptions, Wanted, WantedReference, escape, parse::limits};
 use crate::error::{Error, Kind};
 use crate::fhir::definitions::Param;
-use crate::fhir::{ParamKind, TypeId, definitions};
+use crate::fhir::{ParamId, ParamKind, TypeId, definitions};
 use crate::mapping::{self, Treatment};
 
 /// Why a parameter is not applied.
@@ -51,7 +53,11 @@ pub(super) fn criterion(
     if let Some((head, rest)) = name.split_once('.') {
         return chain(kind, name, head, rest, links, next);
     }
-    simple(kind, name, value, options)
+    match name {
+        "_filter" => super::filter::filter(kind, value, options, links, depth),
+        "_list" => list(kind, value, options, links),
+        _ => simple(kind, name, value, options, links),
+    }
 }
 
 /// A parameter of a type that can be searched by, or why not.
@@ -66,14 +72,20 @@ pub(super) fn searchable(kind: TypeId, code: &str) -> Result<&'static Param, Fau
         let text = format!("The search parameter '{code}' of {type_name} is not supported: {reason}");
         return Err(Fault::Unknown(Error::unsupported(text)));
     }
-    if param.kind == ParamKind::Special || param.text(kind).is_none() {
+    if param.text(kind).is_none() {
         let text = format!("The search parameter '{code}' of {type_name} is not supported.");
         return Err(Fault::Unknown(Error::unsupported(text)));
     }
     Ok(param)
 }
 
-fn simple(kind: TypeId, name: &str, value: &str, options: &QueryOptions) -> Result<Criterion, Fault> {
+fn simple(
+    kind: TypeId,
+    name: &str,
+    value: &str,
+    options: &QueryOptions,
+    links: &mut Links,
+) -> Result<Criterion, Fault> {
     let (code, modifier) = match name.split_once(':') {
         Some((code, modifier)) => (code, Some(modifier)),
         None => (name, None),
@@ -91,8 +103,74 @@ fn simple(kind: TypeId, name: &str, value: &str, options: &QueryOptions) -> Resu
     if modifier == Some(Modifier::Missing) && parts.len() > 1 {
         return Err(wrong(format!("'{name}' takes one value, true or false.")));
     }
-    let any_of = parts.into_iter().map(|part| wanted(param, modifier, name, part, options));
-    Ok(Criterion::Param { param: param.id, modifier, any_of: any_of.collect::<Result<_, _>>()? })
+    let any_of: Vec<Wanted> =
+        parts.into_iter().map(|part| wanted(param, modifier, name, part, options)).collect::<Result<_, _>>()?;
+    match modifier {
+        Some(modifier @ (Modifier::Above | Modifier::Below)) if param.kind == ParamKind::Reference => {
+            hierarchy(param, modifier, name, any_of, links)
+        }
+        _ => Ok(Criterion::Param { param: param.id, modifier, any_of }),
+    }
+}
+
+/// `:above` and `:below` on references: resources by what they are part of, canonicals by their versions.
+fn hierarchy(
+    param: &Param,
+    modifier: Modifier,
+    name: &str,
+    any_of: Vec<Wanted>,
+    links: &mut Links,
+) -> Result<Criterion, Fault> {
+    let up = modifier == Modifier::Above;
+    let (mut roads, mut urls) = (Vec::new(), Vec::new());
+    for wanted in any_of {
+        let Wanted::Reference(WantedReference::Local { kinds, id, .. }) = &wanted else {
+            urls.push(wanted);
+            continue;
+        };
+        let steps: Vec<(TypeId, &Param)> = kinds.iter().filter_map(|kind| Some((*kind, part_of(*kind)?))).collect();
+        if steps.is_empty() {
+            let text = "does not lead to a type with a hierarchy: one that has a parameter partof or part-of";
+            return Err(wrong(format!("'{name}' {text}.")));
+        }
+        for (target, via) in steps {
+            links.add(name)?;
+            let seen = HashSet::from([id.clone()]);
+            let inner = Box::new(super::pending::step(target, via.id, up, seen.clone()));
+            roads.push(vec![Criterion::Hierarchy { param: param.id, target, up, via: via.id, inner, seen }]);
+        }
+    }
+    if !urls.is_empty() {
+        roads.push(vec![Criterion::Param { param: param.id, modifier: Some(modifier), any_of: urls }]);
+    }
+    Ok(any(roads))
+}
+
+/// The parameter by which resources of a type are part of others of the type.
+fn part_of(kind: TypeId) -> Option<&'static Param> {
+    let params = ["partof", "part-of"].into_iter().filter_map(|code| definitions().param(kind, code));
+    params.into_iter().find(|param| param.kind == ParamKind::Reference && may_target(param, kind))
+}
+
+/// At least one of the roads.
+pub(super) fn any(mut roads: Vec<Vec<Criterion>>) -> Criterion {
+    if roads.len() == 1 && roads[0].len() == 1 {
+        return roads.remove(0).remove(0);
+    }
+    Criterion::AnyOf(roads)
+}
+
+/// `_list=42`: what the List refers to.
+fn list(kind: TypeId, value: &str, options: &QueryOptions, links: &mut Links) -> Result<Criterion, Fault> {
+    if value.starts_with('$') {
+        let text = format!("The list '{value}' is not kept by this server: '_list' takes the ids of List resources.");
+        return Err(Fault::Unknown(Error::unsupported(text)));
+    }
+    let source = type_id("_list", "List")?;
+    let param = searchable(source, "item")?.id;
+    links.add("_list")?;
+    let inner = Box::new(simple(source, "_id", value, options, links)?);
+    Ok(Criterion::Has { source, param, of: kind, inner })
 }
 
 /// Modifiers by the table of R4, 2.21.1.4; one that does not apply is refused, whatever the handling.
@@ -107,21 +185,20 @@ fn read_modifier(param: &Param, code: &str, text: &str) -> Result<Modifier, Faul
         "identifier" => Some(Modifier::Identifier),
         "above" => Some(Modifier::Above),
         "below" => Some(Modifier::Below),
+        "in" => Some(Modifier::In),
+        "not-in" => Some(Modifier::NotIn),
         other => definitions().type_id(other).map(Modifier::Type),
     };
-    let terminology = param.kind == ParamKind::Token && matches!(text, "in" | "not-in" | "above" | "below");
-    let hierarchy = param.kind == ParamKind::Reference && matches!(text, "above" | "below");
-    if terminology || hierarchy {
-        let needs = if terminology { "terminology" } else { "resource hierarchy" };
-        let text =
-            format!("The modifier ':{text}' of '{code}' needs {needs} support, which this server does not have.");
-        return Err(Fault::Wrong(Error::unsupported(text)));
-    }
     let applies = modifier.is_some_and(|modifier| match (modifier, param.kind) {
-        (Modifier::Missing, of) => of != ParamKind::Composite,
+        (Modifier::Missing, of) => of != ParamKind::Composite && of != ParamKind::Special,
         (Modifier::Exact | Modifier::Contains, of) => of == ParamKind::String,
-        (Modifier::Text | Modifier::Not | Modifier::OfType, of) => of == ParamKind::Token,
-        (Modifier::Above | Modifier::Below, of) => of == ParamKind::Uri,
+        (Modifier::Text | Modifier::Not | Modifier::OfType | Modifier::In | Modifier::NotIn, of) => {
+            of == ParamKind::Token
+        }
+        (Modifier::Above | Modifier::Below, of) => {
+            matches!(of, ParamKind::Uri | ParamKind::Token | ParamKind::Reference)
+        }
+        (Modifier::Whole | Modifier::Ends | Modifier::Other, _) => false,
         (Modifier::Identifier, of) => of == ParamKind::Reference,
         (Modifier::Type(kind), of) => of == ParamKind::Reference && may_target(param, kind),
     });
@@ -131,11 +208,13 @@ fn read_modifier(param: &Param, code: &str, text: &str) -> Result<Modifier, Faul
             let kind = param.kind.code();
             let known = match param.kind {
                 ParamKind::String => ":missing, :exact, :contains".into(),
-                ParamKind::Token => ":missing, :text, :not, :of-type".into(),
+                ParamKind::Token => ":missing, :text, :not, :of-type, :in, :not-in, :above, :below".into(),
                 ParamKind::Uri => ":missing, :above, :below".into(),
-                ParamKind::Reference if param.targets.is_empty() => ":missing, :identifier, :[type]".into(),
+                ParamKind::Reference if param.targets.is_empty() => {
+                    ":missing, :identifier, :above, :below, :[type]".into()
+                }
                 ParamKind::Reference => {
-                    format!(":missing, :identifier, or a type ({})", target_names(param, None))
+                    format!(":missing, :identifier, :above, :below, or a type ({})", target_names(param, None))
                 }
                 ParamKind::Number | ParamKind::Date | ParamKind::Quantity => ":missing".into(),
                 ParamKind::Composite | ParamKind::Special => "none".to_owned(),
@@ -183,6 +262,28 @@ fn chain(
         Some((code, of)) => (code, Some(type_id(name, of)?)),
         None => (head, None),
     };
+    let (mut roads, mut faults) = (Vec::new(), Vec::new());
+    for (param, target) in targets(kind, name, code, only)? {
+        match next(target, rest, links) {
+            Ok(inner) => {
+                links.add(name)?;
+                roads.push(vec![Criterion::Chain { param, target, inner: Box::new(inner) }]);
+            }
+            Err(Fault::Wrong(error)) if error.kind == Kind::TooCostly => return Err(Fault::Wrong(error)),
+            // A type that the rest does not fit has no matches; it is a fault only if it fits none.
+            Err(fault) => faults.push(fault),
+        }
+    }
+    settled(roads, faults)
+}
+
+/// The types that a chain by a reference leads to.
+pub(super) fn targets(
+    kind: TypeId,
+    name: &str,
+    code: &str,
+    only: Option<TypeId>,
+) -> Result<Vec<(ParamId, TypeId)>, Fault> {
     let param = searchable(kind, code)?;
     if param.kind != ParamKind::Reference {
         return Err(wrong(format!("'{code}' in '{name}' is no reference, so nothing can be chained to it.")));
@@ -193,34 +294,24 @@ fn chain(
     }
     let targets = only.map_or_else(|| param.targets.clone(), |of| vec![of]);
     if targets.is_empty() {
-        let text = format!("'{code}' in '{name}' may refer to any type: say which, as in '{code}:Patient.{rest}'.");
+        let text = format!("'{code}' in '{name}' may refer to any type: say which, as in '{code}:Patient.name'.");
         return Err(wrong(text));
     }
-    let (mut roads, mut faults) = (Vec::new(), Vec::new());
-    for target in targets {
-        match next(target, rest, links) {
-            Ok(inner) => {
-                links.add(name)?;
-                roads.push(Criterion::Chain { param: param.id, target, inner: Box::new(inner) });
-            }
-            Err(Fault::Wrong(error)) if error.kind == Kind::TooCostly => return Err(Fault::Wrong(error)),
-            // A type that the rest does not fit has no matches; it is a fault only if it fits none.
-            Err(fault) => faults.push(fault),
-        }
-    }
-    match roads.len() {
+    Ok(targets.into_iter().map(|target| (param.id, target)).collect())
+}
+
+/// At least one road, or what is wrong with all of them.
+pub(super) fn settled(roads: Vec<Vec<Criterion>>, mut faults: Vec<Fault>) -> Result<Criterion, Fault> {
+    if roads.is_empty() {
         // A type that knows the parameter says best what is wrong.
-        0 => {
-            let known = faults.iter().position(|fault| matches!(fault, Fault::Wrong(_))).unwrap_or(0);
-            Err(faults.swap_remove(known))
-        }
-        1 => Ok(roads.remove(0)),
-        _ => Ok(Criterion::AnyOf(roads.into_iter().map(|road| vec![road]).collect())),
+        let known = faults.iter().position(|fault| matches!(fault, Fault::Wrong(_))).unwrap_or(0);
+        return Err(faults.swap_remove(known));
     }
+    Ok(any(roads))
 }
 
 impl Links {
-    fn add(&mut self, name: &str) -> Result<(), Fault> {
+    pub(super) fn add(&mut self, name: &str) -> Result<(), Fault> {
         self.count += 1;
         if self.count > limits::LINKS {
             let text = format!(

@@ -18,8 +18,12 @@ pub(super) fn sort(kind: TypeId, value: &str) -> Result<Vec<SortBy>, Fault> {
             Some(code) => (code, true),
             None => (part, false),
         };
+        if code == "_score" {
+            let text = "'_score' cannot be sorted by: the hits of this server are not weighted.";
+            return Err(Fault::Unknown(Error::unsupported(text)));
+        }
         let param = searchable(kind, code)?;
-        if param.kind == ParamKind::Composite {
+        if matches!(param.kind, ParamKind::Composite | ParamKind::Special) {
             return Err(bad("_sort", part, "parameters that are not composite"));
         }
         if keys.iter().any(|key| key.param == param.id) {
@@ -32,6 +36,20 @@ pub(super) fn sort(kind: TypeId, value: &str) -> Result<Vec<SortBy>, Fault> {
         return Err(Fault::Wrong(Error::new(Kind::TooCostly, text)));
     }
     Ok(keys)
+}
+
+/// Contained resources are given with the resource around them, and not searched by themselves.
+pub(super) fn contained(name: &str, value: &str) -> Result<(), Fault> {
+    match (name, value) {
+        ("_contained", "false") | ("_containedType", "container") => Ok(()),
+        ("_contained", "true" | "both") | ("_containedType", "contained") => {
+            let text =
+                format!("'{name}={value}' is not supported: contained resources are not searched by themselves.");
+            Err(Fault::Unknown(Error::unsupported(text)))
+        }
+        ("_contained", _) => Err(bad(name, value, "true, false or both")),
+        _ => Err(bad(name, value, "container or contained")),
+    }
 }
 
 pub(super) fn count(value: &str) -> Result<usize, Fault> {

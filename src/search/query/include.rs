@@ -6,6 +6,15 @@ use super::{Include, parse::limits};
 use crate::error::{Error, Kind};
 use crate::fhir::{ParamKind, TypeId, definitions};
 
+/// `_revinclude=*`: every type that may refer to this one, by any of its parameters.
+pub(super) fn every(kind: TypeId) -> Vec<Include> {
+    let refers = |source: &TypeId| {
+        definitions().params(*source).iter().any(|param| param.kind == ParamKind::Reference && may_target(param, kind))
+    };
+    let include = |source| Include { source, param: None, target: Some(kind), iterate: false, every: true };
+    definitions().types().iter().copied().filter(refers).map(include).collect()
+}
+
 /// Parses `Source:param[:Target]`, `Source:*` or `*`. `name` is `_include` or `_revinclude`, perhaps with `:iterate`.
 pub(super) fn include(kind: TypeId, name: &str, value: &str, so_far: usize) -> Result<Include, Fault> {
     let wrong = |text: String| Fault::Wrong(Error::invalid(text));
@@ -22,7 +31,7 @@ pub(super) fn include(kind: TypeId, name: &str, value: &str, so_far: usize) -> R
     }
     let reverse = base == "_revinclude";
     if value == "*" && !reverse {
-        return Ok(Include { source: kind, param: None, target: None, iterate });
+        return Ok(Include { source: kind, param: None, target: None, iterate, every: false });
     }
     let parts: Vec<&str> = value.split(':').collect();
     let (source, code, target) = match parts.as_slice() {
@@ -47,7 +56,7 @@ pub(super) fn include(kind: TypeId, name: &str, value: &str, so_far: usize) -> R
         return Err(wrong(format!("'{name}={value}' does not lead to {}: use :iterate.", type_name(kind))));
     }
     if code == "*" {
-        return Ok(Include { source, param: None, target, iterate });
+        return Ok(Include { source, param: None, target, iterate, every: false });
     }
     let param = searchable(source, code)?;
     if param.kind != ParamKind::Reference {
@@ -58,5 +67,5 @@ pub(super) fn include(kind: TypeId, name: &str, value: &str, so_far: usize) -> R
         let may = target_names(param, None);
         return Err(wrong(format!("'{code}' in '{name}' does not refer to {}, but to {may}.", type_name(of))));
     }
-    Ok(Include { source, param: Some(param.id), target, iterate })
+    Ok(Include { source, param: Some(param.id), target, iterate, every: false })
 }

@@ -43,9 +43,34 @@ fn criteria(list: &[Criterion], needed: bool, kinds: &mut Vec<TypeId>) {
                 }
                 criteria(std::slice::from_ref(inner), needed, kinds);
             }
+            Criterion::Hierarchy { target, .. } if needed => kinds.push(*target),
+            Criterion::NoneOf(lists) if needed => lists.iter().for_each(|list| everything(list, kinds)),
             // What stands in an alternative is optional as a whole.
-            Criterion::AnyOf(lists) if !needed => lists.iter().for_each(|list| criteria(list, true, kinds)),
+            Criterion::AnyOf(lists) if !needed => lists.iter().for_each(|list| everything(list, kinds)),
             _ => {}
+        }
+    }
+}
+
+/// Every type, in whatever it stands.
+fn everything(list: &[Criterion], kinds: &mut Vec<TypeId>) {
+    for criterion in list {
+        match criterion {
+            Criterion::Chain { target: kind, inner, .. } | Criterion::Has { source: kind, inner, .. } => {
+                kinds.push(*kind);
+                everything(std::slice::from_ref(inner), kinds);
+            }
+            Criterion::Hierarchy { target, .. } => kinds.push(*target),
+            Criterion::AnyOf(lists) | Criterion::NoneOf(lists) => {
+                lists.iter().for_each(|list| everything(list, kinds));
+            }
+            Criterion::Masked { criteria, .. } => everything(criteria, kinds),
+            Criterion::Param { .. }
+            | Criterion::ReferenceIn { .. }
+            | Criterion::IdIn(_)
+            | Criterion::PatientIn(_)
+            | Criterion::PatientsWithin(_)
+            | Criterion::NoPatient => {}
         }
     }
 }

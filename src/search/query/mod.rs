@@ -1,8 +1,10 @@
 //! Query text to a checked [`Query`]. What cannot be honoured is an error here, never ignored later.
 
 mod chain;
+mod concepts;
 mod control;
 mod escape;
+mod filter;
 mod include;
 mod kinds;
 mod number;
@@ -20,8 +22,10 @@ use super::mask::Mask;
 use crate::error::Issue;
 use crate::fhir::date::Range;
 use crate::fhir::{ParamId, TypeId};
+use crate::search::terminology::{Codes, Concepts};
 use crate::world::Instant;
 
+pub use concepts::{next_concepts, supply_concepts};
 pub use parse::limits;
 pub use pending::{Pending, Take, pending, supply};
 
@@ -92,6 +96,8 @@ pub struct Include {
     /// Type it must point to; None: any.
     pub target: Option<TypeId>,
     pub iterate: bool,
+    /// One of the many that `_revinclude=*` stands for.
+    pub every: bool,
 }
 
 /// One condition.
@@ -105,9 +111,13 @@ pub enum Criterion {
     /// `_has:Type:ref:rest=...`: some resource of `source` that refers by `param` to this one (of type `of`) must
     /// satisfy `inner`.
     Has { source: TypeId, param: ParamId, of: TypeId, inner: Box<Criterion> },
-    /// What a chain became once its inner search ran: the reference is to one of these.
+    /// `reference:below=Type/id`, `:above`: the reference is to that resource or to one that is part of it, step by step
+    /// (or that it is part of). `inner` finds the next step by `via`, `seen` is what was found so far.
+    Hierarchy { param: ParamId, target: TypeId, up: bool, via: ParamId, inner: Box<Criterion>, seen: HashSet<String> },
+    /// What a chain became once its inner search ran: the reference is to one of these (logical ids; canonical urls,
+    /// with and without a version, of what has one).
     ReferenceIn { param: ParamId, target: TypeId, ids: HashSet<String> },
-    /// What a `_has` became: the logical id is one of these.
+    /// What a `_has` became: the logical id, or the canonical url, is one of these.
     IdIn(HashSet<String>),
     /// At least one of these lists holds as a whole (chains over several types, row filters of scopes).
     AnyOf(Vec<Vec<Criterion>>),
@@ -134,6 +144,14 @@ pub enum Modifier {
     Identifier,
     Above,
     Below,
+    In,
+    NotIn,
+    /// `eq` of `_filter` on text: the whole text, but for case and accents.
+    Whole,
+    /// `ew` of `_filter`.
+    Ends,
+    /// `ne` of `_filter`: some value is another one.
+    Other,
     /// `subject:Patient=1`.
     Type(TypeId),
 }
@@ -214,6 +232,15 @@ pub enum Wanted {
     Reference(WantedReference),
     Uri(String),
     Missing(bool),
+    /// A set of codes that is yet to be looked up, and what it became.
+    Concepts(Concepts),
+    Codes(Arc<Codes>),
+    /// Degrees and kilometres.
+    Near {
+        latitude: f64,
+        longitude: f64,
+        distance: f64,
+    },
     Composite(Vec<Wanted>),
     /// `:of-type`: type system, type code, value.
     OfType {

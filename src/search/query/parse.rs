@@ -128,6 +128,7 @@ impl<'a> Draft<'a> {
                 self.once("_summary")?;
                 self.query.summary = control::summary(value)?;
             }
+            "_contained" | "_containedType" => control::contained(name, value)?,
             "_elements" => {
                 self.once("_elements")?;
                 self.query.elements = control::elements(kind, value)?;
@@ -136,8 +137,13 @@ impl<'a> Draft<'a> {
                 let include = include::include(kind, name, value, self.query.includes.len())?;
                 self.query.includes.push(include);
             }
+            "_revinclude" if value == "*" => {
+                if !self.query.revincludes.iter().any(|include| include.every) {
+                    self.query.revincludes.extend(include::every(kind));
+                }
+            }
             _ if is_named(name, "_revinclude") => {
-                let include = include::include(kind, name, value, self.query.revincludes.len())?;
+                let include = include::include(kind, name, value, self.named_revincludes())?;
                 self.query.revincludes.push(include);
             }
             _ => {
@@ -147,6 +153,10 @@ impl<'a> Draft<'a> {
         }
         self.query.applied.push((name.into(), value.into()));
         Ok(())
+    }
+
+    fn named_revincludes(&self) -> usize {
+        self.query.revincludes.iter().filter(|include| !include.every).count()
     }
 
     fn note(&mut self, text: String) {

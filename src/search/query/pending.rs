@@ -16,12 +16,12 @@ pub struct Pending<'a> {
     pub take: Take,
 }
 
-/// What an inner search collects: always logical ids.
+/// What an inner search collects: logical ids, and canonical urls where the type has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Take {
-    /// Its own logical id.
+    /// Its own names (`View::names`).
     Id,
-    /// The logical ids of the resources of type `of` that it refers to by `param` (`View::references`).
+    /// The names of the resources of type `of` that it refers to by `param` (`View::named`).
     References { param: ParamId, of: TypeId },
 }
 
@@ -40,6 +40,11 @@ fn next(criterion: &Criterion) -> Option<Pending<'_>> {
             criterion: inner,
             take: Take::References { param: *param, of: *of },
         })),
+        Criterion::Hierarchy { target, up, via, inner, .. } => Some(Pending {
+            kind: *target,
+            criterion: inner,
+            take: if *up { Take::References { param: *via, of: *target } } else { Take::Id },
+        }),
         Criterion::AnyOf(lists) | Criterion::NoneOf(lists) => lists.iter().find_map(|list| pending(list)),
         Criterion::Masked { criteria, .. } => pending(criteria),
         Criterion::Param { .. }
@@ -49,6 +54,11 @@ fn next(criterion: &Criterion) -> Option<Pending<'_>> {
         | Criterion::PatientsWithin(_)
         | Criterion::NoPatient => None,
     }
+}
+
+/// One step of a hierarchy: what is part of these, or these themselves, whose parents are wanted.
+pub(super) fn step(target: TypeId, via: ParamId, up: bool, ids: HashSet<String>) -> Criterion {
+    if up { Criterion::IdIn(ids) } else { Criterion::ReferenceIn { param: via, target, ids } }
 }
 
 /// Puts the answer (logical ids) of the search that [`pending`] named in its place. False: nothing was pending.
@@ -73,6 +83,17 @@ fn place(criterion: &mut Criterion, answer: &mut Option<HashSet<String>>) -> boo
             }
             let Some(ids) = answer.take() else { return false };
             *criterion = Criterion::IdIn(ids);
+            true
+        }
+        Criterion::Hierarchy { param, target, up, via, inner, seen } => {
+            let Some(ids) = answer.take() else { return false };
+            let next: HashSet<String> = ids.into_iter().filter(|id| seen.insert(id.clone())).collect();
+            if next.is_empty() {
+                let (param, target, ids) = (*param, *target, std::mem::take(seen));
+                *criterion = Criterion::ReferenceIn { param, target, ids };
+            } else {
+                **inner = step(*target, *via, *up, next);
+            }
             true
         }
         Criterion::AnyOf(lists) | Criterion::NoneOf(lists) => {

@@ -370,7 +370,8 @@ fn what_is_wrong_is_named() {
         ("Patient", "birthdate:exact=2000", Kind::Invalid, ":missing"),
         ("Patient", "birthdate=2000-13", Kind::Invalid, "2000-13"),
         ("Patient", "birthdate=xx2000", Kind::Invalid, "xx2000"),
-        ("Patient", "gender:in=http://x", Kind::Unsupported, "terminology"),
+        ("Patient", "gender:in=x", Kind::Invalid, "ValueSet"),
+        ("Patient", "gender:below=male", Kind::Invalid, "system|code"),
         ("Patient", "active:missing=yes", Kind::Invalid, "true or false"),
         ("Patient", "identifier=a|b|c", Kind::Invalid, "system|code"),
         ("Patient", "identifier:of-type=a|b", Kind::Invalid, "all three"),
@@ -409,8 +410,8 @@ fn what_is_wrong_is_named() {
         ("Provenance", "target.name=x", Kind::TooCostly, "name the types"),
         ("Observation", "patient.organization.partof.partof.partof.name=x", Kind::TooCostly, "nested"),
         ("Patient", "_text=x", Kind::Unsupported, "_text"),
-        ("Location", "near=1|2", Kind::Unsupported, "near"),
-        ("Patient", "gender:not-in=http://x&nmae=x", Kind::Invalid, "terminology"),
+        ("Location", "near=1", Kind::Invalid, "latitude"),
+        ("Patient", "gender:not-in=x&nmae=x", Kind::Invalid, "nmae"),
     ] {
         let fault = query(of, text).err().unwrap_or_else(|| panic!("{of}?{text} should be refused"));
         assert_eq!(fault.kind, error, "{of}?{text}: {fault}");
@@ -475,10 +476,11 @@ fn result_parameters_are_read() {
                 source: kind("Patient"),
                 param: Some(param("Patient", "general-practitioner")),
                 target: Some(kind("Practitioner")),
-                iterate: false
+                iterate: false,
+                every: false
             },
-            Include { source: kind("Practitioner"), param: None, target: None, iterate: true },
-            Include { source: kind("Patient"), param: None, target: None, iterate: false },
+            Include { source: kind("Practitioner"), param: None, target: None, iterate: true, every: false },
+            Include { source: kind("Patient"), param: None, target: None, iterate: false, every: false },
         ]
     );
     assert_eq!(read.revincludes.len(), 1);

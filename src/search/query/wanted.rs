@@ -8,6 +8,7 @@ use crate::fhir::date::{self, Range};
 use crate::fhir::definitions::Param;
 use crate::fhir::reference::{self, Reference};
 use crate::fhir::{ParamKind, TypeId, definitions};
+use crate::search::terminology::Concepts;
 use crate::search::{text, ucum};
 
 /// Parses one value (escapes still in it) of a parameter that `name` stands for in messages.
@@ -35,6 +36,8 @@ pub(super) fn wanted(
             _ => Err(bad(name, raw, "true or false")),
         },
         (Some(Modifier::OfType), _) => of_type(name, raw),
+        (Some(Modifier::In | Modifier::NotIn), _) => value_set(name, raw),
+        (Some(modifier @ (Modifier::Above | Modifier::Below)), ParamKind::Token) => concept(modifier, name, raw),
         (Some(Modifier::Text), _) | (_, ParamKind::String) => string(modifier, name, raw),
         (Some(Modifier::Identifier), _) | (_, ParamKind::Token) => token(name, raw),
         (_, ParamKind::Date) => date_value(name, raw, options),
@@ -47,7 +50,7 @@ pub(super) fn wanted(
         (_, ParamKind::Reference) => reference_value(param, modifier, name, raw, options),
         (_, ParamKind::Uri) => uri(modifier, name, raw),
         (_, ParamKind::Composite) => composite(param, name, raw, options),
-        (_, ParamKind::Special) => Err(Error::unsupported(format!("The parameter '{name}' is not supported."))),
+        (_, ParamKind::Special) => near(name, raw),
     }
 }
 
@@ -94,6 +97,55 @@ fn of_type(name: &str, raw: &str) -> Result<Wanted> {
         }
         _ => Err(bad(name, raw, "type system|type code|value, all three")),
     }
+}
+
+/// A ValueSet, by its canonical url or as `ValueSet/id`.
+fn value_set(name: &str, raw: &str) -> Result<Wanted> {
+    let url = unescape(raw);
+    let here = url.strip_prefix("ValueSet/").is_some_and(is_id);
+    if !here && !url.contains(':') {
+        return Err(bad(name, raw, "the url of a ValueSet, or ValueSet/id"));
+    }
+    Ok(Wanted::Concepts(Concepts::ValueSet(url)))
+}
+
+/// `system|code`, both: what is above or below depends on the system.
+fn concept(modifier: Modifier, name: &str, raw: &str) -> Result<Wanted> {
+    let parts: Vec<String> = split(raw, '|').into_iter().map(unescape).collect();
+    match parts.as_slice() {
+        [system, code] if !system.is_empty() && !code.is_empty() => {
+            let (system, code) = (system.clone(), code.clone());
+            Ok(Wanted::Concepts(match modifier {
+                Modifier::Above => Concepts::Above { system, code },
+                _ => Concepts::Below { system, code },
+            }))
+        }
+        _ => Err(bad(name, raw, "system|code, both, with :above and :below")),
+    }
+}
+
+/// What `near` looks around for when it is not told: kilometres.
+const NEAR_DEFAULT: f64 = 50.0;
+
+/// `latitude|longitude[|distance[|unit]]`; the unit is a UCUM length, kilometres by default.
+fn near(name: &str, raw: &str) -> Result<Wanted> {
+    const FORM: &str = "latitude|longitude|distance|unit in degrees and a UCUM unit of length";
+    let parts: Vec<String> = split(raw, '|').into_iter().map(unescape).collect();
+    let number = |at: usize| match parts.get(at).map(String::as_str) {
+        None | Some("") => Ok(None),
+        Some(text) => text.parse::<f64>().ok().filter(|n| n.is_finite()).map(Some).ok_or(()),
+    };
+    let read = || -> Result<Option<Wanted>, ()> {
+        let (Some(latitude), Some(longitude)) = (number(0)?, number(1)?) else { return Ok(None) };
+        let metres = match parts.get(3).map_or("km", |unit| if unit.is_empty() { "km" } else { unit }) {
+            "km" => 1000.0,
+            unit => ucum::canonical(unit).filter(|to| &*to.unit == "m").map(|to| to.convert(1.0)).ok_or(())?,
+        };
+        let distance = number(2)?.map_or(NEAR_DEFAULT, |distance| distance * metres / 1000.0);
+        let sane = latitude.abs() <= 90.0 && longitude.abs() <= 180.0 && distance >= 0.0 && parts.len() <= 4;
+        Ok(sane.then_some(Wanted::Near { latitude, longitude, distance }))
+    };
+    read().ok().flatten().ok_or_else(|| bad(name, raw, FORM))
 }
 
 fn date_value(name: &str, raw: &str, options: &QueryOptions) -> Result<Wanted> {

@@ -63,7 +63,8 @@ fn put_node(param: &Param, kind: TypeId, node: &Node, of: &str, base: &str, out:
         ParamKind::Quantity => out.extend(quantity(node, of)?),
         ParamKind::Reference => out.extend(refers(node, base)),
         ParamKind::Uri => out.extend(node.as_str().map(|uri| Value::Uri(uri.to_owned()))),
-        ParamKind::Composite | ParamKind::Special => {}
+        ParamKind::Special => out.extend(position(node)?),
+        ParamKind::Composite => {}
     }
     Ok(())
 }
@@ -179,6 +180,14 @@ fn range(node: &Node, of: &str) -> Result<Option<Range>> {
         }
         _ => Ok(None),
     }
+}
+
+/// A place on earth: latitude and longitude, as the two components of a composite.
+fn position(node: &Node) -> Result<Option<Value>> {
+    let of = |name: &str| -> Result<Option<Vec<Value>>> {
+        Ok(decimal(node.get(name))?.map(|at| vec![Value::Number { lo: at, hi: at }]))
+    };
+    Ok(of("latitude")?.zip(of("longitude")?).map(|(latitude, longitude)| Value::Composite(vec![latitude, longitude])))
 }
 
 /// A decimal as written, as the nearest floating point number.

@@ -7,7 +7,8 @@ use super::scan::{Judge, Scan};
 use super::{Shown, add_rows};
 use crate::access::{Grant, Grants, Search};
 use crate::error::{Issue, Result, Severity};
-use crate::fhir::{ParamKind, TypeId, definitions};
+use crate::fhir::{ParamId, ParamKind, TypeId, definitions};
+use crate::search::capsule::canonical_params;
 use crate::search::mask::Mask;
 use crate::search::query::{Criterion, Include, pending};
 use crate::search::{Matcher, Query, View};
@@ -44,6 +45,9 @@ impl Store {
         if query.includes.is_empty() && query.revincludes.is_empty() {
             return Ok(Vec::new());
         }
+        let mut query = query.clone();
+        self.only_stored(&mut query, grants, notes).await?;
+        let query = &query;
         let seen = page.iter().map(|shown| shown.sealed.rid).collect();
         let mut gathered = Gathered { grants, seen, included: Vec::new(), withheld: BTreeSet::new(), full: false };
         let mut round = self.round(query, page, true, &mut gathered).await?;
@@ -68,6 +72,32 @@ impl Store {
         Ok(gathered.included.into_iter().map(|shown| shown.sealed).collect())
     }
 
+    /// Of `_revinclude=*`, the types of which there is anything, and which the caller may search.
+    async fn only_stored(&self, query: &mut Query, grants: &Grants, notes: &mut Vec<Issue>) -> Result<()> {
+        if !query.revincludes.iter().any(|include| include.every) {
+            return Ok(());
+        }
+        let stored = self.stored_types().await?;
+        let before = query.revincludes.len();
+        query.revincludes.retain(|include| !include.every || grants.get(include.source).is_some());
+        if query.revincludes.len() < before {
+            let text = "_revinclude=* leaves out the types for which the access token has no search permission.";
+            notes.push(note(text.into()));
+        }
+        query.revincludes.retain(|include| !include.every || stored.contains(&include.source));
+        Ok(())
+    }
+
+    /// The types of which there are resources.
+    async fn stored_types(&self) -> Result<HashSet<TypeId>> {
+        // One look into the index per type: counting them would walk through all rows.
+        let sql = "with recursive t(n) as (select min(rtype) from record where deleted = 0 union all \
+                   select (select min(rtype) from record where deleted = 0 and rtype > t.n) from t where t.n is not null) \
+                   select n from t where n is not null";
+        let rows = self.inner.lookups.rows(sql, Vec::new()).await?;
+        rows.iter().map(|row| Ok(TypeId(row.small(0)? as u16))).collect()
+    }
+
     /// What the includes add to `from`: all of them in the first round, those with `:iterate` later.
     async fn round(
         &self,
@@ -84,6 +114,15 @@ impl Store {
             }
         }
         let mut added = Vec::new();
+        for include in query.includes.iter().filter(|include| first || include.iterate) {
+            let mask = gathered.grants.get(include.source).and_then(Grant::mask);
+            for (kind, urls) in canonicals(include, from, mask.as_deref())? {
+                if let Some(grant) = gathered.grant(kind) {
+                    let found = self.meeting(grant, vec![Criterion::IdIn(urls)]).await?;
+                    gathered.add(found, &mut added);
+                }
+            }
+        }
         for (kind, ids) in targets {
             if let Some(grant) = gathered.grant(kind) {
                 let found = self.by_id(grant, ids).await?;
@@ -117,27 +156,35 @@ impl Store {
     async fn referring(&self, grant: &Grant<Search>, include: &Include, from: &[Shown]) -> Result<Vec<Shown>> {
         let mut to: HashMap<TypeId, HashSet<String>> = HashMap::new();
         for shown in from {
-            let header = &shown.sealed.header;
-            if include.target.is_none_or(|target| target == header.kind) {
-                to.entry(header.kind).or_default().insert(header.id.clone());
+            let kind = shown.sealed.header.kind;
+            if include.target.is_none_or(|target| target == kind) {
+                to.entry(kind).or_default().extend(View::new(&shown.capsule)?.names()?);
             }
         }
+        let refers = |(target, ids): (TypeId, HashSet<String>)| {
+            let one = move |param| vec![Criterion::ReferenceIn { param, target, ids: ids.clone() }];
+            reference_params(include, target).into_iter().map(one).collect::<Vec<_>>()
+        };
+        let roads: Vec<Vec<Criterion>> = to.into_iter().flat_map(refers).collect();
+        match roads.is_empty() {
+            true => Ok(Vec::new()),
+            false => self.meeting(grant, vec![Criterion::AnyOf(roads)]).await,
+        }
+    }
+
+    /// The resources of a granted type that meet the criteria, as far as they may be included.
+    async fn meeting(&self, grant: &Grant<Search>, mut criteria: Vec<Criterion>) -> Result<Vec<Shown>> {
+        add_rows(&mut criteria, grant);
+        if pending(&criteria).is_some() {
+            return Ok(Vec::new());
+        }
         let mut rids = BTreeSet::new();
-        for (target, ids) in to {
-            for param in reference_params(include, target) {
-                let mut criteria = vec![Criterion::ReferenceIn { param, target, ids: ids.clone() }];
-                add_rows(&mut criteria, grant);
-                if pending(&criteria).is_some() {
-                    continue;
-                }
-                let judge: Judge<Rid> = Arc::new(|rid, _, _: &View<'_>| Ok(rid));
-                let mut scan = Scan::open(self, grant.kind(), criteria, Rid(0), false).await?;
-                while let Some(found) = scan.next(&judge).await? {
-                    rids.extend(found);
-                    if rids.len() > INCLUDED_MAX {
-                        break;
-                    }
-                }
+        let judge: Judge<Rid> = Arc::new(|rid, _, _: &View<'_>| Ok(rid));
+        let mut scan = Scan::open(self, grant.kind(), criteria, Rid(0), false).await?;
+        while let Some(found) = scan.next(&judge).await? {
+            rids.extend(found);
+            if rids.len() > INCLUDED_MAX {
+                break;
             }
         }
         let rids: Vec<Rid> = rids.into_iter().take(INCLUDED_MAX + 1).collect();
@@ -185,8 +232,30 @@ fn references(include: &Include, from: &[Shown], mask: Option<&Mask>) -> Result<
     Ok(found)
 }
 
+/// The canonical urls that resources name by one include, by the types that may have them.
+fn canonicals(include: &Include, from: &[Shown], mask: Option<&Mask>) -> Result<Vec<(TypeId, HashSet<String>)>> {
+    let mut found: BTreeMap<TypeId, HashSet<String>> = BTreeMap::new();
+    let open = |param: ParamId| mask.is_none_or(|mask| !mask.closes(param));
+    let wanted = |param: ParamId| include.param.is_none_or(|only| only == param) && open(param);
+    let params = definitions().params(include.source).iter();
+    let params = params.filter(|param| param.kind == ParamKind::Reference && wanted(param.id));
+    for param in params {
+        let targets = param.targets.iter().filter(|target| include.target.is_none_or(|only| only == **target));
+        for target in targets.filter(|target| canonical_params(**target).is_some()) {
+            for shown in from.iter().filter(|shown| shown.sealed.header.kind == include.source) {
+                let names = View::new(&shown.capsule)?.named(param.id, *target)?;
+                let urls: Vec<String> = names.into_iter().filter(|name| name.contains(':')).collect();
+                if !urls.is_empty() {
+                    found.entry(*target).or_default().extend(urls);
+                }
+            }
+        }
+    }
+    Ok(found.into_iter().collect())
+}
+
 /// The reference parameters of a reverse include that may point to a type.
-fn reference_params(include: &Include, target: TypeId) -> Vec<crate::fhir::ParamId> {
+fn reference_params(include: &Include, target: TypeId) -> Vec<ParamId> {
     if let Some(param) = include.param {
         return vec![param];
     }

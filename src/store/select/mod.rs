@@ -18,6 +18,7 @@ use super::{Count, Position, Sealed, Selection, Store};
 use crate::access::{Grant, Grants, Rows, Search};
 use crate::error::{Error, Kind, Result};
 use crate::fhir::definitions;
+use crate::search::capsule::canonical_params;
 use crate::search::mask::Mask;
 use crate::search::matcher::sort_key;
 use crate::search::query::{Criterion, SortBy, Summary, Take, Total, pending, supply};
@@ -29,6 +30,9 @@ use scan::Scan;
 
 /// Most resources an inner search (a chain, `_has`) may find.
 const INNER_MAX: usize = 1_000;
+
+/// Inner searches that one search may come to (a hierarchy takes one a level).
+const INNER_SEARCHES_MAX: usize = 100;
 
 /// A match before its body is fetched: by sort key, then row id. Without `_sort` the key is empty.
 type Hit = (Vec<u8>, Rid);
@@ -77,7 +81,13 @@ impl Store {
 
     /// Runs the inner searches, innermost first, each under the grant of its type.
     async fn resolve(&self, grants: &Grants, criteria: &mut [Criterion]) -> Result<()> {
+        let (mut searches, mut found) = (0, 0);
         while let Some(inner) = pending(criteria) {
+            searches += 1;
+            if searches > INNER_SEARCHES_MAX || found > INNER_SEARCHES_MAX * INNER_MAX {
+                let text = "The chains and hierarchies of this search need too many inner searches. Make it narrower.";
+                return Err(Error::new(Kind::TooCostly, text));
+            }
             let (kind, take) = (inner.kind, inner.take);
             let mut wanted = vec![inner.criterion.clone()];
             let mut ids = HashSet::new();
@@ -88,6 +98,7 @@ impl Store {
                     ids = self.inner_ids(grant, wanted, take).await?;
                 }
             }
+            found += ids.len();
             if !supply(criteria, ids) {
                 return Err(Error::internal("an inner search had no place for its answer"));
             }
@@ -98,18 +109,17 @@ impl Store {
     async fn inner_ids(&self, grant: &Grant<Search>, criteria: Vec<Criterion>, take: Take) -> Result<HashSet<String>> {
         let (kind, mask) = (grant.kind(), grant.mask());
         let judge: Judge<Vec<String>> = Arc::new(move |_, _, view: &View<'_>| match take {
-            Take::Id => Ok(vec![view.id().to_owned()]),
+            Take::Id => view.names(),
             Take::References { param, .. } if mask.as_ref().is_some_and(|mask| mask.closes(param)) => Ok(Vec::new()),
-            Take::References { param, of } => {
-                let to = view.references(Some(param))?;
-                Ok(to.into_iter().filter(|(kind, _)| *kind == of).map(|(_, id)| id).collect())
-            }
+            Take::References { param, of } => view.named(param, of),
         });
+        // What has a canonical url has up to three names.
+        let most = INNER_MAX * if canonical_params(kind).is_some() { 3 } else { 1 };
         let mut ids = HashSet::new();
         let mut scan = Scan::open(self, kind, criteria, Rid(0), true).await?;
         while let Some(found) = scan.next(&judge).await? {
             ids.extend(found.into_iter().flatten());
-            if ids.len() > INNER_MAX {
+            if ids.len() > most {
                 let name = definitions().type_name(kind);
                 return Err(Error::new(
                     Kind::TooCostly,
