@@ -9,6 +9,7 @@ use crate::app::Config;
 use crate::fhir::definitions::Param;
 use crate::fhir::json::Node;
 use crate::fhir::{ParamKind, TypeId, definitions};
+use crate::interaction::across::COMPARTMENTS;
 use crate::interaction::operations::{OPERATIONS, Operation};
 use crate::interaction::route::{self, ROUTES, Verb};
 use crate::mapping::{Treatment, treatment};
@@ -40,6 +41,9 @@ fn base_statement(config: &Config, date: &str) -> Node {
             "security": security(config),
             "resource": resources,
             "interaction": system_interactions(),
+            "compartment": COMPARTMENTS.map(|name| {
+                format!("http://hl7.org/fhir/CompartmentDefinition/{}", name.to_ascii_lowercase())
+            }),
         }],
     })
 }
@@ -80,8 +84,11 @@ fn security(config: &Config) -> Node {
 }
 
 fn system_interactions() -> Vec<Node> {
-    let verbs = ROUTES.iter().filter(|route| matches!(route.verb, Verb::Bundle | Verb::HistorySystem));
-    verbs.flat_map(|route| route.verb.codes()).map(|code| json!({"code": code})).collect()
+    let verbs =
+        ROUTES.iter().filter(|route| matches!(route.verb, Verb::Bundle | Verb::HistorySystem | Verb::SearchSystem));
+    let mut seen = HashSet::new();
+    let codes = verbs.flat_map(|route| route.verb.codes()).filter(|code| seen.insert(**code));
+    codes.map(|code| json!({"code": code})).collect()
 }
 
 /// Verbs of one type, in the order of the table, each once.

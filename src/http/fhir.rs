@@ -135,7 +135,8 @@ impl FhirRequest<'_> {
         self.facts.prefer = Prefer::parse(texts(headers, "prefer"));
         let mut query = form::decode(self.parts.uri.query().unwrap_or_default())?;
         let binary = found.kind.is_some_and(|kind| definitions().type_name(kind) == "Binary");
-        if found.route.verb == Verb::SearchType && found.route.method == Method::Post {
+        let search = matches!(found.route.verb, Verb::SearchType | Verb::SearchSystem | Verb::SearchCompartment);
+        if search && found.route.method == Method::Post {
             query.append(&mut self.form(sent).await?);
             self.negotiate(&mut query, false)?;
             return self.built(found, query, None);
@@ -178,6 +179,7 @@ impl FhirRequest<'_> {
             Verb::Update => Interaction::Update { kind: kind()?, id: id()?, body: body.ok_or_else(absent)? },
             Verb::Delete => Interaction::Delete { kind: kind()?, id: id()? },
             Verb::HistoryInstance => Interaction::HistoryInstance { kind: kind()?, id: id()?, query },
+            Verb::SearchSystem | Verb::SearchCompartment => Interaction::SearchAcross { across: found.across(), query },
             Verb::HistoryType => Interaction::HistoryType { kind: kind()?, query },
             Verb::HistorySystem => Interaction::HistorySystem { query },
             Verb::Vread => {
@@ -309,6 +311,7 @@ fn about(found: &Result<Found<'_>>, path: &str) -> About {
         Verb::Update => What::Update,
         Verb::Delete => What::Delete,
         Verb::HistoryInstance => What::HistoryInstance,
+        Verb::SearchSystem | Verb::SearchCompartment => found.across().what(),
         Verb::HistoryType => What::HistoryType,
         Verb::HistorySystem => What::HistorySystem,
         Verb::Vread => What::Vread,

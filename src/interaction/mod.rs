@@ -12,6 +12,7 @@ pub mod route;
 pub mod shape;
 mod terminology;
 
+pub mod across;
 mod bundles;
 mod conditional;
 mod cursor;
@@ -30,6 +31,7 @@ use crate::fhir::bundle::{self, BundleType};
 use crate::fhir::json::Node;
 use crate::fhir::{TypeId, definitions};
 
+pub use across::Across;
 pub use answer::{Answer, Body, Bundle, BundleKind, Content, Done, Entry, Mode, Response, VersionOf};
 pub use facts::{Conditions, Facts, Prefer, Return};
 pub use graphql::Reply as GraphQl;
@@ -66,6 +68,11 @@ pub enum Interaction {
     },
     SearchType {
         kind: TypeId,
+        query: Pairs,
+    },
+    /// A search of the whole server or of a compartment.
+    SearchAcross {
+        across: Across,
         query: Pairs,
     },
     Create {
@@ -113,6 +120,10 @@ impl Interaction {
             Interaction::HistoryType { kind, .. } => (What::HistoryType, Some(*kind), None),
             Interaction::HistorySystem { .. } => (What::HistorySystem, None, None),
             Interaction::SearchType { kind, .. } => (What::SearchType, Some(*kind), None),
+            Interaction::SearchAcross { across, .. } => {
+                let within = across.within.as_ref();
+                (across.what(), within.map(|(kind, _)| *kind), within.map(|(_, id)| id))
+            }
             Interaction::Create { kind, .. } => (What::Create, Some(*kind), None),
             Interaction::Update { kind, id, .. } => (What::Update, Some(*kind), Some(id)),
             Interaction::Delete { kind, id } => (What::Delete, Some(*kind), Some(id)),
@@ -169,6 +180,7 @@ pub async fn perform(app: &App, caller: &Caller, facts: &Facts, interaction: Int
         Interaction::HistoryType { kind, query } => history::of_type(scene, kind, query).await,
         Interaction::HistorySystem { query } => history::of_system(scene, query).await,
         Interaction::SearchType { kind, query } => search::search(scene, kind, query).await,
+        Interaction::SearchAcross { across, query } => across::search(scene, &across, query).await,
         Interaction::Create { kind, body } => write::create(scene, kind, body).await,
         Interaction::Update { kind, id, body } => write::update(scene, kind, &id, body).await,
         Interaction::Delete { kind, id } => write::delete(scene, kind, &id).await,

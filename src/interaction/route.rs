@@ -1,6 +1,7 @@
 //! The FHIR addresses, as data: the HTTP router, the entries of bundles, the CapabilityStatement and the coverage
 //! tests all read this one table.
 
+use super::across::Across;
 use super::operations::{self, Operation};
 use crate::error::{Error, Kind, Result};
 use crate::fhir::{TypeId, definitions};
@@ -44,6 +45,8 @@ pub enum Verb {
     Capabilities,
     Bundle,
     SearchType,
+    SearchSystem,
+    SearchCompartment,
     Create,
     Read,
     Update,
@@ -62,6 +65,9 @@ impl Verb {
             Verb::Capabilities => &["capabilities"],
             Verb::Bundle => &["transaction", "batch"],
             Verb::SearchType => &["search-type"],
+            Verb::SearchSystem => &["search-system"],
+            // CapabilityStatements list compartments by their definitions.
+            Verb::SearchCompartment => &[],
             Verb::Create => &["create"],
             Verb::Read => &["read"],
             Verb::Update => &["update"],
@@ -91,6 +97,9 @@ const fn route(method: Method, pattern: &'static str, verb: Verb) -> Route {
 pub const ROUTES: &[Route] = &[
     route(Method::Get, "metadata", Verb::Capabilities),
     route(Method::Post, "", Verb::Bundle),
+    route(Method::Get, "", Verb::SearchSystem),
+    route(Method::Get, "_search", Verb::SearchSystem),
+    route(Method::Post, "_search", Verb::SearchSystem),
     route(Method::Get, "{op}", Verb::Operation),
     route(Method::Post, "{op}", Verb::Operation),
     route(Method::Get, "{type}/{op}", Verb::Operation),
@@ -100,11 +109,16 @@ pub const ROUTES: &[Route] = &[
     route(Method::Get, "_history", Verb::HistorySystem),
     route(Method::Get, "{type}", Verb::SearchType),
     route(Method::Post, "{type}", Verb::Create),
+    route(Method::Get, "{type}/_search", Verb::SearchType),
     route(Method::Post, "{type}/_search", Verb::SearchType),
     route(Method::Get, "{type}/_history", Verb::HistoryType),
     route(Method::Get, "{type}/{id}", Verb::Read),
     route(Method::Put, "{type}/{id}", Verb::Update),
     route(Method::Delete, "{type}/{id}", Verb::Delete),
+    route(Method::Get, "{type}/{id}/*", Verb::SearchCompartment),
+    route(Method::Post, "{type}/{id}/_search", Verb::SearchCompartment),
+    route(Method::Get, "{type}/{id}/{member}", Verb::SearchCompartment),
+    route(Method::Post, "{type}/{id}/{member}/_search", Verb::SearchCompartment),
     route(Method::Get, "{type}/{id}/_history", Verb::HistoryInstance),
     route(Method::Get, "{type}/{id}/_history/{vid}", Verb::Vread),
 ];
@@ -115,7 +129,17 @@ pub struct Found<'a> {
     pub kind: Option<TypeId>,
     pub id: Option<&'a str>,
     pub vid: Option<&'a str>,
+    /// The type of a compartment that is searched.
+    pub member: Option<TypeId>,
     pub operation: Option<&'static Operation>,
+}
+
+impl Found<'_> {
+    /// Where a search of several types looks.
+    pub fn across(&self) -> Across {
+        let within = self.kind.zip(self.id).map(|(kind, id)| (kind, id.to_owned()));
+        Across { within, only: self.member }
+    }
 }
 
 /// Looks up a path relative to the base (`Patient/1`, without query).
@@ -155,7 +179,7 @@ pub fn allowed(path: &str) -> Vec<Method> {
 }
 
 fn fit<'a>(route: &'static Route, path: &'a str, unknown_type: &mut bool) -> Option<Found<'a>> {
-    let mut found = Found { route, kind: None, id: None, vid: None, operation: None };
+    let mut found = Found { route, kind: None, id: None, vid: None, member: None, operation: None };
     let mut parts = path.split('/');
     for want in route.pattern.split('/') {
         let part = parts.next()?;
@@ -177,6 +201,7 @@ fn fit<'a>(route: &'static Route, path: &'a str, unknown_type: &mut bool) -> Opt
             }
             "{id}" if part.starts_with(['_', '$']) => return None,
             "{id}" => found.id = Some(part),
+            "{member}" => found.member = Some(definitions().type_id(part)?),
             "{vid}" => found.vid = Some(part),
             fixed if fixed == part => {}
             _ => return None,

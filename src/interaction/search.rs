@@ -42,8 +42,12 @@ pub(super) async fn search(scene: Scene<'_>, kind: TypeId, pairs: Pairs) -> Resu
         links: links(scene, &query, next.as_ref()).await?,
         entries: Vec::with_capacity(released.len() + 1),
     };
-    entries(scene, &query, released, matched, &mut bundle.entries);
-    with_notes(notes, &mut bundle.entries);
+    let shape = Shape::of(query.summary, &query.elements);
+    for (n, released) in released.into_iter().enumerate() {
+        let mode = if n < matched { Mode::Match } else { Mode::Include };
+        bundle.entries.push(entry(scene, released, mode, &shape));
+    }
+    bundle.entries.extend(note(notes));
     Ok(Answer::bundle(bundle))
 }
 
@@ -95,7 +99,6 @@ pub(super) fn asked_patients(query: &Query) -> Vec<String> {
 
 /// Parses the query, or takes query and position from a page link.
 async fn checked(scene: Scene<'_>, kind: TypeId, mut pairs: Pairs) -> Result<(Query, Option<Position>)> {
-    let config = &scene.app.config;
     let mut after = None;
     if let Some((_, sealed)) = pairs.iter().find(|(name, _)| name == "_cursor") {
         if pairs.len() > 1 {
@@ -104,14 +107,19 @@ async fn checked(scene: Scene<'_>, kind: TypeId, mut pairs: Pairs) -> Result<(Qu
         let (continued, position) = cursor::open(scene, kind, sealed).await?;
         (pairs, after) = (continued, Some(position));
     }
-    let options = QueryOptions {
+    Ok((Query::parse(kind, &pairs, &options(scene))?, after))
+}
+
+/// How this server and this request want queries to be read.
+pub(super) fn options(scene: Scene<'_>) -> QueryOptions {
+    let config = &scene.app.config;
+    QueryOptions {
         lenient: scene.facts.prefer.lenient,
         base: config.base_url.clone(),
         count_default: config.page_size.size(),
         count_max: config.page_size_max.size(),
         now: scene.app.world.now(),
-    };
-    Ok((Query::parse(kind, &pairs, &options)?, after))
+    }
 }
 
 async fn links(scene: Scene<'_>, query: &Query, next: Option<&Position>) -> Result<Vec<(&'static str, String)>> {
@@ -129,16 +137,13 @@ async fn links(scene: Scene<'_>, query: &Query, next: Option<&Position>) -> Resu
     Ok(links)
 }
 
-fn entries(scene: Scene<'_>, query: &Query, released: Vec<Released>, matched: usize, entries: &mut Vec<Entry>) {
-    let shape = Shape::of(query.summary, &query.elements);
-    for (n, released) in released.into_iter().enumerate() {
-        let mode = if n < matched { Mode::Match } else { Mode::Include };
-        entries.push(Entry {
-            full_url: Some(full_url(scene, released.kind(), released.id())),
-            content: Some(Content::Released(released, shape.clone())),
-            mode: Some(mode),
-            ..Entry::default()
-        });
+/// A match or an included resource.
+pub(super) fn entry(scene: Scene<'_>, released: Released, mode: Mode, shape: &Shape) -> Entry {
+    Entry {
+        full_url: Some(full_url(scene, released.kind(), released.id())),
+        content: Some(Content::Released(released, shape.clone())),
+        mode: Some(mode),
+        ..Entry::default()
     }
 }
 
@@ -147,11 +152,12 @@ pub(super) fn full_url(scene: Scene<'_>, kind: TypeId, id: &str) -> String {
     format!("{}/{}/{id}", scene.app.config.base_url, definitions().type_name(kind))
 }
 
-fn with_notes(notes: Vec<Issue>, entries: &mut Vec<Entry>) {
-    if !notes.is_empty() {
-        let content = Some(Content::Outcome(notes));
-        entries.push(Entry { content, mode: Some(Mode::Outcome), ..Entry::default() });
+/// What is to be said to the caller beside the matches.
+pub(super) fn note(notes: Vec<Issue>) -> Option<Entry> {
+    if notes.is_empty() {
+        return None;
     }
+    Some(Entry { content: Some(Content::Outcome(notes)), mode: Some(Mode::Outcome), ..Entry::default() })
 }
 
 fn estimated(total: Count) -> Option<Issue> {

@@ -4,6 +4,7 @@
 //! versions and histories are measured against those predicates directly: outside them an id is as unknown.
 //! `PHIAL_LEAK` is the number of populations, `PHIAL_LEAK_SEED` makes them others.
 
+mod across;
 mod population;
 mod requests;
 mod scopes;
@@ -37,6 +38,7 @@ struct Seen {
     included: usize,
     pages: usize,
     reads: usize,
+    across: usize,
     withheld: usize,
 }
 
@@ -62,6 +64,7 @@ fn no_scope_tells_of_what_it_does_not_cover() {
             let narrow = whole.with(data.token_for(&scopes.text, server.port()));
             let context = format!("PHIAL_LEAK_SEED={} scopes: {}", seed + n, scopes.text);
             reads(&whole, &narrow, &lives, &scopes, &mut seen, &context);
+            across::histories(&narrow, &lives, &scopes, &context);
             searches(&narrow, &lives, &scopes, &mut random, &mut seen, &context);
             batches(&narrow, &lives, &mut random, &context);
             let other = whole.with(data.token_for(&scopes.text, server.port()));
@@ -70,7 +73,7 @@ fn no_scope_tells_of_what_it_does_not_cover() {
     }
     println!("{seen:?}");
     assert!(seen.found > 0 && seen.empty > 0 && seen.refused > 0 && seen.included > 0, "{seen:?}");
-    assert!(seen.pages > 0 && seen.reads > 0 && seen.withheld > 0, "{seen:?}");
+    assert!(seen.pages > 0 && seen.reads > 0 && seen.across > 0 && seen.withheld > 0, "{seen:?}");
 }
 
 impl Side {
@@ -259,6 +262,7 @@ fn searches(narrow: &Side, lives: &[Life], scopes: &Scopes, random: &mut Random,
         }
         assert_eq!(here, there, "{context}");
     }
+    seen.across += across::searches(narrow, &own, &permitted, random, context);
 }
 
 /// Reads, versions and histories of every resource.

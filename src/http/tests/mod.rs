@@ -1,5 +1,6 @@
 //! The server in process: the real router over a SQLite of its own, with a held clock and held ids.
 
+mod across;
 mod bundles;
 mod coding;
 mod consents;
@@ -184,8 +185,9 @@ impl Persona<'_> {
 
     /// Sends a request below the FHIR base; `headers` may name any.
     pub async fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Reply {
-        let path = path.strip_prefix("http://phial.test/fhir/").unwrap_or(path);
-        let uri = if path.is_empty() { "/fhir".to_owned() } else { format!("/fhir/{path}") };
+        let path = path.strip_prefix("http://phial.test/fhir").unwrap_or(path).trim_start_matches('/');
+        let joint = if path.is_empty() || path.starts_with('?') { "" } else { "/" };
+        let uri = format!("/fhir{joint}{path}");
         let mut request = Request::builder().method(method).uri(uri);
         request = request.header("authorization", format!("Bearer {}", self.token));
         for (name, value) in headers {

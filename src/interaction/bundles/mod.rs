@@ -61,8 +61,12 @@ fn asked(scene: Scene<'_>, entry: &mut bundle::Entry, n: usize) -> Result<Intera
         let (kind, id) = (found.kind, found.id.map(str::to_owned));
         return Ok(Interaction::Operation { operation, method, kind, id, query, body: entry.resource.take() });
     }
-    if found.route.verb == Verb::HistorySystem {
-        return Ok(Interaction::HistorySystem { query });
+    match found.route.verb {
+        Verb::HistorySystem => return Ok(Interaction::HistorySystem { query }),
+        Verb::SearchSystem | Verb::SearchCompartment if method == Method::Get => {
+            return Ok(Interaction::SearchAcross { across: found.across(), query });
+        }
+        _ => {}
     }
     let kind = found.kind.ok_or_else(absent)?;
     let id = || found.id.map(str::to_owned).ok_or_else(absent);
@@ -78,7 +82,13 @@ fn asked(scene: Scene<'_>, entry: &mut bundle::Entry, n: usize) -> Result<Intera
         Verb::Delete => Interaction::Delete { kind, id: id()? },
         Verb::Create => Interaction::Create { kind, body: resource(entry.resource.take(), n)? },
         Verb::Update => Interaction::Update { kind, id: id()?, body: resource(entry.resource.take(), n)? },
-        Verb::SearchType | Verb::Bundle | Verb::Capabilities | Verb::Operation | Verb::HistorySystem => {
+        Verb::SearchType
+        | Verb::Bundle
+        | Verb::Capabilities
+        | Verb::Operation
+        | Verb::HistorySystem
+        | Verb::SearchSystem
+        | Verb::SearchCompartment => {
             return Err(absent());
         }
     })
