@@ -138,7 +138,8 @@ pub struct TermPlace {
 }
 
 /// Most surrogates whose keys are kept unwrapped, and how long: a destroyed key stops working everywhere after that.
-const CACHED_MAX: u64 = 100_000;
+/// A surrogate takes some 3 KB with the subkeys of its sections, so this many take at most 60 MB.
+const CACHED_MAX: u64 = 20_000;
 const CACHED_FOR: Duration = Duration::from_secs(600);
 
 /// Seals and opens. One for the whole server; clones are cheap.

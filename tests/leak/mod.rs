@@ -5,6 +5,7 @@
 //! `PHIAL_LEAK` is the number of populations, `PHIAL_LEAK_SEED` makes them others.
 
 mod across;
+mod graphql;
 mod population;
 mod requests;
 mod scopes;
@@ -21,6 +22,8 @@ use scopes::Scopes;
 
 const POPULATIONS: u64 = 2;
 const SCOPES: usize = 4;
+/// Scopes that GraphQL is asked with.
+const QUERIED: usize = 2;
 const SEARCHES: usize = 45;
 /// Pages of one search at most: more is a server that turns in circles.
 const PAGES_MAX: usize = 200;
@@ -52,6 +55,7 @@ struct Side {
 fn no_scope_tells_of_what_it_does_not_cover() {
     let seed = setting("PHIAL_LEAK_SEED", 20_260_131);
     let mut seen = Seen::default();
+    let mut queried = graphql::Seen::default();
     for n in 0..setting("PHIAL_LEAK", POPULATIONS) {
         let mut random = Random::new(seed + n);
         let lives = population::make(&mut random);
@@ -59,6 +63,9 @@ fn no_scope_tells_of_what_it_does_not_cover() {
         let server = data.serve();
         let whole = Side::new(&server.client, server.port());
         whole.load(&lives.iter().collect::<Vec<_>>());
+        for _ in 0..QUERIED {
+            graphql::compare(&data, &whole, server.port(), &lives, &mut random, &mut queried, seed + n);
+        }
         for _ in 0..SCOPES {
             let scopes = Scopes::draw(&mut random);
             let narrow = whole.with(data.token_for(&scopes.text, server.port()));
@@ -71,7 +78,8 @@ fn no_scope_tells_of_what_it_does_not_cover() {
             cursors(&narrow, &other, &context);
         }
     }
-    println!("{seen:?}");
+    println!("{seen:?} {queried:?}");
+    assert!(queried.is_telling(), "{queried:?}");
     assert!(seen.found > 0 && seen.empty > 0 && seen.refused > 0 && seen.included > 0, "{seen:?}");
     assert!(seen.pages > 0 && seen.reads > 0 && seen.across > 0 && seen.withheld > 0, "{seen:?}");
 }

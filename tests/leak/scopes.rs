@@ -18,37 +18,54 @@ pub struct Scopes {
 }
 
 /// As written, and the letters it means.
-const PERMISSIONS: [(&str, &str); 7] =
+type Permission = (&'static str, &'static str);
+
+const PERMISSIONS: [Permission; 7] =
     [("rs", "rs"), ("rs", "rs"), ("read", "rs"), ("r", "r"), ("s", "s"), ("cruds", "cruds"), ("*", "cruds")];
 
 impl Scopes {
     pub fn draw(random: &mut Random) -> Scopes {
+        Scopes::drawn(random, &PERMISSIONS)
+    }
+
+    /// Those that may be read may be searched, and the other way.
+    pub fn draw_alike(random: &mut Random) -> Scopes {
+        Scopes::drawn(random, &[("rs", "rs"), ("read", "rs"), ("cruds", "cruds")])
+    }
+
+    fn drawn(random: &mut Random, permissions: &[Permission]) -> Scopes {
         let mut scopes = Scopes { rules: Vec::new(), text: String::new() };
         for kind in KINDS {
             // Of the types that carry most filters more often one, or several side by side.
             match random.below(10) {
                 0 | 1 => {}
-                2..=4 => scopes.add(random, Some(kind), None),
+                2..=4 => scopes.add(random, permissions, Some(kind), None),
                 n => {
                     for _ in 0..=usize::from(n > 7) {
                         let own: Vec<&Filter> = FILTERS.iter().filter(|filter| filter.kind == kind).collect();
                         let filter = *random.pick(&own);
-                        scopes.add(random, Some(kind), Some(filter));
+                        scopes.add(random, permissions, Some(kind), Some(filter));
                     }
                 }
             }
         }
         if random.chance(10) {
-            scopes.add(random, None, None);
+            scopes.add(random, permissions, None, None);
         }
         if scopes.rules.is_empty() {
-            scopes.add(random, Some("Patient"), None);
+            scopes.add(random, permissions, Some("Patient"), None);
         }
         scopes
     }
 
-    fn add(&mut self, random: &mut Random, kind: Option<&'static str>, filter: Option<&'static Filter>) {
-        let (written, letters) = *random.pick(&PERMISSIONS);
+    fn add(
+        &mut self,
+        random: &mut Random,
+        permissions: &[Permission],
+        kind: Option<&'static str>,
+        filter: Option<&'static Filter>,
+    ) {
+        let (written, letters) = *random.pick(permissions);
         let tail = filter.map_or(String::new(), |filter| format!("?{}", filter.text));
         self.text = format!("{} system/{}.{written}{tail}", self.text, kind.unwrap_or("*")).trim().to_owned();
         self.rules.push(Rule { kind, letters, filter });

@@ -145,6 +145,9 @@ pub fn parse(request: &Request) -> Result<Vec<Selection>, Fault> {
     if request.query.len() > limits::TEXT {
         return Err(costly(format!("A query may have {} bytes.", limits::TEXT)));
     }
+    if nesting(&request.query) > limits::DEPTH {
+        return Err(costly(format!("Brackets may be {} deep.", limits::DEPTH)));
+    }
     let parsed = ast::parse_query::<&str>(&request.query).map_err(|error| unreadable(&error.to_string()))?;
     let mut fragments = Fragments::new();
     let mut operations = Vec::new();
@@ -163,6 +166,49 @@ pub fn parse(request: &Request) -> Result<Vec<Selection>, Fault> {
     let variables = variables(definitions, &request.variables)?;
     let mut builder = Builder { fragments: &fragments, variables: &variables, open: Vec::new(), fields: 0 };
     builder.set(set)
+}
+
+/// How deep brackets stand in one another, texts and comments left out. The parser recurses, so this comes first.
+fn nesting(text: &str) -> usize {
+    let (mut deepest, mut depth) = (0, 0usize);
+    let mut rest = text;
+    while let Some(at) = rest.find(['{', '(', '[', '}', ')', ']', '"', '#']) {
+        let (sign, after) = (rest.as_bytes()[at], &rest[at + 1..]);
+        rest = match sign {
+            b'#' => after.find('\n').map_or("", |end| &after[end..]),
+            b'"' => match after.strip_prefix("\"\"") {
+                Some(block) => after_block(block),
+                None => after_text(after),
+            },
+            b'{' | b'(' | b'[' => {
+                depth += 1;
+                deepest = deepest.max(depth);
+                after
+            }
+            _ => {
+                depth = depth.saturating_sub(1);
+                after
+            }
+        };
+    }
+    deepest
+}
+
+/// What follows the three quotes that end a block; escaped ones do not.
+fn after_block(block: &str) -> &str {
+    let ends = |(at, _): &(usize, &str)| !block[..*at].ends_with('\\');
+    block.match_indices("\"\"\"").find(ends).map_or("", |(at, quotes)| &block[at + quotes.len()..])
+}
+
+/// What follows the quote that ends a text.
+fn after_text(text: &str) -> &str {
+    let mut escaped = false;
+    let end = text.bytes().position(|byte| {
+        let ends = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        ends
+    });
+    end.map_or("", |end| &text[end + 1..])
 }
 
 /// The operation's selections and variables.
@@ -412,5 +458,40 @@ fn unreadable(text: &str) -> Fault {
     match place {
         Some((line, column)) => fault.at(Pos { line, column }),
         None => fault,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(query: &str) -> Result<Vec<Selection>, Fault> {
+        parse(&Request { query: query.to_owned(), operation: None, variables: Node::Null })
+    }
+
+    #[test]
+    fn nesting_is_told_without_texts_and_comments() {
+        for (text, deep) in [
+            ("{ a(b: [1]) { c } }", 3),
+            ("{ a(b: \"{{{\") }", 2),
+            ("{ a(b: \"\\\"{{{\") }", 2),
+            ("{ a(b: \"\"\"\"{{{\"\"\") }", 2),
+            ("{ a(b: \"\"\"\\\"\"\" {{{ \"\"\") { c } }", 2),
+            ("{ # {{{\n a }", 1),
+            ("\"{", 0),
+            ("}}}{", 1),
+        ] {
+            assert_eq!(nesting(text), deep, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_deepest_query_needs_little_of_the_stack() {
+        let deepest = |levels: usize| format!("{{{}id{}}}", "x{".repeat(levels - 1), "}".repeat(levels - 1));
+        let small = std::thread::Builder::new().stack_size(768 * 1024).spawn(move || {
+            assert!(read(&deepest(limits::DEPTH)).is_ok());
+            assert!(read(&deepest(limits::DEPTH + 1)).is_err_and(|fault| fault.error.kind == Kind::TooCostly));
+        });
+        small.expect("a thread").join().expect("no panic");
     }
 }
