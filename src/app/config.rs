@@ -145,6 +145,9 @@ settings! {
     body_bytes_max: Within<1024, 1073741824> = "67108864";
     /// Most entries in a batch or transaction.
     bundle_entries_max: Within<1, 100000> = "25000";
+    /// Most resources that one conditional delete (`DELETE Type?...`) may delete; what matches more is refused with
+    /// 412 and nothing is deleted. With 1 the CapabilityStatement says `single`, else `multiple`.
+    conditional_delete_max: Within<1, 1000> = "1";
     /// Entries on a page of a search or history when the client names no `_count`.
     page_size: Within<1, 1000> = "50";
     /// Largest `_count`; a larger one is lowered to it, and the self link says so.

@@ -14,6 +14,7 @@ pub enum BundleType {
 }
 
 /// One entry: `Bundle.entry.request` with its resource.
+#[derive(Clone)]
 pub struct Entry {
     pub full_url: Option<String>,
     pub resource: Option<Node>,

@@ -35,6 +35,7 @@ fn base_statement(config: &Config, date: &str) -> Node {
         "implementation": {"description": "Phial FHIR server", "url": config.base_url},
         "fhirVersion": "4.0.1",
         "format": ["application/fhir+json", "application/fhir+xml", "json", "xml"],
+        "patchFormat": ["application/json-patch+json", "application/fhir+json", "application/fhir+xml"],
         "rest": [{
             "mode": "server",
             "documentation": limits(config),
@@ -136,8 +137,8 @@ fn resource(kind: TypeId, config: &Config) -> Option<Node> {
         "updateCreate": true,
         "conditionalCreate": true,
         "conditionalRead": "full-support",
-        "conditionalUpdate": false,
-        "conditionalDelete": "not-supported",
+        "conditionalUpdate": name != "AuditEvent",
+        "conditionalDelete": conditional_delete(name, config),
         "referencePolicy": ["literal", "logical"],
     });
     for (member, list) in [("searchInclude", includes), ("searchRevInclude", rev_includes)] {
@@ -156,6 +157,14 @@ fn resource(kind: TypeId, config: &Config) -> Option<Node> {
 fn searchable(kind: TypeId) -> impl Iterator<Item = &'static Param> {
     let refused = move |param: &&&'static Param| matches!(treatment(kind, param.id), Treatment::Refused { .. });
     definitions().params(kind).iter().filter(move |param| !refused(param)).copied()
+}
+
+fn conditional_delete(name: &str, config: &Config) -> &'static str {
+    match config.conditional_delete_max.get() {
+        _ if !route::defined(Verb::Delete, name) => "not-supported",
+        1 => "single",
+        _ => "multiple",
+    }
 }
 
 fn search_param(param: &Param) -> Node {

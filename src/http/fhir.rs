@@ -18,9 +18,10 @@ use crate::access::Caller;
 use crate::audit::What;
 use crate::error::{Error, Kind, Result};
 use crate::fhir::json::{self, Node};
+use crate::fhir::patch::Patch;
 use crate::fhir::{definitions, xml};
 use crate::interaction::route::{self, Found, Method, Verb};
-use crate::interaction::{self, About, Conditions, Facts, Interaction, Operation, Pairs, Prefer, form};
+use crate::interaction::{self, About, Conditions, Facts, Interaction, Operation, Pairs, Prefer, Target, form};
 use crate::oauth;
 
 /// Bodies up to this size are parsed where they are read.
@@ -158,9 +159,14 @@ impl FhirRequest<'_> {
             let (kind, id) = (found.kind, found.id.map(str::to_owned));
             return Ok(Interaction::Operation { operation, method, kind, id, query, body });
         }
+        if found.route.verb == Verb::Patch {
+            let patch = self.patch(sent).await?;
+            let kind = found.kind.ok_or_else(|| Error::internal("a patch of no type"))?;
+            return Ok(Interaction::Patch { kind, target: self.target(found, query)?, patch });
+        }
         let has_body = matches!(found.route.verb, Verb::Create | Verb::Update | Verb::Bundle);
         let node = if has_body { Some(self.resource(sent, binary).await?) } else { None };
-        if has_body && !query.is_empty() && !self.facts.prefer.lenient {
+        if has_body && found.route.verb != Verb::Update && !query.is_empty() && !self.facts.prefer.lenient {
             let text = format!("The parameter {} is not defined for this address.", query[0].0);
             return Err(Error::invalid(text));
         }
@@ -176,8 +182,11 @@ impl FhirRequest<'_> {
             Verb::SearchType => Interaction::SearchType { kind: kind()?, query },
             Verb::Create => Interaction::Create { kind: kind()?, body: body.ok_or_else(absent)? },
             Verb::Read => Interaction::Read { kind: kind()?, id: id()?, query },
-            Verb::Update => Interaction::Update { kind: kind()?, id: id()?, body: body.ok_or_else(absent)? },
-            Verb::Delete => Interaction::Delete { kind: kind()?, id: id()? },
+            Verb::Update => {
+                let (kind, target) = (kind()?, self.target(found, query)?);
+                Interaction::Update { kind, target, body: body.ok_or_else(absent)? }
+            }
+            Verb::Delete => Interaction::Delete { kind: kind()?, target: self.target(found, query)? },
             Verb::HistoryInstance => Interaction::HistoryInstance { kind: kind()?, id: id()?, query },
             Verb::SearchSystem | Verb::SearchCompartment => Interaction::SearchAcross { across: found.across(), query },
             Verb::HistoryType => Interaction::HistoryType { kind: kind()?, query },
@@ -186,8 +195,37 @@ impl FhirRequest<'_> {
                 let vid = found.vid.map(str::to_owned).ok_or_else(absent)?;
                 Interaction::Vread { kind: kind()?, id: id()?, vid, query }
             }
-            Verb::Capabilities | Verb::Operation => return Err(absent()),
+            Verb::Capabilities | Verb::Operation | Verb::Patch => return Err(absent()),
         })
+    }
+
+    /// What an update, patch or delete is about.
+    fn target(&self, found: &Found<'_>, query: Pairs) -> Result<Target> {
+        match (found.id, query.first()) {
+            (None, _) => Ok(Target::Matching(query)),
+            (Some(_), Some((name, _))) if !self.facts.prefer.lenient => {
+                Err(Error::invalid(format!("The parameter {name} is not defined for this address.")))
+            }
+            (Some(id), _) => Ok(Target::Id(id.to_owned())),
+        }
+    }
+
+    /// JSON Patch by its media type; a FHIR one is a FHIRPath Patch.
+    async fn patch(&self, sent: Body) -> Result<Patch> {
+        let headers = &self.parts.headers;
+        let kind = negotiate::sent(headers)?;
+        let max = self.server.app.config.body_bytes_max.size();
+        match kind {
+            Sent::Fhir(format) => Patch::fhirpath(parsed(body::read(headers, sent, max).await?, format).await?),
+            Sent::Other(name) if negotiate::is_json_patch(&name) => {
+                Patch::json(parsed(body::read(headers, sent, max).await?, Format::Json).await?)
+            }
+            Sent::Form | Sent::Other(_) => {
+                let text = "A patch is application/json-patch+json (JSON Patch), or application/fhir+json or \
+                            application/fhir+xml (Parameters of a FHIRPath Patch).";
+                Err(Error::new(Kind::MediaType, text))
+            }
+        }
     }
 
     /// The form of a POST search; it goes on record with the address.
@@ -309,6 +347,7 @@ fn about(found: &Result<Found<'_>>, path: &str) -> About {
         Verb::Create => What::Create,
         Verb::Read => What::Read,
         Verb::Update => What::Update,
+        Verb::Patch => What::Patch,
         Verb::Delete => What::Delete,
         Verb::HistoryInstance => What::HistoryInstance,
         Verb::SearchSystem | Verb::SearchCompartment => found.across().what(),

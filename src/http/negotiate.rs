@@ -124,6 +124,11 @@ pub(super) enum Sent {
     Other(String),
 }
 
+/// Whether a media type is that of a JSON Patch (RFC 6902).
+pub(super) fn is_json_patch(name: &str) -> bool {
+    essence(name).eq_ignore_ascii_case("application/json-patch+json")
+}
+
 /// The media type of the request body; FHIR JSON where none is given.
 ///
 /// # Errors

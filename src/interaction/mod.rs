@@ -29,6 +29,7 @@ use crate::audit::{Event, Outcome, Touched, What};
 use crate::error::{Error, Kind, Result};
 use crate::fhir::bundle::{self, BundleType};
 use crate::fhir::json::Node;
+use crate::fhir::patch::Patch;
 use crate::fhir::{TypeId, definitions};
 
 pub use across::Across;
@@ -81,12 +82,17 @@ pub enum Interaction {
     },
     Update {
         kind: TypeId,
-        id: String,
+        target: Target,
         body: Node,
+    },
+    Patch {
+        kind: TypeId,
+        target: Target,
+        patch: Patch,
     },
     Delete {
         kind: TypeId,
-        id: String,
+        target: Target,
     },
     /// A batch or a transaction, as `Bundle.type` says.
     Bundle {
@@ -101,6 +107,22 @@ pub enum Interaction {
         query: Pairs,
         body: Option<Node>,
     },
+}
+
+/// Which resource of its type an update, patch or delete is about.
+pub enum Target {
+    Id(String),
+    /// The one that satisfies these search parameters (http.html#cond-update).
+    Matching(Pairs),
+}
+
+impl Target {
+    fn id(&self) -> Option<&String> {
+        match self {
+            Target::Id(id) => Some(id),
+            Target::Matching(_) => None,
+        }
+    }
 }
 
 /// What an interaction is about, for the record of a refusal.
@@ -125,8 +147,9 @@ impl Interaction {
                 (across.what(), within.map(|(kind, _)| *kind), within.map(|(_, id)| id))
             }
             Interaction::Create { kind, .. } => (What::Create, Some(*kind), None),
-            Interaction::Update { kind, id, .. } => (What::Update, Some(*kind), Some(id)),
-            Interaction::Delete { kind, id } => (What::Delete, Some(*kind), Some(id)),
+            Interaction::Update { kind, target, .. } => (What::Update, Some(*kind), target.id()),
+            Interaction::Patch { kind, target, .. } => (What::Patch, Some(*kind), target.id()),
+            Interaction::Delete { kind, target } => (What::Delete, Some(*kind), target.id()),
             Interaction::Operation { kind, id, .. } => (What::Operation, *kind, id.as_ref()),
             Interaction::Bundle { body } => match bundle::type_of(body) {
                 Ok(BundleType::Transaction) => (What::Transaction, None, None),
@@ -173,6 +196,7 @@ pub async fn perform(app: &App, caller: &Caller, facts: &Facts, interaction: Int
     };
     let caller = &caller;
     let scene = Scene { app, caller, facts };
+    // Boxed: this future is as large as its largest arm, and it is nested.
     let answer = match interaction {
         Interaction::Read { kind, id, query } => read::read(scene, kind, &id, &query).await,
         Interaction::Vread { kind, id, vid, query } => read::vread(scene, kind, &id, &vid, &query).await,
@@ -181,13 +205,14 @@ pub async fn perform(app: &App, caller: &Caller, facts: &Facts, interaction: Int
         Interaction::HistorySystem { query } => history::of_system(scene, query).await,
         Interaction::SearchType { kind, query } => search::search(scene, kind, query).await,
         Interaction::SearchAcross { across, query } => across::search(scene, &across, query).await,
-        Interaction::Create { kind, body } => write::create(scene, kind, body).await,
-        Interaction::Update { kind, id, body } => write::update(scene, kind, &id, body).await,
-        Interaction::Delete { kind, id } => write::delete(scene, kind, &id).await,
-        Interaction::Bundle { body } => bundles::perform(scene, body).await,
+        Interaction::Create { kind, body } => Box::pin(write::create(scene, kind, body)).await,
+        Interaction::Update { kind, target, body } => Box::pin(write::update(scene, kind, target, body)).await,
+        Interaction::Patch { kind, target, patch } => Box::pin(write::patch(scene, kind, target, patch)).await,
+        Interaction::Delete { kind, target } => Box::pin(write::delete(scene, kind, target)).await,
+        Interaction::Bundle { body } => Box::pin(bundles::perform(scene, body)).await,
         Interaction::Operation { operation, method, kind, id, query, body } => {
             let sent = operations::Sent { operation, method, kind, id };
-            operations::perform(scene, sent, query, body).await
+            Box::pin(operations::perform(scene, sent, query, body)).await
         }
     };
     match answer {

@@ -50,6 +50,7 @@ pub enum Verb {
     Create,
     Read,
     Update,
+    Patch,
     Delete,
     HistoryInstance,
     HistoryType,
@@ -71,6 +72,7 @@ impl Verb {
             Verb::Create => &["create"],
             Verb::Read => &["read"],
             Verb::Update => &["update"],
+            Verb::Patch => &["patch"],
             Verb::Delete => &["delete"],
             Verb::HistoryInstance => &["history-instance"],
             Verb::HistoryType => &["history-type"],
@@ -112,8 +114,13 @@ pub const ROUTES: &[Route] = &[
     route(Method::Get, "{type}/_search", Verb::SearchType),
     route(Method::Post, "{type}/_search", Verb::SearchType),
     route(Method::Get, "{type}/_history", Verb::HistoryType),
+    // Without an id: what the search parameters match.
+    route(Method::Put, "{type}", Verb::Update),
+    route(Method::Patch, "{type}", Verb::Patch),
+    route(Method::Delete, "{type}", Verb::Delete),
     route(Method::Get, "{type}/{id}", Verb::Read),
     route(Method::Put, "{type}/{id}", Verb::Update),
+    route(Method::Patch, "{type}/{id}", Verb::Patch),
     route(Method::Delete, "{type}/{id}", Verb::Delete),
     route(Method::Get, "{type}/{id}/*", Verb::SearchCompartment),
     route(Method::Post, "{type}/{id}/_search", Verb::SearchCompartment),
@@ -170,7 +177,7 @@ pub fn find(method: Option<Method>, path: &str) -> Result<Found<'_>> {
 
 /// Whether a verb of the table is defined for a type: AuditEvents are added, never changed.
 pub fn defined(verb: Verb, type_name: &str) -> bool {
-    type_name != "AuditEvent" || !matches!(verb, Verb::Delete | Verb::HistoryType)
+    type_name != "AuditEvent" || !matches!(verb, Verb::Patch | Verb::Delete | Verb::HistoryType)
 }
 
 /// Methods defined for a path, for the `Allow` header.

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::db::{Param, Row, placeholder_list};
 use super::sealed::{Mark, Spot};
 use super::{Found, HistoryPage, Period, Sealed, Store};
-use crate::access::{Grant, Read, Rows, Sections};
+use crate::access::{Grant, Op, Read, Rows, Sections, Update};
 use crate::error::{Error, Result};
 use crate::fhir::{Resource, TypeId, json};
 use crate::mapping::sections;
@@ -189,6 +189,18 @@ impl Store {
     /// # Errors
     /// `Kind::Tampered` when what is stored does not verify.
     pub async fn find(&self, grant: &Grant<Read>, id: &str) -> Result<Found> {
+        self.found(grant, id).await
+    }
+
+    /// The same for what is to be patched: the permission to change covers working on the content.
+    ///
+    /// # Errors
+    /// As [`Store::find`].
+    pub async fn find_for_patch(&self, grant: &Grant<Update>, id: &str) -> Result<Found> {
+        self.found(grant, id).await
+    }
+
+    async fn found<O: Op>(&self, grant: &Grant<O>, id: &str) -> Result<Found> {
         let kind = grant.kind();
         let Some((stored, state)) = self.one(kind, id, true).await? else { return Ok(Found::Absent) };
         match state {

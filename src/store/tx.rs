@@ -146,6 +146,18 @@ impl Tx {
         Ok(Some(Current { version: basis.version, deleted: basis.deleted, values: basis.values.clone() }))
     }
 
+    /// Whether the newest draft of a resource lies within the rows of a grant.
+    ///
+    /// # Errors
+    /// `Kind::Internal` for a row filter that cannot be decided.
+    pub fn covers<O: Op>(&self, grant: &Grant<O>, id: &str) -> Result<bool> {
+        let draft = self.newest.get(&(grant.kind(), id.to_owned())).and_then(|at| self.drafts.get(*at));
+        match draft.and_then(|draft| draft.content.as_ref()) {
+            Some(content) => values_within(grant.rows(), &content.values),
+            None => Ok(false),
+        }
+    }
+
     /// Indexes and buffers. The draft's resource is stamped (id, version, time) already. Version 1 of an id that was
     /// not looked at must not exist: that shows as Conflict at commit.
     ///

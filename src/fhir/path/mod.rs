@@ -20,7 +20,7 @@ mod strings;
 mod suite;
 mod temporal;
 #[cfg(test)]
-mod tests;
+pub(in crate::fhir) mod tests;
 mod tree;
 mod types;
 mod value;

@@ -199,7 +199,7 @@ fn arithmetic_at_the_limits_gives_nothing() {
 }
 
 /// The folder with sample data beside the project, if it is there.
-pub(super) fn shared(part: &str) -> Option<PathBuf> {
+pub(in crate::fhir) fn shared(part: &str) -> Option<PathBuf> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/data").join(part);
     if !path.exists() {
         println!("skipped: ../shared/data/{part} is not there");

@@ -14,6 +14,7 @@ mod refusals;
 mod searches;
 mod stopping;
 mod verbs;
+mod writes;
 
 use std::sync::Arc;
 

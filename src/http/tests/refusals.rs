@@ -61,9 +61,14 @@ async fn scopes_are_held_on_every_route_and_refusals_are_on_record() {
         let path = example(route.pattern);
         let body = match route.verb {
             Verb::Create | Verb::Update => patient("p1", "Other").to_string(),
+            Verb::Patch => "[]".to_owned(),
             _ => String::new(),
         };
-        let headers: &[(&str, &str)] = if body.is_empty() { &[] } else { &[("content-type", "application/fhir+json")] };
+        let headers: &[(&str, &str)] = match route.verb {
+            Verb::Patch => &[("content-type", "application/json-patch+json")],
+            _ if body.is_empty() => &[],
+            _ => &[("content-type", "application/fhir+json")],
+        };
         let reply = other.call(route.method.name(), path.trim_start_matches("/fhir/"), headers, body).await;
         assert_eq!(reply.status, 403, "{} {}", route.method.name(), route.pattern);
         let events = backend.audit_of(reply.header("x-request-id")).await;
@@ -107,8 +112,9 @@ async fn requests_that_cannot_be_answered_say_why() {
         ("POST", "Patient", &[json], "", 400),
         ("POST", "Patient", &[json], &large, 413),
         ("POST", "Patient?x=1", &[json], "{\"resourceType\":\"Patient\"}", 400),
-        ("PATCH", "Patient/p1", &[json], "[]", 405),
-        ("PUT", "Patient", &[json], "{}", 405),
+        ("PATCH", "Patient/p1", &[json], "[]", 400),
+        ("PATCH", "Patient/p1/_history", &[json], "[]", 405),
+        ("PUT", "Patient", &[json], "{\"resourceType\":\"Patient\"}", 400),
         ("GET", "Nothing/1", &[], "", 404),
         ("GET", "Patient/p1/_other", &[], "", 404),
         ("GET", "Patient?name=%zz", &[], "", 400),
@@ -121,8 +127,8 @@ async fn requests_that_cannot_be_answered_say_why() {
         let events = backend.audit_of(reply.header("x-request-id")).await;
         assert_eq!(events.len(), 1, "{method} {path}");
     }
-    let allow = backend.call("PATCH", "Patient/p1", &[], "").await;
-    assert_eq!(allow.header("allow"), "GET, PUT, DELETE");
+    let allow = backend.call("OPTIONS", "Patient/p1", &[], "").await;
+    assert_eq!(allow.header("allow"), "GET, PUT, PATCH, DELETE");
 }
 
 #[tokio::test]
@@ -137,7 +143,8 @@ async fn the_capability_statement_says_what_the_table_says() {
     let patient = resources.iter().find(|resource| resource["type"] == "Patient").expect("Patient");
     let codes: Vec<&str> =
         patient["interaction"].as_array().expect("codes").iter().filter_map(|i| i["code"].as_str()).collect();
-    let all = ["search-type", "create", "history-type", "read", "update", "delete", "history-instance", "vread"];
+    let all =
+        ["search-type", "create", "history-type", "update", "patch", "delete", "read", "history-instance", "vread"];
     assert_eq!(codes, all);
     assert!(patient["searchParam"].as_array().expect("params").iter().any(|param| param["name"] == "family"));
     let audit = resources.iter().find(|resource| resource["type"] == "AuditEvent").expect("AuditEvent");

@@ -2,7 +2,7 @@
 
 use futures_util::stream::{self, StreamExt};
 
-use super::{answered, asked, facts_of, failed, in_entry};
+use super::{answered, asked, facts_of, failed, in_entry, without_content};
 use crate::audit::What;
 use crate::error::{Kind, Result};
 use crate::fhir::bundle;
@@ -45,7 +45,8 @@ async fn one(scene: Scene<'_>, n: usize, entry: Result<bundle::Entry>) -> Result
         Ok(asked) => Box::pin(interaction::perform(scene.app, scene.caller, &facts, asked)).await,
         Err(error) => Err(interaction::refuse(scene.app, who(), &facts, about, error).await),
     };
-    outcome(answer, n)
+    let done = outcome(answer, n)?;
+    Ok(if entry.method == "HEAD" { without_content(done) } else { done })
 }
 
 fn outcome(answer: Result<Answer>, n: usize) -> Result<Entry> {

@@ -2,13 +2,20 @@
 //! router again.
 
 mod batch;
+mod resolve;
+mod step;
 mod transaction;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use super::route::{self, Method, Verb};
-use super::{Answer, Body, Conditions, Entry, Facts, Interaction, Response, Return, Scene, form};
-use crate::error::{Error, Kind, Result};
+use super::write::lost_race;
+use super::{Answer, Body, Conditions, Entry, Facts, Interaction, Pairs, Response, Return, Scene, Target, form};
+use crate::error::{Error, Issue, Kind, Result, Severity};
 use crate::fhir::bundle::{self, BundleType};
-use crate::fhir::json::Node;
+use crate::fhir::json::{self, Node};
+use crate::fhir::patch::Patch;
 
 pub(super) async fn perform(scene: Scene<'_>, body: Node) -> Result<Answer> {
     let kind = bundle::type_of(&body)?;
@@ -38,19 +45,15 @@ fn facts_of(scene: Scene<'_>, entry: &bundle::Entry) -> Facts {
 /// # Errors
 /// As the same request on its own would give, with the place of the entry.
 fn asked(scene: Scene<'_>, entry: &mut bundle::Entry, n: usize) -> Result<Interaction> {
-    let method = Method::parse(&entry.method).filter(|_| entry.method != "HEAD");
-    let Some(method) = method else {
-        return Err(Error::invalid("The method must be GET, POST, PUT or DELETE.").at(at(n, "request.method")));
+    let Some(method) = Method::parse(&entry.method) else {
+        let text = "The method must be GET, HEAD, POST, PUT, PATCH or DELETE.";
+        return Err(Error::invalid(text).at(at(n, "request.method")));
     };
     let at_url = |error: Error| error.at(at(n, "request.url"));
     let url = entry.url.strip_prefix(&scene.app.config.base_url).unwrap_or(&entry.url);
     let (path, query) = url.split_once('?').unwrap_or((url, ""));
     let path = path.trim_matches('/');
     let mut query = form::decode(query).map_err(at_url)?;
-    let conditional = !query.is_empty() && matches!(method, Method::Put | Method::Delete | Method::Patch);
-    if conditional {
-        return Err(at_url(Error::unsupported("Conditional update, patch and delete are not supported.")));
-    }
     let found = route::find(Some(method), path).map_err(at_url)?;
     query.retain(|(name, _)| name != "_format" && name != "_pretty");
     let absent = || at_url(Error::invalid("This address cannot be used in a bundle."));
@@ -79,9 +82,16 @@ fn asked(scene: Scene<'_>, entry: &mut bundle::Entry, n: usize) -> Result<Intera
             let vid = found.vid.map(str::to_owned).ok_or_else(absent)?;
             Interaction::Vread { kind, id: id()?, vid, query }
         }
-        Verb::Delete => Interaction::Delete { kind, id: id()? },
+        Verb::Delete => Interaction::Delete { kind, target: target(found.id, query).map_err(at_url)? },
         Verb::Create => Interaction::Create { kind, body: resource(entry.resource.take(), n)? },
-        Verb::Update => Interaction::Update { kind, id: id()?, body: resource(entry.resource.take(), n)? },
+        Verb::Update => {
+            let target = target(found.id, query).map_err(at_url)?;
+            Interaction::Update { kind, target, body: resource(entry.resource.take(), n)? }
+        }
+        Verb::Patch => {
+            let target = target(found.id, query).map_err(at_url)?;
+            Interaction::Patch { kind, target, patch: patch(resource(entry.resource.take(), n)?, n)? }
+        }
         Verb::SearchType
         | Verb::Bundle
         | Verb::Capabilities
@@ -92,6 +102,39 @@ fn asked(scene: Scene<'_>, entry: &mut bundle::Entry, n: usize) -> Result<Intera
             return Err(absent());
         }
     })
+}
+
+fn target(id: Option<&str>, query: Pairs) -> Result<Target> {
+    match (id, query.first()) {
+        (None, _) => Ok(Target::Matching(query)),
+        (Some(_), Some((name, _))) => {
+            Err(Error::invalid(format!("The parameter {name} is not defined for this address.")))
+        }
+        (Some(id), None) => Ok(Target::Id(id.to_owned())),
+    }
+}
+
+/// A patch as an entry holds it: a JSON Patch in a Binary, a FHIRPath Patch as Parameters.
+fn patch(node: Node, n: usize) -> Result<Patch> {
+    match node.get("resourceType").and_then(Node::as_str) {
+        Some("Parameters") => Patch::fhirpath(node).map_err(|error| in_entry(error, n)),
+        Some("Binary") => {
+            let text = |name: &str| node.get(name).and_then(Node::as_str).unwrap_or_default();
+            let kind = text("contentType").split(';').next().unwrap_or_default().trim();
+            if !kind.eq_ignore_ascii_case("application/json-patch+json") {
+                let text = "A patch in a Binary is application/json-patch+json.";
+                return Err(Error::invalid(text).at(at(n, "resource.contentType")));
+            }
+            let at_data = |error: Error| error.at(at(n, "resource.data"));
+            let data: String = text("data").split_ascii_whitespace().collect();
+            let bytes = STANDARD.decode(data).map_err(|_| at_data(Error::invalid("This is no base64.")))?;
+            json::parse(&bytes).and_then(Patch::json).map_err(at_data)
+        }
+        _ => {
+            let text = "A patch is a Binary (JSON Patch) or a Parameters resource (FHIRPath Patch).";
+            Err(Error::invalid(text).at(at(n, "resource")))
+        }
+    }
 }
 
 fn resource(node: Option<Node>, n: usize) -> Result<Node> {
@@ -116,6 +159,11 @@ fn answered(answer: Answer) -> Entry {
     entry
 }
 
+/// The same without content, as HEAD has it.
+fn without_content(entry: Entry) -> Entry {
+    Entry { content: None, nested: None, ..entry }
+}
+
 fn failed(error: Error) -> Entry {
     Entry { response: Some(Response::Failed(error)), ..Entry::default() }
 }
@@ -134,6 +182,47 @@ fn in_entry(mut error: Error, n: usize) -> Error {
         });
     }
     error
+}
+
+/// The faults of the entries of a transaction, to be told together.
+#[derive(Default)]
+struct Faults(Vec<Error>);
+
+/// Issues of one answer.
+const ISSUES_MAX: usize = 500;
+
+impl Faults {
+    /// Keeps the outcome of an entry, or notes its fault.
+    ///
+    /// # Errors
+    /// What is not about the entry, and what another try may cure, at once.
+    fn take<T>(&mut self, outcome: Result<T>, n: usize) -> Result<Option<T>> {
+        match outcome {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if !is_of_entry(&error) || lost_race(&error) => Err(error),
+            Err(error) => {
+                self.0.push(in_entry(error, n));
+                Ok(None)
+            }
+        }
+    }
+
+    /// # Errors
+    /// All of them as one: of the first one's kind, but Forbidden when one of them is.
+    fn told(self) -> Result<()> {
+        let Some(first) = self.0.first() else { return Ok(()) };
+        let forbidden = self.0.iter().any(|error| error.kind == Kind::Forbidden);
+        let kind = if forbidden { Kind::Forbidden } else { first.kind };
+        let mut issues: Vec<Issue> = self.0.into_iter().flat_map(|error| error.issues).collect();
+        if issues.len() > ISSUES_MAX {
+            let more = issues.len() - ISSUES_MAX;
+            issues.truncate(ISSUES_MAX);
+            let mut last = Issue::error("informational", format!("{more} more issues are not listed."));
+            last.severity = Severity::Information;
+            issues.push(last);
+        }
+        Err(Error::with_issues(kind, issues))
+    }
 }
 
 /// Whether an error is about one entry (its place is said) rather than about the server.

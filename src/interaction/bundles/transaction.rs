@@ -1,96 +1,72 @@
 //! transaction: all writes in one commit with one record, or nothing at all. Deletions come first, then creates, then
-//! updates; reads and searches are performed after the commit, each with a record and a status of its own.
+//! updates and patches; reads and searches are performed after the commit, each with a record and a status of its own.
+//! The faults of all entries are told together.
 
 use std::collections::{HashMap, HashSet};
 
-use super::{answered, asked, at, facts_of, failed, in_entry, is_of_entry};
-use crate::access::{Create, Delete, Update, authorize};
+use super::step::{Made, Step};
+use super::{Faults, answered, at, failed, in_entry, resolve, without_content};
 use crate::audit::{Touched, What};
 use crate::error::{Error, Kind, Result};
 use crate::fhir::bundle::{self, Addresses};
-use crate::fhir::json::Node;
-use crate::fhir::reference::{self, Reference};
-use crate::fhir::{Resource, TypeId, definitions};
-use crate::interaction::conditional::Condition;
-use crate::interaction::write::stage::{self, Change, Staged};
+use crate::fhir::{Resource, TypeId};
+use crate::interaction::write::patch::Bases;
+use crate::interaction::write::stage::{Change, Staged};
 use crate::interaction::write::{TRIES_MAX, conflict, lost_race, outcome};
 use crate::interaction::{
-    self, Answer, Body, Bundle, BundleKind, Conditions, Content, Done, Entry, Facts, Interaction, Response, Return,
-    Scene, Shape, VersionOf,
+    self, Answer, Body, Bundle, BundleKind, Content, Done, Entry, Facts, Interaction, Response, Return, Scene, Shape,
 };
-
-/// One entry, understood.
-enum Step {
-    Create {
-        kind: TypeId,
-        id: String,
-        body: Node,
-        claim: Option<stage::Claim>,
-    },
-    Update {
-        kind: TypeId,
-        id: String,
-        body: Node,
-        conditions: Conditions,
-    },
-    Delete {
-        kind: TypeId,
-        id: String,
-        conditions: Conditions,
-    },
-    /// A conditional create whose condition is met already.
-    Existing {
-        version: VersionOf,
-        touched: Touched,
-    },
-    /// Performed after the commit.
-    Read {
-        asked: Interaction,
-        facts: Box<Facts>,
-    },
-}
 
 /// A change and the entry it came from.
 type Numbered = (usize, Change);
 
+/// A transaction whose entries are understood.
+struct Understood {
+    changes: Vec<Numbered>,
+    /// What conditions found.
+    touched: Vec<Touched>,
+    reads: Vec<(usize, Interaction, Box<Facts>, bool)>,
+    /// Entries that find what another one makes.
+    again: Vec<(usize, usize)>,
+    entries: Vec<Entry>,
+}
+
 pub(super) async fn transaction(scene: Scene<'_>, entries: Vec<Result<bundle::Entry>>) -> Result<Answer> {
-    let entries = entries.into_iter().collect::<Result<Vec<_>>>()?;
-    let mut addresses = Addresses::default();
-    let mut full_urls = Vec::with_capacity(entries.len());
-    let mut steps = Vec::with_capacity(entries.len());
-    for (n, mut entry) in entries.into_iter().enumerate() {
-        let mut step = step(scene, &mut entry, n).await.map_err(|error| in_entry(error, n))?;
-        if let (Some(full_url), Some(address)) = (&entry.full_url, step.address()) {
-            let same = addresses.entries_of(full_url).any(|other| same_content(&mut steps, other, &mut step));
-            if !same {
-                addresses.add(full_url, n, address);
-            }
-        }
-        full_urls.push(entry.full_url);
-        steps.push(step);
+    let mut faults = Faults::default();
+    let mut read: Vec<bundle::Entry> = Vec::with_capacity(entries.len());
+    for (n, entry) in entries.into_iter().enumerate() {
+        read.extend(faults.take(entry, n)?);
     }
-    resolve(scene, &mut steps, &full_urls, &addresses).await?;
-    let mut entries: Vec<Entry> = steps.iter().map(|_| Entry::default()).collect();
-    let mut touched = Vec::new();
-    let mut reads = Vec::new();
-    let mut changes = Vec::new();
-    for (n, step) in steps.into_iter().enumerate() {
-        match step {
-            Step::Existing { version, touched: found } => {
-                touched.push(found);
-                entries[n].response = Some(Response::Done { done: Done::Ok, version: Some(version) });
-            }
-            Step::Read { asked, facts } => reads.push((n, asked, facts)),
-            step => changes.push((n, change(scene, step, n)?)),
+    faults.told()?;
+    // What rests on conditions has to look at them again after a lost race.
+    let conditional = read.iter().any(|entry| entry.if_none_exist.is_some() || entry.url.contains('?'));
+    if !conditional {
+        return once(scene, read, TRIES_MAX).await;
+    }
+    for _ in 1..TRIES_MAX {
+        match once(scene, read.clone(), 1).await {
+            Err(error) if lost_race(&error) => {}
+            other => return other,
         }
     }
-    commit(scene, in_order(changes)?, touched, &mut entries).await?;
-    for (n, asked, facts) in reads {
-        entries[n] = match Box::pin(interaction::perform(scene.app, scene.caller, &facts, asked)).await {
+    once(scene, read, 1).await
+}
+
+async fn once(scene: Scene<'_>, entries: Vec<bundle::Entry>, tries: u32) -> Result<Answer> {
+    let Understood { changes, touched, reads, again, mut entries } = understood(scene, entries).await?;
+    commit(scene, in_order(changes)?, touched, &mut entries, tries).await?;
+    for (n, of) in again {
+        if let Some(Response::Done { version, .. }) = &entries[of].response {
+            entries[n].response = Some(Response::Done { done: Done::Ok, version: version.clone() });
+        }
+    }
+    for (n, asked, facts, head) in reads {
+        let entry = match Box::pin(interaction::perform(scene.app, scene.caller, &facts, asked)).await {
             Ok(answer) => answered(answer),
             Err(error) if error.kind == Kind::Audit => return Err(error),
             Err(error) => failed(in_entry(error, n)),
         };
+        entries[n] = if head { without_content(entry) } else { entry };
     }
     Ok(Answer::bundle(Bundle {
         id: scene.app.world.uuid(),
@@ -102,148 +78,91 @@ pub(super) async fn transaction(scene: Scene<'_>, entries: Vec<Result<bundle::En
     }))
 }
 
-impl Step {
-    /// What the entry's resource is called here.
-    fn address(&self) -> Option<String> {
-        let (kind, id) = match self {
-            Step::Create { kind, id, .. } | Step::Update { kind, id, .. } => (*kind, id),
-            Step::Existing { version, .. } => (version.kind, &version.id),
-            Step::Delete { .. } | Step::Read { .. } => return None,
-        };
-        Some(format!("{}/{id}", definitions().type_name(kind)))
-    }
-
-    fn body(&mut self) -> Option<&mut Node> {
-        match self {
-            Step::Create { body, .. } | Step::Update { body, .. } => Some(body),
-            _ => None,
-        }
-    }
-}
-
-async fn step(scene: Scene<'_>, entry: &mut bundle::Entry, n: usize) -> Result<Step> {
-    let asked = asked(scene, entry, n)?;
-    let facts = facts_of(scene, entry);
-    Ok(match asked {
-        Interaction::Create { kind, body } => {
-            let id = scene.app.world.uuid();
-            let Some(condition) = &facts.conditions.if_none_exist else {
-                return Ok(Step::Create { kind, id, body, claim: None });
-            };
-            authorize::<Create>(scene.caller, kind)?;
-            let at_condition = |error: Error| error.at(at(n, "request.ifNoneExist"));
-            let condition = Condition::parse(scene, kind, condition).map_err(at_condition)?;
-            match condition.one(scene).await.map_err(at_condition)? {
-                Some(found) => Step::Existing { version: found.version, touched: found.touched },
-                None => Step::Create { kind, id, body, claim: Some(condition.claim()) },
+/// Understands, resolves, authorizes and checks every entry.
+async fn understood(scene: Scene<'_>, sent: Vec<bundle::Entry>) -> Result<Understood> {
+    let mut faults = Faults::default();
+    let mut addresses = Addresses::default();
+    let mut made = Made::new();
+    let mut full_urls = Vec::with_capacity(sent.len());
+    let mut steps: Vec<Option<Step>> = Vec::with_capacity(sent.len());
+    for (n, mut entry) in sent.into_iter().enumerate() {
+        let mut step = faults.take(Step::of(scene, &mut entry, n, &mut made).await, n)?;
+        if let (Some(full_url), Some(address)) = (&entry.full_url, step.as_ref().and_then(Step::address)) {
+            let same = addresses.entries_of(full_url).any(|other| same_content(&mut steps, other, &mut step));
+            if !same {
+                addresses.add(full_url, n, address);
             }
         }
-        Interaction::Update { kind, id, body } => Step::Update { kind, id, body, conditions: facts.conditions },
-        Interaction::Delete { kind, id } => Step::Delete { kind, id, conditions: facts.conditions },
-        Interaction::Operation { operation, .. } if operation.affects => {
-            let text = "An operation that writes has a commit of its own: it cannot be part of a transaction.";
-            return Err(Error::unsupported(text).at(at(n, "request.url")));
+        full_urls.push(entry.full_url);
+        steps.push(step);
+    }
+    resolve::resolve(scene, &mut steps, &full_urls, &addresses, &mut faults).await?;
+    let mut understood = Understood {
+        changes: Vec::with_capacity(steps.len()),
+        touched: Vec::new(),
+        reads: Vec::new(),
+        again: Vec::new(),
+        entries: steps.iter().map(|_| Entry::default()).collect(),
+    };
+    for (n, step) in steps.into_iter().enumerate() {
+        match step {
+            None => {}
+            Some(Step::Existing { version, touched: found }) => {
+                understood.touched.push(found);
+                understood.entries[n].response = Some(Response::Done { done: Done::Ok, version: Some(version) });
+            }
+            Some(Step::Again { of, .. }) => understood.again.push((n, of)),
+            Some(Step::Read { asked, facts, head }) => understood.reads.push((n, asked, facts, head)),
+            Some(Step::Delete { ids, .. }) if ids.is_empty() => {
+                understood.entries[n].response = Some(Response::Done { done: Done::NoContent, version: None });
+            }
+            Some(step) => {
+                let changes = faults.take(step.changes(scene, n), n)?;
+                understood.changes.extend(changes.into_iter().flatten().map(|change| (n, change)));
+            }
         }
-        asked => Step::Read { asked, facts: Box::new(facts) },
-    })
+    }
+    faults.told()?;
+    Ok(understood)
 }
 
 /// Whether two entries would make the same resource.
-fn same_content(steps: &mut [Step], other: usize, step: &mut Step) -> bool {
-    match (steps.get_mut(other).and_then(Step::body), step.body()) {
+fn same_content(steps: &mut [Option<Step>], other: usize, step: &mut Option<Step>) -> bool {
+    let other = steps.get_mut(other).and_then(Option::as_mut).and_then(Step::body);
+    match (other, step.as_mut().and_then(Step::body)) {
         (Some(a), Some(b)) => a == b,
         _ => false,
     }
 }
 
-/// Rewrites references between entries, and conditional references (`Patient?identifier=...`) to what they match.
-async fn resolve(
-    scene: Scene<'_>,
-    steps: &mut [Step],
-    full_urls: &[Option<String>],
-    addresses: &Addresses,
-) -> Result<()> {
-    let base = &scene.app.config.base_url;
-    let mut wanted: HashMap<String, (usize, TypeId, String)> = HashMap::new();
-    for (n, step) in steps.iter_mut().enumerate() {
-        let Some(body) = step.body() else { continue };
-        addresses.rewrite(body, full_urls[n].as_deref()).map_err(|error| error.at(at(n, "resource")))?;
-        bundle::references(body, |text| {
-            if text.contains('?')
-                && let Reference::Conditional { kind, query } = reference::parse(text, base)
-            {
-                wanted.entry(text.clone()).or_insert((n, kind, query));
-            }
-        });
-    }
-    if wanted.is_empty() {
-        return Ok(());
-    }
-    let mut found = HashMap::with_capacity(wanted.len());
-    for (text, (n, kind, query)) in wanted {
-        let matched = match Condition::parse(scene, kind, &query) {
-            Ok(condition) => condition.one(scene).await,
-            Err(error) => Err(error),
-        };
-        let none = || Error::new(Kind::Precondition, "A conditional reference matches no resource.");
-        let matched = matched.and_then(|matched| matched.ok_or_else(none));
-        let matched = matched.map_err(|error| error.at(at(n, "resource")))?;
-        found.insert(text, format!("{}/{}", definitions().type_name(kind), matched.version.id));
-    }
-    for step in steps {
-        let Some(body) = step.body() else { continue };
-        bundle::references(body, |text| {
-            if let Some(address) = found.get(text.as_str()) {
-                text.clone_from(address);
-            }
-        });
-    }
-    Ok(())
-}
-
-/// Authorizes and checks a write.
-fn change(scene: Scene<'_>, step: Step, n: usize) -> Result<Change> {
-    let place = at(n, "resource");
-    let checked = || match step {
-        Step::Create { kind, id, body, claim } => {
-            let grant = authorize::<Create>(scene.caller, kind)?;
-            Ok(Change::Create { grant, resource: stage::checked_at(kind, body, &place)?, id, claim })
-        }
-        Step::Update { kind, id, body, conditions } => {
-            let grant = authorize::<Update>(scene.caller, kind)?;
-            let resource = stage::checked_at(kind, body, &place)?;
-            stage::same_id(&resource, &id)?;
-            Ok(Change::Update { grant, resource, conditions })
-        }
-        Step::Delete { kind, id, conditions } => {
-            let grant = authorize::<Delete>(scene.caller, kind)?;
-            Ok(Change::Delete { grant, kind, id, conditions })
-        }
-        Step::Existing { .. } | Step::Read { .. } => Err(Error::internal("an entry that writes nothing")),
-    };
-    checked().map_err(|error| in_entry(error, n))
-}
-
-/// DELETE, POST, PUT; no resource twice.
+/// DELETE, POST, PUT and PATCH; no resource twice.
 fn in_order(mut changes: Vec<Numbered>) -> Result<Vec<Numbered>> {
     let mut seen = HashSet::new();
+    let mut faults = Faults::default();
     for (n, change) in &changes {
         if !seen.insert(change.target()) {
             let text = "Another entry writes the same resource: a transaction has no order between them.";
-            return Err(Error::invalid(text).at(at(*n, "request.url")));
+            faults.take(Err::<(), _>(Error::invalid(text).at(at(*n, "request.url"))), *n)?;
         }
     }
+    faults.told()?;
     changes.sort_by_key(|(_, change)| match change {
         Change::Delete { .. } => 0,
         Change::Create { .. } => 1,
-        Change::Update { .. } => 2,
+        Change::Update { .. } | Change::Patch { .. } => 2,
     });
     Ok(changes)
 }
 
 /// Writes everything, and tries again when another write came in between.
-async fn commit(scene: Scene<'_>, changes: Vec<Numbered>, touched: Vec<Touched>, entries: &mut [Entry]) -> Result<()> {
-    for _ in 0..TRIES_MAX {
+async fn commit(
+    scene: Scene<'_>,
+    changes: Vec<Numbered>,
+    touched: Vec<Touched>,
+    entries: &mut [Entry],
+    tries: u32,
+) -> Result<()> {
+    for _ in 0..tries {
         match attempt(scene, &changes, &touched, entries).await {
             Err(error) if lost_race(&error) => {}
             other => return other,
@@ -253,21 +172,23 @@ async fn commit(scene: Scene<'_>, changes: Vec<Numbered>, touched: Vec<Touched>,
 }
 
 async fn attempt(scene: Scene<'_>, changes: &[Numbered], touched: &[Touched], entries: &mut [Entry]) -> Result<()> {
+    let bases = Bases::open(scene, changes.iter().map(|(_, change)| change)).await?;
     let mut tx = scene.app.store.begin();
     let looked_at = changes.iter().filter(|(_, change)| !matches!(change, Change::Create { .. }));
     let looked_at: Vec<(TypeId, &str)> = looked_at.map(|(_, change)| change.target()).collect();
     tx.prefetch(&looked_at).await?;
+    let mut faults = Faults::default();
     let mut staged: Vec<(usize, Staged)> = Vec::with_capacity(changes.len());
     for (n, change) in changes {
-        let one = change.stage(scene, &mut tx).await;
-        staged.push((*n, one.map_err(|error| if is_of_entry(&error) { in_entry(error, *n) } else { error })?));
+        let one = faults.take(change.stage(scene, &mut tx, &bases).await, *n)?;
+        staged.extend(one.map(|one| (*n, one)));
     }
+    faults.told()?;
     let mut event = scene.event(What::Transaction, None);
     event.touched = touched.to_vec();
     if staged.iter().all(|(_, staged)| !staged.writes) {
         scene.app.trail.record(event).await?;
-        staged.into_iter().for_each(|(n, staged)| entries[n] = entry(staged, None, Return::Minimal));
-        return Ok(());
+        return place(staged, HashMap::new(), Return::Minimal, entries);
     }
     let returns = scene.facts.prefer.returns.unwrap_or(Return::Minimal);
     let wanted: Vec<Resource> = match returns {
@@ -277,12 +198,28 @@ async fn attempt(scene: Scene<'_>, changes: &[Numbered], touched: &[Touched], en
     let (written, _) = scene.app.trail.commit(event, tx, wanted, Vec::new()).await?;
     let mut contents = HashMap::with_capacity(written.len());
     for released in written {
-        contents.insert((released.kind(), released.id().to_owned()), released);
+        let key = (released.kind(), released.id().to_owned());
+        contents.insert(key, Content::Released(released, Shape::Full));
     }
+    place(staged, contents, returns, entries)
+}
+
+/// Puts the outcomes where their entries are; several deletions of one entry are one outcome.
+fn place(
+    staged: Vec<(usize, Staged)>,
+    mut contents: HashMap<(TypeId, String), Content>,
+    returns: Return,
+    entries: &mut [Entry],
+) -> Result<()> {
+    let mut of_entry: HashMap<usize, Vec<Staged>> = HashMap::with_capacity(staged.len());
     for (n, staged) in staged {
+        of_entry.entry(n).or_default().push(staged);
+    }
+    for (n, all) in of_entry {
+        let staged = Staged::together(all);
         let of = staged.version.as_ref().map(|version| (version.kind, version.id.clone()));
         let content = of.and_then(|of| contents.remove(&of));
-        entries[n] = entry(staged, content.map(|released| Content::Released(released, Shape::Full)), returns);
+        entries[n] = entry(staged, content, returns);
     }
     Ok(())
 }

@@ -129,7 +129,8 @@ pub(super) async fn change(scene: Scene<'_>, mut call: Call, apply: fn(&mut Vec<
         prefer.returns = Some(Return::Representation);
         let facts = Facts { prefer, ..scene.facts.clone() };
         let grant = authorize::<Update>(scene.caller, kind)?;
-        let change = Change::Update { grant, resource: Resource::check(node)?, conditions };
+        let resource = Resource::check(node)?;
+        let change = Change::Update { grant, resource, id: id.clone(), conditions, fresh: false };
         match single(Scene { facts: &facts, ..scene }, change).await {
             // Someone else wrote in the meantime: their version is the one to change.
             Err(error) if error.kind == Kind::Precondition => {}

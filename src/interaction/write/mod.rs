@@ -1,62 +1,68 @@
-//! create, update (also as create) and delete (http.html#create, #update, #delete).
+//! create, update (also as create), patch and delete (http.html#create ...), each also conditional.
 
+pub(super) mod patch;
+pub(super) mod plan;
 pub(super) mod stage;
 
+use patch::Bases;
+use plan::{Plan, Settled};
 use stage::{Change, Staged};
 
-use super::{Answer, Body, Content, Done, Return, Scene, Shape, conditional};
-use crate::access::{Create, Delete, Update, authorize};
+use super::{Answer, Body, Content, Done, Return, Scene, Shape, Target};
 use crate::audit::{Touched, What};
 use crate::error::{Error, Issue, Kind, Result, Severity};
 use crate::fhir::TypeId;
 use crate::fhir::json::Node;
+use crate::fhir::patch::Patch;
 
 /// How often a write that lost a race is tried again before the client hears of it.
 pub(super) const TRIES_MAX: u32 = 5;
 
 pub(super) async fn create(scene: Scene<'_>, kind: TypeId, body: Node) -> Result<Answer> {
-    let grant = authorize::<Create>(scene.caller, kind)?;
-    let resource = stage::checked(kind, body)?;
-    let Some(condition) = &scene.facts.conditions.if_none_exist else {
-        let id = scene.app.world.uuid();
-        return single(scene, Change::Create { grant, resource, id, claim: None }).await;
-    };
-    let condition = conditional::Condition::parse(scene, kind, condition)?;
-    let id = scene.app.world.uuid();
-    let change = Change::Create { grant, resource, id, claim: Some(condition.claim()) };
+    perform(scene, &Plan::create(scene, kind, body)?).await
+}
+
+pub(super) async fn update(scene: Scene<'_>, kind: TypeId, target: Target, body: Node) -> Result<Answer> {
+    perform(scene, &Plan::update(scene, kind, target, body)?).await
+}
+
+pub(super) async fn patch(scene: Scene<'_>, kind: TypeId, target: Target, patch: Patch) -> Result<Answer> {
+    perform(scene, &Plan::patch(scene, kind, target, patch)?).await
+}
+
+pub(super) async fn delete(scene: Scene<'_>, kind: TypeId, target: Target) -> Result<Answer> {
+    perform(scene, &Plan::delete(scene, kind, target)?).await
+}
+
+/// Writes, and tries again when another write came in between, from the condition on. With If-Match the second look
+/// tells the client.
+async fn perform(scene: Scene<'_>, plan: &Plan) -> Result<Answer> {
     for _ in 0..TRIES_MAX {
-        if let Some(found) = condition.one(scene).await? {
-            let mut event = scene.event(What::Create, Some(kind));
-            event.touched = vec![found.touched];
-            scene.app.trail.record(event).await?;
-            return Ok(Answer::empty(Done::Ok, Some(found.version)));
-        }
-        match attempt(scene, &change).await {
+        let done = match plan.settle(scene).await? {
+            Settled::Existing(found) => {
+                let mut event = scene.event(plan.what(), Some(plan.kind()));
+                event.touched = vec![found.touched];
+                scene.app.trail.record(event).await?;
+                return Ok(Answer::empty(Done::Ok, Some(found.version)));
+            }
+            Settled::Changes(changes) => attempt(scene, (plan.what(), plan.kind()), &changes).await,
+        };
+        match done {
+            Err(error) if lost_race(&error) => {}
             // Someone else made it in the meantime: look again.
-            Err(error) if error.kind == Kind::Conflict => {}
+            Err(error) if error.kind == Kind::Conflict && plan.what() == What::Create => {}
             other => return other,
         }
     }
     Err(conflict())
 }
 
-pub(super) async fn update(scene: Scene<'_>, kind: TypeId, id: &str, body: Node) -> Result<Answer> {
-    let grant = authorize::<Update>(scene.caller, kind)?;
-    let resource = stage::checked(kind, body)?;
-    stage::same_id(&resource, id)?;
-    single(scene, Change::Update { grant, resource, conditions: scene.facts.conditions.clone() }).await
-}
-
-pub(super) async fn delete(scene: Scene<'_>, kind: TypeId, id: &str) -> Result<Answer> {
-    let grant = authorize::<Delete>(scene.caller, kind)?;
-    let conditions = scene.facts.conditions.clone();
-    single(scene, Change::Delete { grant, kind, id: id.to_owned(), conditions }).await
-}
-
-/// Writes, and tries again when another write came in between. With If-Match the second look tells the client.
+/// Writes a change that an operation made ready, and tries again when another write came in between.
 pub(super) async fn single(scene: Scene<'_>, change: Change) -> Result<Answer> {
+    let (what, kind) = (change.what(), change.target().0);
+    let changes = [change];
     for _ in 0..TRIES_MAX {
-        match attempt(scene, &change).await {
+        match attempt(scene, (what, kind), &changes).await {
             Err(error) if lost_race(&error) => {}
             other => return other,
         }
@@ -73,15 +79,22 @@ pub(super) fn conflict() -> Error {
     Error::new(Kind::Conflict, "Other writes to the same resource kept coming in between. Try again.")
 }
 
-async fn attempt(scene: Scene<'_>, change: &Change) -> Result<Answer> {
+async fn attempt(scene: Scene<'_>, (what, kind): (What, TypeId), changes: &[Change]) -> Result<Answer> {
+    let bases = Bases::open(scene, changes.iter()).await?;
     let mut tx = scene.app.store.begin();
-    let staged = change.stage(scene, &mut tx).await?;
-    let (kind, id) = change.target();
-    let mut event = scene.event(change.what(), Some(kind));
+    let mut all = Vec::with_capacity(changes.len());
+    for change in changes {
+        all.push(change.stage(scene, &mut tx, &bases).await?);
+    }
+    let staged = Staged::together(all);
+    let mut event = scene.event(what, Some(kind));
     let returns = scene.facts.prefer.returns.unwrap_or(Return::Representation);
     if !staged.writes {
-        let what = change.what();
-        event.touched = vec![Touched { kind, id: id.to_owned(), version: None, patients: Vec::new(), what }];
+        let touched = changes.iter().map(|change| {
+            let (kind, id) = change.target();
+            Touched { kind, id: id.to_owned(), version: None, patients: Vec::new(), what: change.what() }
+        });
+        event.touched = touched.collect();
         scene.app.trail.record(event).await?;
         return Ok(answer(staged, None, returns));
     }
@@ -110,15 +123,16 @@ fn answer(staged: Staged, content: Option<Content>, returns: Return) -> Answer {
 /// What was done, in words, for `Prefer: return=OperationOutcome`.
 pub(super) fn outcome(staged: &Staged) -> Content {
     let text = match (staged.writes, staged.done) {
-        (false, _) => "Nothing was to be changed.",
-        (true, Done::Created) => "Created.",
-        (true, Done::NoContent) => "Deleted.",
-        (true, _) => "Updated.",
+        (false, _) => "Nothing was to be changed.".into(),
+        (true, Done::Created) => "Created.".into(),
+        (true, Done::NoContent) if staged.count > 1 => format!("Deleted {} resources.", staged.count).into(),
+        (true, Done::NoContent) => "Deleted.".into(),
+        (true, _) => "Updated.".into(),
     };
     Content::Outcome(vec![Issue {
         severity: Severity::Information,
         code: "informational",
-        diagnostics: text.into(),
+        diagnostics: text,
         expression: None,
     }])
 }

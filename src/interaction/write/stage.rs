@@ -1,11 +1,13 @@
 //! Puts one change into a transaction: conditions, business rules, version and stamp. Used by single requests and by
 //! transactions alike.
 
-use crate::access::{Create, Delete, Grant, Update};
+use super::patch::{Bases, Patched};
+use crate::access::{Create, Delete, Grant, Read, Update};
 use crate::audit::What;
 use crate::domain::{self, Rules};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Issue, Kind, Result};
 use crate::fhir::json::Node;
+use crate::fhir::patch::Patch;
 use crate::fhir::{Resource, TypeId, definitions};
 use crate::interaction::{Conditions, Done, Scene, VersionOf, is_audit};
 use crate::mapping::sections;
@@ -26,10 +28,21 @@ pub(in crate::interaction) enum Change {
         id: String,
         claim: Option<Claim>,
     },
-    /// The resource carries the id of the address.
     Update {
         grant: Grant<Update>,
         resource: Resource,
+        id: String,
+        conditions: Conditions,
+        /// A condition matched nothing: the resource must not be there.
+        fresh: bool,
+    },
+    Patch {
+        grant: Grant<Update>,
+        /// Where the caller may also read: only then the outcome may tell of what it did not send.
+        reads: Option<Grant<Read>>,
+        kind: TypeId,
+        id: String,
+        patch: Patch,
         conditions: Conditions,
     },
     Delete {
@@ -44,10 +57,25 @@ pub(in crate::interaction) enum Change {
 pub(in crate::interaction) struct Staged {
     pub done: Done,
     pub version: Option<VersionOf>,
-    /// As it will be stored; None for a deletion.
+    /// As it will be stored; None for a deletion, and for what the caller may not read.
     pub resource: Option<Resource>,
     /// False when nothing is to be written (deleted before, or never there).
     pub writes: bool,
+    /// How many resources it is about: a conditional delete may have several.
+    pub count: usize,
+}
+
+impl Staged {
+    /// The outcome of one request: that of its change, or of several deletions.
+    pub fn together(mut all: Vec<Staged>) -> Staged {
+        match all.len() {
+            1 => all.remove(0),
+            count => {
+                let writes = all.iter().any(|staged| staged.writes);
+                Staged { done: Done::NoContent, version: None, resource: None, writes, count }
+            }
+        }
+    }
 }
 
 /// Checks the structure and that the type is that of the address.
@@ -91,6 +119,7 @@ impl Change {
         match self {
             Change::Create { .. } => What::Create,
             Change::Update { .. } => What::Update,
+            Change::Patch { .. } => What::Patch,
             Change::Delete { .. } => What::Delete,
         }
     }
@@ -99,23 +128,22 @@ impl Change {
     pub fn target(&self) -> (TypeId, &str) {
         match self {
             Change::Create { resource, id, .. } => (resource.kind(), id),
-            Change::Update { resource, .. } => (resource.kind(), resource.id().unwrap_or_default()),
-            Change::Delete { kind, id, .. } => (*kind, id),
+            Change::Update { resource, id, .. } => (resource.kind(), id),
+            Change::Patch { kind, id, .. } | Change::Delete { kind, id, .. } => (*kind, id),
         }
     }
 
-    /// Puts the change into the transaction.
+    /// Puts the change into the transaction. `bases` holds the content of what is patched.
     ///
     /// # Errors
     /// Whatever stands against it: nothing of the transaction may be kept then.
-    pub async fn stage(&self, scene: Scene<'_>, tx: &mut Tx) -> Result<Staged> {
+    pub async fn stage(&self, scene: Scene<'_>, tx: &mut Tx, bases: &Bases) -> Result<Staged> {
         match self {
             Change::Create { grant, resource, id, claim } => {
                 let put = Put { id, current: None, claim: claim.clone() };
                 put.into(scene, tx, grant, resource.clone()).await
             }
-            Change::Update { grant, resource, conditions } => {
-                let id = resource.id().unwrap_or_default();
+            Change::Update { grant, resource, id, conditions, fresh } => {
                 let current = tx.current(grant, id).await?;
                 let values = current.as_ref().filter(|current| !current.deleted).and_then(|it| it.values.as_ref());
                 if let Some(values) = values.filter(|_| creates_once(scene, conditions)) {
@@ -123,8 +151,16 @@ impl Change {
                 }
                 check_conditions(conditions, current.as_ref())?;
                 appends_only(resource.kind(), current.is_some())?;
+                if *fresh && values.is_some() {
+                    let text = "The condition matches no resource, but the id of the resource that was sent is in use.";
+                    return Err(Error::with_issues(Kind::Conflict, vec![Issue::error("duplicate", text)]));
+                }
                 let put = Put { id, current: current.as_ref(), claim: None };
                 put.into(scene, tx, grant, resource.clone()).await
+            }
+            Change::Patch { grant, reads, kind, id, patch, conditions } => {
+                let patched = Patched { grant, reads: reads.as_ref(), id, patch, conditions };
+                patched.stage(scene, tx, bases.get(*kind, id)?).await
             }
             Change::Delete { grant, kind, id, conditions } => {
                 appends_only(*kind, true)?;
@@ -146,14 +182,14 @@ fn creates_once(scene: Scene<'_>, conditions: &Conditions) -> bool {
 }
 
 /// AuditEvents are added, never changed.
-fn appends_only(kind: TypeId, exists: bool) -> Result<()> {
+pub(super) fn appends_only(kind: TypeId, exists: bool) -> Result<()> {
     if exists && is_audit(kind) {
         return Err(Error::new(Kind::Method, "An AuditEvent can be neither changed nor deleted."));
     }
     Ok(())
 }
 
-fn check_conditions(conditions: &Conditions, current: Option<&Current>) -> Result<()> {
+pub(super) fn check_conditions(conditions: &Conditions, current: Option<&Current>) -> Result<()> {
     let standing = current.filter(|current| !current.deleted);
     if let Some(wanted) = conditions.if_match()? {
         match standing.map(|current| current.version) {
@@ -174,14 +210,15 @@ fn check_conditions(conditions: &Conditions, current: Option<&Current>) -> Resul
     Ok(())
 }
 
-struct Put<'a> {
-    id: &'a str,
-    current: Option<&'a Current>,
-    claim: Option<Claim>,
+/// A new version on its way into the transaction.
+pub(super) struct Put<'a> {
+    pub id: &'a str,
+    pub current: Option<&'a Current>,
+    pub claim: Option<Claim>,
 }
 
 impl Put<'_> {
-    async fn into<O: crate::access::Op>(
+    pub(super) async fn into<O: crate::access::Op>(
         self,
         scene: Scene<'_>,
         tx: &mut Tx,
@@ -217,7 +254,7 @@ impl Put<'_> {
             Some(_) => Resource::stored(sections::cut(kind, resource.node(), open)?)?,
             None => resource,
         };
-        Ok(Staged { done, version: Some(of), resource: Some(shown), writes: true })
+        Ok(Staged { done, version: Some(of), resource: Some(shown), writes: true, count: 1 })
     }
 }
 
@@ -226,7 +263,7 @@ fn unchanged(kind: TypeId, id: &str, values: &Values) -> Staged {
     let header = &values.header;
     let version =
         VersionOf { kind, id: id.to_owned(), version: header.version, at: header.last_updated, written: false };
-    Staged { done: Done::Ok, version: Some(version), resource: None, writes: false }
+    Staged { done: Done::Ok, version: Some(version), resource: None, writes: false, count: 1 }
 }
 
 async fn remove(
@@ -238,11 +275,11 @@ async fn remove(
 ) -> Result<Staged> {
     let standing = current.filter(|current| !current.deleted);
     let Some(current) = standing else {
-        return Ok(Staged { done: Done::NoContent, version: None, resource: None, writes: false });
+        return Ok(Staged { done: Done::NoContent, version: None, resource: None, writes: false, count: 1 });
     };
     let version = current.version + 1;
     let at = scene.app.world.now();
     tx.delete(grant, kind, id, version, at).await?;
     let of = VersionOf { kind, id: id.to_owned(), version, at, written: false };
-    Ok(Staged { done: Done::NoContent, version: Some(of), resource: None, writes: true })
+    Ok(Staged { done: Done::NoContent, version: Some(of), resource: None, writes: true, count: 1 })
 }

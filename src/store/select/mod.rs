@@ -17,12 +17,12 @@ use super::read::{State, Stored};
 use super::{Count, Position, Sealed, Selection, Store};
 use crate::access::{Grant, Grants, Rows, Search};
 use crate::error::{Error, Kind, Result};
-use crate::fhir::definitions;
+use crate::fhir::{Resource, definitions};
 use crate::search::capsule::canonical_params;
 use crate::search::mask::Mask;
 use crate::search::matcher::sort_key;
 use crate::search::query::{Criterion, SortBy, Summary, Take, Total, pending, supply};
-use crate::search::{Matcher, Query, View};
+use crate::search::{Matcher, Query, View, capsule, values};
 use crate::vault::Rid;
 
 pub use scan::Judge;
@@ -77,6 +77,25 @@ impl Store {
         let matches = shown.into_iter().map(|shown| shown.sealed).collect();
         let (total, examined) = (hits.total, hits.examined);
         Ok(Selection { matches, positions, included, total, next, examined, notes })
+    }
+
+    /// Whether a resource that is not stored yet would be found by a query under the grants. Chains and `_has` look at
+    /// what is stored: such a query finds nothing here.
+    ///
+    /// # Errors
+    /// `Kind::Invalid` for a value that cannot be read.
+    pub fn satisfies(&self, grants: &Grants, query: &Query, resource: &Resource) -> Result<bool> {
+        let Some(grant) = grants.get(query.kind).filter(|grant| grant.kind() == resource.kind()) else {
+            return Ok(false);
+        };
+        let mut criteria = query.criteria.clone();
+        add_rows(&mut criteria, grant);
+        if pending(&criteria).is_some() {
+            return Ok(false);
+        }
+        let values = values::values(resource, 1, self.inner.world.now(), &self.inner.base)?;
+        let capsule = Zeroizing::new(capsule::encode(&values));
+        Matcher::new(criteria)?.matches(&View::new(&capsule)?)
     }
 
     /// Runs the inner searches, innermost first, each under the grant of its type.

@@ -1,0 +1,208 @@
+//! An entry of a transaction, understood: its condition is looked at, so that its address is known before references
+//! are rewritten.
+
+use std::collections::HashMap;
+
+use super::{asked, at, facts_of, in_entry};
+use crate::access::{Create, Delete, Update, authorize};
+use crate::audit::Touched;
+use crate::error::{Error, Result};
+use crate::fhir::bundle;
+use crate::fhir::json::Node;
+use crate::fhir::patch::Patch;
+use crate::fhir::{TypeId, definitions};
+use crate::interaction::conditional::Condition;
+use crate::interaction::write::patch;
+use crate::interaction::write::plan::{Goal, delete_of, patch_of, update_of};
+use crate::interaction::write::stage::{self, Change};
+use crate::interaction::{Conditions, Facts, Interaction, Scene, VersionOf};
+
+/// One entry, understood.
+pub(super) enum Step {
+    Create {
+        kind: TypeId,
+        id: String,
+        body: Node,
+        claim: Option<stage::Claim>,
+    },
+    Update {
+        kind: TypeId,
+        id: String,
+        body: Node,
+        conditions: Conditions,
+        fresh: bool,
+        /// By its address; a conditional one need not carry its id.
+        named: bool,
+    },
+    Patch {
+        kind: TypeId,
+        id: String,
+        patch: Patch,
+        conditions: Conditions,
+    },
+    Delete {
+        kind: TypeId,
+        ids: Vec<String>,
+        conditions: Conditions,
+    },
+    /// A conditional create whose condition is met already.
+    Existing {
+        version: VersionOf,
+        touched: Touched,
+    },
+    /// A conditional create with the condition of an earlier entry: it finds what that one makes.
+    Again {
+        of: usize,
+        address: String,
+    },
+    /// Performed after the commit.
+    Read {
+        asked: Interaction,
+        facts: Box<Facts>,
+        head: bool,
+    },
+}
+
+/// Conditional creates of this transaction that found nothing: by their condition, the entry and its address.
+pub(super) type Made = HashMap<stage::Claim, (usize, String)>;
+
+fn address(kind: TypeId, id: &str) -> String {
+    format!("{}/{id}", definitions().type_name(kind))
+}
+
+impl Step {
+    /// # Errors
+    /// As the same request on its own, with the place of the entry.
+    pub async fn of(scene: Scene<'_>, entry: &mut bundle::Entry, n: usize, made: &mut Made) -> Result<Step> {
+        let head = entry.method == "HEAD";
+        let asked = asked(scene, entry, n)?;
+        let facts = facts_of(scene, entry);
+        let at_url = |error: Error| error.at(at(n, "request.url"));
+        Ok(match asked {
+            Interaction::Create { kind, body } => Step::create(scene, (kind, body), &facts, n, made).await?,
+            Interaction::Update { kind, target, body } => {
+                authorize::<Update>(scene.caller, kind)?;
+                let goal = Goal::of(scene, kind, target).map_err(at_url)?;
+                let own = body.get("id").and_then(Node::as_str);
+                let put = update_of(scene, &goal, own).await.map_err(at_url)?;
+                let named = matches!(goal, Goal::Id(_));
+                Step::Update { kind, id: put.id, body, conditions: facts.conditions, fresh: put.fresh, named }
+            }
+            Interaction::Patch { kind, target, patch: operations } => {
+                patch::grants(scene, kind).map_err(at_url)?;
+                let goal = Goal::of(scene, kind, target).map_err(at_url)?;
+                let id = patch_of(scene, &goal).await.map_err(at_url)?;
+                Step::Patch { kind, id, patch: operations, conditions: facts.conditions }
+            }
+            Interaction::Delete { kind, target } => {
+                authorize::<Delete>(scene.caller, kind)?;
+                let goal = Goal::of(scene, kind, target).map_err(at_url)?;
+                let ids = delete_of(scene, &goal).await.map_err(at_url)?;
+                Step::Delete { kind, ids, conditions: facts.conditions }
+            }
+            Interaction::Operation { operation, .. } if operation.affects => {
+                let text = "An operation that writes has a commit of its own: it cannot be part of a transaction.";
+                return Err(Error::unsupported(text).at(at(n, "request.url")));
+            }
+            asked => Step::Read { asked, facts: Box::new(facts), head },
+        })
+    }
+
+    async fn create(
+        scene: Scene<'_>,
+        (kind, body): (TypeId, Node),
+        facts: &Facts,
+        n: usize,
+        made: &mut Made,
+    ) -> Result<Step> {
+        let id = scene.app.world.uuid();
+        let Some(condition) = &facts.conditions.if_none_exist else {
+            return Ok(Step::Create { kind, id, body, claim: None });
+        };
+        authorize::<Create>(scene.caller, kind)?;
+        let at_condition = |error: Error| error.at(at(n, "request.ifNoneExist"));
+        let condition = Condition::parse(scene, kind, condition).map_err(at_condition)?;
+        if let Some(found) = condition.one(scene).await.map_err(at_condition)? {
+            return Ok(Step::Existing { version: found.version, touched: found.touched });
+        }
+        let claim = condition.claim();
+        if let Some((of, address)) = made.get(&claim) {
+            return Ok(Step::Again { of: *of, address: address.clone() });
+        }
+        made.insert(claim.clone(), (n, address(kind, &id)));
+        Ok(Step::Create { kind, id, body, claim: Some(claim) })
+    }
+
+    /// What the entry's resource is called here.
+    pub fn address(&self) -> Option<String> {
+        Some(match self {
+            Step::Create { kind, id, .. } | Step::Update { kind, id, .. } | Step::Patch { kind, id, .. } => {
+                address(*kind, id)
+            }
+            Step::Existing { version, .. } => address(version.kind, &version.id),
+            Step::Again { address, .. } => address.clone(),
+            Step::Delete { .. } | Step::Read { .. } => return None,
+        })
+    }
+
+    /// Type, id and content of what it writes.
+    pub fn written(&self) -> Option<(TypeId, &str, &Node)> {
+        match self {
+            Step::Create { kind, id, body, .. } | Step::Update { kind, id, body, .. } => Some((*kind, id, body)),
+            _ => None,
+        }
+    }
+
+    /// Whether the resource is deleted by this entry, or has another content afterwards.
+    pub fn replaces(&self, of: TypeId, wanted: &str) -> bool {
+        match self {
+            Step::Update { kind, id, .. } => *kind == of && id == wanted,
+            Step::Delete { kind, ids, .. } => *kind == of && ids.iter().any(|id| id == wanted),
+            _ => false,
+        }
+    }
+
+    pub fn body(&mut self) -> Option<&mut Node> {
+        match self {
+            Step::Create { body, .. } | Step::Update { body, .. } => Some(body),
+            _ => None,
+        }
+    }
+
+    /// Authorizes and checks a write.
+    ///
+    /// # Errors
+    /// With the place of each fault.
+    pub fn changes(self, scene: Scene<'_>, n: usize) -> Result<Vec<Change>> {
+        let place = at(n, "resource");
+        let checked = || match self {
+            Step::Create { kind, id, body, claim } => {
+                let grant = authorize::<Create>(scene.caller, kind)?;
+                Ok(vec![Change::Create { grant, resource: stage::checked_at(kind, body, &place)?, id, claim }])
+            }
+            Step::Update { kind, id, body, conditions, fresh, named } => {
+                let grant = authorize::<Update>(scene.caller, kind)?;
+                let resource = stage::checked_at(kind, body, &place)?;
+                if named {
+                    stage::same_id(&resource, &id)?;
+                }
+                Ok(vec![Change::Update { grant, resource, id, conditions, fresh }])
+            }
+            Step::Patch { kind, id, patch: operations, conditions } => {
+                let (grant, reads) = patch::grants(scene, kind)?;
+                Ok(vec![Change::Patch { grant, reads, kind, id, patch: operations, conditions }])
+            }
+            Step::Delete { kind, ids, conditions } => {
+                let change = |id| {
+                    let grant = authorize::<Delete>(scene.caller, kind)?;
+                    Ok(Change::Delete { grant, kind, id, conditions: conditions.clone() })
+                };
+                ids.into_iter().map(change).collect()
+            }
+            Step::Existing { .. } | Step::Again { .. } | Step::Read { .. } => {
+                Err(Error::internal("an entry that writes nothing"))
+            }
+        };
+        checked().map_err(|error| in_entry(error, n))
+    }
+}

@@ -1,0 +1,199 @@
+//! A single write as it was asked for: checked and authorized once, its condition looked at before every try.
+
+use super::patch;
+use super::stage::{self, Change};
+use crate::access::{Create, Delete, Update, authorize};
+use crate::audit::What;
+use crate::error::{Error, Kind, Result};
+use crate::fhir::json::Node;
+use crate::fhir::patch::Patch;
+use crate::fhir::{Resource, TypeId};
+use crate::interaction::conditional::{Condition, Match};
+use crate::interaction::{Conditions, Scene, Target};
+
+/// A write that is ready to be tried.
+pub(in crate::interaction) struct Plan {
+    kind: TypeId,
+    ask: Ask,
+    conditions: Conditions,
+}
+
+enum Ask {
+    Create { resource: Resource, condition: Option<Condition> },
+    Update { resource: Resource, goal: Goal },
+    Patch { patch: Patch, goal: Goal },
+    Delete { goal: Goal },
+}
+
+/// Which resource is meant.
+pub(in crate::interaction) enum Goal {
+    Id(String),
+    Matching(Condition),
+}
+
+/// What is to be done now that the condition is known.
+pub(in crate::interaction) enum Settled {
+    /// A conditional create whose resource is there.
+    Existing(Match),
+    Changes(Vec<Change>),
+}
+
+impl Goal {
+    pub fn of(scene: Scene<'_>, kind: TypeId, target: Target) -> Result<Goal> {
+        Ok(match target {
+            Target::Id(id) => Goal::Id(id),
+            Target::Matching(pairs) => Goal::Matching(Condition::of(scene, kind, pairs)?),
+        })
+    }
+}
+
+impl Plan {
+    /// # Errors
+    /// `Kind::Forbidden`, or `Kind::Invalid` with the place of each fault.
+    pub fn create(scene: Scene<'_>, kind: TypeId, body: Node) -> Result<Plan> {
+        authorize::<Create>(scene.caller, kind)?;
+        let resource = stage::checked(kind, body)?;
+        let condition = scene.facts.conditions.if_none_exist.as_deref();
+        let condition = condition.map(|text| Condition::parse(scene, kind, text)).transpose()?;
+        Ok(Plan::new(scene, kind, Ask::Create { resource, condition }))
+    }
+
+    /// # Errors
+    /// As [`Plan::create`].
+    pub fn update(scene: Scene<'_>, kind: TypeId, target: Target, body: Node) -> Result<Plan> {
+        authorize::<Update>(scene.caller, kind)?;
+        let resource = stage::checked(kind, body)?;
+        let goal = Goal::of(scene, kind, target)?;
+        if let Goal::Id(id) = &goal {
+            stage::same_id(&resource, id)?;
+        }
+        Ok(Plan::new(scene, kind, Ask::Update { resource, goal }))
+    }
+
+    /// # Errors
+    /// As [`Plan::create`].
+    pub fn patch(scene: Scene<'_>, kind: TypeId, target: Target, patch: Patch) -> Result<Plan> {
+        patch::grants(scene, kind)?;
+        let goal = Goal::of(scene, kind, target)?;
+        Ok(Plan::new(scene, kind, Ask::Patch { patch, goal }))
+    }
+
+    /// # Errors
+    /// As [`Plan::create`].
+    pub fn delete(scene: Scene<'_>, kind: TypeId, target: Target) -> Result<Plan> {
+        authorize::<Delete>(scene.caller, kind)?;
+        let goal = Goal::of(scene, kind, target)?;
+        Ok(Plan::new(scene, kind, Ask::Delete { goal }))
+    }
+
+    fn new(scene: Scene<'_>, kind: TypeId, ask: Ask) -> Plan {
+        Plan { kind, ask, conditions: scene.facts.conditions.clone() }
+    }
+
+    pub fn kind(&self) -> TypeId {
+        self.kind
+    }
+
+    pub fn what(&self) -> What {
+        match self.ask {
+            Ask::Create { .. } => What::Create,
+            Ask::Update { .. } => What::Update,
+            Ask::Patch { .. } => What::Patch,
+            Ask::Delete { .. } => What::Delete,
+        }
+    }
+
+    /// Looks at the condition.
+    ///
+    /// # Errors
+    /// `Kind::Precondition` when it matches too many, `Kind::NotFound` when a patch has nothing to work on.
+    pub async fn settle(&self, scene: Scene<'_>) -> Result<Settled> {
+        let kind = self.kind;
+        let conditions = self.conditions.clone();
+        Ok(Settled::Changes(match &self.ask {
+            Ask::Create { resource, condition } => {
+                if let Some(condition) = condition
+                    && let Some(found) = condition.one(scene).await?
+                {
+                    return Ok(Settled::Existing(found));
+                }
+                let grant = authorize::<Create>(scene.caller, kind)?;
+                let claim = condition.as_ref().map(Condition::claim);
+                vec![Change::Create { grant, resource: resource.clone(), id: scene.app.world.uuid(), claim }]
+            }
+            Ask::Update { resource, goal } => {
+                let Put { id, fresh } = update_of(scene, goal, resource.id()).await?;
+                let grant = authorize::<Update>(scene.caller, kind)?;
+                vec![Change::Update { grant, resource: resource.clone(), id, conditions, fresh }]
+            }
+            Ask::Patch { patch: operations, goal } => {
+                let id = patch_of(scene, goal).await?;
+                let (grant, reads) = patch::grants(scene, kind)?;
+                vec![Change::Patch { grant, reads, kind, id, patch: operations.clone(), conditions }]
+            }
+            Ask::Delete { goal } => {
+                let ids = delete_of(scene, goal).await?;
+                let change = |id| {
+                    let grant = authorize::<Delete>(scene.caller, kind)?;
+                    Ok(Change::Delete { grant, kind, id, conditions: conditions.clone() })
+                };
+                ids.into_iter().map(change).collect::<Result<_>>()?
+            }
+        }))
+    }
+}
+
+/// Where an update goes.
+pub(in crate::interaction) struct Put {
+    pub id: String,
+    /// A condition matched nothing: it must be a creation.
+    pub fresh: bool,
+}
+
+/// http.html#cond-update. `own` is the id in the resource.
+///
+/// # Errors
+/// `Kind::Invalid` when the resource carries another id than the match; `Kind::Precondition` for several matches.
+pub(in crate::interaction) async fn update_of(scene: Scene<'_>, goal: &Goal, own: Option<&str>) -> Result<Put> {
+    let condition = match goal {
+        Goal::Id(id) => return Ok(Put { id: id.clone(), fresh: false }),
+        Goal::Matching(condition) => condition,
+    };
+    match (condition.one(scene).await?, own) {
+        (Some(found), Some(own)) if found.version.id != own => {
+            let text = "The condition matches a resource with another id than the one that was sent.";
+            Err(Error::invalid(text))
+        }
+        (Some(found), _) => Ok(Put { id: found.version.id, fresh: false }),
+        (None, Some(own)) => Ok(Put { id: own.to_owned(), fresh: true }),
+        (None, None) => Ok(Put { id: scene.app.world.uuid(), fresh: true }),
+    }
+}
+
+/// The resource to be patched.
+///
+/// # Errors
+/// `Kind::NotFound` when the condition matches nothing; `Kind::Precondition` for several matches.
+pub(in crate::interaction) async fn patch_of(scene: Scene<'_>, goal: &Goal) -> Result<String> {
+    match goal {
+        Goal::Id(id) => Ok(id.clone()),
+        Goal::Matching(condition) => match condition.one(scene).await? {
+            Some(found) => Ok(found.version.id),
+            None => Err(Error::new(Kind::NotFound, "The condition matches no resource.")),
+        },
+    }
+}
+
+/// The resources to be deleted.
+///
+/// # Errors
+/// `Kind::Precondition` for more matches than the settings allow.
+pub(in crate::interaction) async fn delete_of(scene: Scene<'_>, goal: &Goal) -> Result<Vec<String>> {
+    match goal {
+        Goal::Id(id) => Ok(vec![id.clone()]),
+        Goal::Matching(condition) => {
+            let found = condition.all(scene, scene.app.config.conditional_delete_max.size()).await?;
+            Ok(found.into_iter().map(|found| found.version.id).collect())
+        }
+    }
+}
