@@ -1,4 +1,4 @@
-//! The access policy for people: `policy/roles.toml` as a checked table of role x type x verb. A line that cannot be
+//! The access policy for people: `mappings/policy/roles.toml` as a checked table of role x type x verb. A line that cannot be
 //! read, or that says something twice, is an error at the start. Must not know callers or requests.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -12,7 +12,7 @@ use super::scope::{Context, LETTERS, Scope, Scopes};
 use crate::fhir::{TypeId, definitions};
 use crate::mapping::{self, Section};
 
-const FILE: (&str, &str) = ("policy/roles.toml", include_str!("../../policy/roles.toml"));
+const FILE: (&str, &str) = ("mappings/policy/roles.toml", include_str!("../../mappings/policy/roles.toml"));
 
 /// Whose rows a role reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
@@ -250,7 +250,7 @@ mod tests {
     /// Role, type, then verbs of the same meaning together.
     fn golden() -> String {
         let mut out = String::from(
-            "# Role x type x verb, made from policy/roles.toml. Types that a role has nothing of are left out.\n",
+            "# Role x type x verb, made from mappings/policy/roles.toml. Types that a role has nothing of are left out.\n",
         );
         for role in Role::ALL {
             for kind in definitions().types() {
@@ -274,7 +274,7 @@ mod tests {
 
     #[test]
     fn every_change_of_the_policy_shows() {
-        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("policy/golden.txt");
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("mappings/policy/golden.txt");
         if std::env::var_os(WRITE).is_some() {
             std::fs::write(&path, golden()).expect("the golden file is written");
         }

@@ -3,6 +3,7 @@
 mod across;
 mod bundles;
 mod coding;
+mod leak;
 mod consents;
 mod everything;
 mod operations;
