@@ -27,8 +27,10 @@ check: ## The quick loop: format, lints, the library's tests and the house rules
 samples: ## Every sample set of ../shared/data/samples through HTTP, with a table of counts and times.
 	PHIAL_SAMPLES=all cargo test --locked --release --test main samples:: -- --nocapture --test-threads=1
 
-soak: postgres ## Hundreds of kill -9 under load, on both databases.
+soak: postgres ## Hundreds of kill -9 under load, 20,000 searches against the oracle and 1,000 schedules of writes between pages, on both databases.
 	PHIAL_KILLS=200 cargo test --locked --release --test main kill:: -- --nocapture --test-threads=1
+	PHIAL_ORACLE_QUERIES=20000 cargo test --locked --release --test main oracle:: -- --nocapture --test-threads=1
+	PHIAL_SCHEDULES=1000 cargo test --locked --release --lib pages_add_up -- --test-threads=1
 
 bench: postgres ## Throughput and latency on both databases; writes benches/RESULTS.md.
 	cargo build --release --locked --features bench-switches

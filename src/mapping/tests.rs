@@ -90,12 +90,13 @@ fn parameters_are_treated_as_the_design_says() {
         ("Patient", "_lastUpdated", Treatment::Capsule),
         ("Patient", "_id", blind(Whole, 1)),
         ("Location", "near", Treatment::Capsule),
+        ("Patient", "_content", Treatment::Capsule),
+        ("Patient", "_text", Treatment::Capsule),
     ];
     for (kind, code, expected) in cases {
         assert_eq!(*of(kind, code), expected, "{kind} {code}");
     }
-    for (kind, code) in [("Patient", "_content"), ("Patient", "_text"), ("Patient", "phonetic"), ("Patient", "_query")]
-    {
+    for (kind, code) in [("Patient", "phonetic"), ("Patient", "age"), ("Patient", "_query")] {
         assert!(matches!(of(kind, code), Treatment::Refused { .. }), "{kind} {code}");
     }
     assert!(matches!(treatment(TypeId(1), ParamId(60_000)), Treatment::Refused { .. }));

@@ -16,6 +16,7 @@ pub mod testing;
 pub mod text;
 pub mod ucum;
 pub mod values;
+pub mod words;
 mod wire;
 
 pub use capsule::View;

@@ -1,10 +1,16 @@
 //! What searches find: modifiers, sets of codes, hierarchies, composites, `_filter`, lists, includes, through the real
 //! router and the sealed database.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use super::{Persona, Reply, TestApp};
+use crate::error::Kind;
+use crate::fhir::definitions::Component;
+use crate::fhir::{ParamKind, definitions};
 use crate::interaction::form;
+use crate::search::{Query, QueryOptions};
 
 /// A query as a person writes it, encoded.
 fn address(of: &str, query: &str) -> String {
@@ -196,6 +202,100 @@ async fn composites_places_lists_and_text_modifiers() {
         ],
     )
     .await;
+}
+
+#[tokio::test]
+async fn words_are_looked_for_in_few_bodies() {
+    let app = TestApp::new().await;
+    let backend = app.persona("system/*.cruds").await;
+    clinic(&backend).await;
+    let mut noted = observation("noted", "wbc", 1.0);
+    noted["text"] = json!({"status": "generated", "div": "<div xmlns=\"http://www.w3.org/1999/xhtml\"><p>Chronic <b>kidney</b> failure</p></div>"});
+    noted["note"] = json!([{"text": "Seen by the night nurse"}]);
+    stored(&backend, &[noted]).await;
+    finds(
+        &backend,
+        &[
+            ("Observation", "_text=kidney", "noted"),
+            ("Observation", "_text=kidney nurse", ""),
+            ("Observation", "_text=\"chronic kidney\",nothing&patient=p1", "noted"),
+            ("Observation", "_content=night nurse", "noted"),
+            ("Observation", "_content=kidney&_content=nurse&status=final", "noted"),
+            ("Observation", "_content=idney", ""),
+            ("Observation", "_content=test&_sort=-_id", "hb image noted urine"),
+        ],
+    )
+    .await;
+    let counted = ask(&backend, "Observation", "_content=test&_summary=count").await.json();
+    assert_eq!(counted["total"], 4);
+    refuses(
+        &backend,
+        &[
+            ("Patient", "_has:Observation:patient:_text=kidney", 400, "_text"),
+            ("Observation", "_text:not=kidney", 400, "_text"),
+            ("Observation", "_sort=_text", 400, "_text"),
+        ],
+    )
+    .await;
+}
+
+/// Every search parameter of every type is searched by or refused with a reason, and the CapabilityStatement and the
+/// page on searches say which.
+#[tokio::test]
+async fn every_parameter_works_or_says_why_not() {
+    let app = TestApp::new().await;
+    let backend = app.persona("system/*.cruds").await;
+    let statement = backend.get("metadata").await.json();
+    let page = include_str!("../../../docs/search.md");
+    let options = QueryOptions {
+        lenient: false,
+        base: "http://phial.test/fhir".into(),
+        count_default: 1,
+        count_max: 1,
+        now: app.app().world.now(),
+    };
+    let (mut taken, mut refused) = (0, BTreeSet::new());
+    for kind in definitions().types() {
+        let name = definitions().type_name(*kind);
+        let resources = statement["rest"][0]["resource"].as_array().expect("resources");
+        let stated = resources.iter().find(|resource| resource["type"] == name).expect(name);
+        let listed: BTreeSet<&str> =
+            stated["searchParam"].as_array().expect(name).iter().filter_map(|param| param["name"].as_str()).collect();
+        for param in definitions().params(*kind) {
+            let value = match param.kind {
+                _ if param.code == "_filter" => "_id eq 1".to_owned(),
+                ParamKind::Special => "1|2|3|km".to_owned(),
+                ParamKind::Composite => {
+                    let part = |component: &Component| match definitions().param_by_id(component.param) {
+                        Some(part) if part.kind == ParamKind::Date => "2020",
+                        _ => "1",
+                    };
+                    param.components.iter().map(part).collect::<Vec<_>>().join("$")
+                }
+                ParamKind::Date => "2020".to_owned(),
+                ParamKind::Uri => "http://x.example".to_owned(),
+                _ => "1".to_owned(),
+            };
+            let value =
+                if name == "Bundle" && param.code == "composition" { "Composition/1".to_owned() } else { value };
+            match Query::parse(*kind, &[(param.code.to_owned(), value)], &options) {
+                Ok(_) => {
+                    assert!(listed.contains(param.code), "{name}.{} works and is not stated", param.code);
+                    taken += 1;
+                }
+                Err(error) => {
+                    assert_eq!(error.kind, Kind::Unsupported, "{name}.{}: {error}", param.code);
+                    assert!(error.to_string().len() > 40, "{error}");
+                    assert!(!listed.contains(param.code), "{name}.{} is stated and refused", param.code);
+                    refused.insert(param.code);
+                }
+            }
+        }
+    }
+    assert!(taken > 2_000, "{taken}");
+    for code in refused {
+        assert!(page.contains(&format!("`{code}`")), "docs/search.md must name `{code}` as refused");
+    }
 }
 
 #[tokio::test]

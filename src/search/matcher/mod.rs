@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::borrowed::{ReferenceRef, ValueRef};
 use super::capsule::View;
-use super::query::{Criterion, Modifier, Wanted, next_concepts, pending};
+use super::query::{Criterion, Modifier, Wanted, has_words, next_concepts, pending};
 use crate::error::{Error, Kind, Result};
 use crate::fhir::ParamId;
 
@@ -30,6 +30,11 @@ impl Matcher {
         }
         if next_concepts(&criteria).is_some() {
             let text = "Sets of codes (:in, :not-in, :above, :below) cannot be used here.";
+            return Err(Error::unsupported(text));
+        }
+        if has_words(&criteria) {
+            let text =
+                "'_text' and '_content' can only be searched by directly, not through chains, _has or operations.";
             return Err(Error::unsupported(text));
         }
         Ok(Matcher { criteria: criteria.into() })

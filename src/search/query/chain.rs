@@ -8,6 +8,7 @@ use crate::error::{Error, Kind};
 use crate::fhir::definitions::Param;
 use crate::fhir::{ParamId, ParamKind, TypeId, definitions};
 use crate::mapping::{self, Treatment};
+use crate::search::words::Words;
 
 /// Why a parameter is not applied.
 pub(super) enum Fault {
@@ -56,6 +57,7 @@ pub(super) fn criterion(
     match name {
         "_filter" => super::filter::filter(kind, value, options, links, depth),
         "_list" => list(kind, value, options, links),
+        "_text" | "_content" if depth == 0 => words(kind, name, value),
         _ => simple(kind, name, value, options, links),
     }
 }
@@ -159,6 +161,26 @@ pub(super) fn any(mut roads: Vec<Vec<Criterion>>) -> Criterion {
     }
     Criterion::AnyOf(roads)
 }
+
+/// `_text` and `_content`.
+fn words(kind: TypeId, name: &str, value: &str) -> Result<Criterion, Fault> {
+    let Some(param) = definitions().param(kind, name) else {
+        return Err(searchable(kind, name).err().unwrap_or_else(|| wrong(format!("'{name}' is no search parameter."))));
+    };
+    let one = |part: &str| {
+        let words = Words::read(name == "_text", &escape::unescape(part));
+        words.map(Wanted::Words).ok_or_else(|| wrong(format!("'{name}' needs at least one letter or digit.")))
+    };
+    let parts = escape::split(value, ',').into_iter().filter(|part| !part.is_empty());
+    let any_of: Vec<Wanted> = parts.map(one).collect::<Result<_, _>>()?;
+    if any_of.is_empty() || any_of.len() > WORDS_MAX {
+        return Err(wrong(format!("'{name}' takes from 1 to {WORDS_MAX} values.")));
+    }
+    Ok(Criterion::Param { param: param.id, modifier: None, any_of })
+}
+
+/// Values of one `_text` or `_content`: each is looked for in every body.
+const WORDS_MAX: usize = 20;
 
 /// `_list=42`: what the List refers to.
 fn list(kind: TypeId, value: &str, options: &QueryOptions, links: &mut Links) -> Result<Criterion, Fault> {

@@ -52,3 +52,20 @@ pub fn supply_concepts(criteria: &mut [Criterion], concepts: &Concepts, codes: &
         }
     }
 }
+
+/// Whether a criterion of the list itself, or of one within it, asks for words in the text.
+pub fn has_words(criteria: &[Criterion]) -> bool {
+    criteria.iter().any(|criterion| match criterion {
+        Criterion::Param { any_of, .. } => any_of.iter().any(|wanted| matches!(wanted, Wanted::Words(_))),
+        Criterion::Chain { inner, .. } | Criterion::Has { inner, .. } | Criterion::Hierarchy { inner, .. } => {
+            has_words(std::slice::from_ref(inner))
+        }
+        Criterion::AnyOf(lists) | Criterion::NoneOf(lists) => lists.iter().any(|list| has_words(list)),
+        Criterion::Masked { criteria, .. } => has_words(criteria),
+        Criterion::ReferenceIn { .. }
+        | Criterion::IdIn(_)
+        | Criterion::PatientIn(_)
+        | Criterion::PatientsWithin(_)
+        | Criterion::NoPatient => false,
+    })
+}

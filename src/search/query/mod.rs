@@ -23,9 +23,10 @@ use crate::error::Issue;
 use crate::fhir::date::Range;
 use crate::fhir::{ParamId, TypeId};
 use crate::search::terminology::{Codes, Concepts};
+use crate::search::words::Words;
 use crate::world::Instant;
 
-pub use concepts::{next_concepts, supply_concepts};
+pub use concepts::{has_words, next_concepts, supply_concepts};
 pub use parse::limits;
 pub use pending::{Pending, Take, pending, supply};
 
@@ -235,6 +236,8 @@ pub enum Wanted {
     /// A set of codes that is yet to be looked up, and what it became.
     Concepts(Concepts),
     Codes(Arc<Codes>),
+    /// What the text of the resource must hold (`_text`, `_content`): the store looks into the body.
+    Words(Words),
     /// Degrees and kilometres.
     Near {
         latitude: f64,

@@ -409,7 +409,10 @@ fn what_is_wrong_is_named() {
         ("Observation", "subject.birthdate=2000-13", Kind::Invalid, "2000-13"),
         ("Provenance", "target.name=x", Kind::TooCostly, "name the types"),
         ("Observation", "patient.organization.partof.partof.partof.name=x", Kind::TooCostly, "nested"),
-        ("Patient", "_text=x", Kind::Unsupported, "_text"),
+        ("Patient", "_text=--", Kind::Invalid, "_text"),
+        ("Observation", "subject:Patient._text=x", Kind::Unsupported, "_text"),
+        ("Binary", "_text=x", Kind::Invalid, "_text"),
+        ("Patient", "_text:exact=x", Kind::Unsupported, "_text"),
         ("Location", "near=1", Kind::Invalid, "latitude"),
         ("Patient", "gender:not-in=x&nmae=x", Kind::Invalid, "nmae"),
     ] {
@@ -440,7 +443,7 @@ fn limits_are_stated() {
 fn lenient_handling_leaves_out_the_unknown_alone() {
     let lenient = QueryOptions { lenient: true, ..options() };
     let parse = |text: &str| Query::parse(kind("Patient"), &pairs(text), &lenient);
-    let query = parse("nmae=x&name=eve&_text=y&name=&_sort=nope&subject.x=1").expect("lenient");
+    let query = parse("nmae=x&name=eve&_query=y&name=&_sort=nope&subject.x=1").expect("lenient");
     assert_eq!(query.applied, [("name".to_owned(), "eve".to_owned())]);
     assert_eq!(query.criteria.len(), 1);
     assert_eq!(query.notes.len(), 5);

@@ -14,6 +14,7 @@ use crate::store::Count;
 on_both!(
     every_query_gives_what_brute_force_gives,
     pages_are_stable_while_rows_come_and_go,
+    pages_add_up_under_random_schedules_of_writes,
     includes_follow_references_within_the_grants,
     too_many_candidates_are_refused_with_advice,
 );
@@ -208,6 +209,68 @@ async fn every_query_gives_what_brute_force_gives(bench: Bench) {
     let estimate = bench.select(ALL, "Observation", "_total=estimate&_count=3", None).await.expect("estimates");
     let exact = oracle.matching(type_id("Observation"), Vec::new(), ALL).len() as u64;
     assert!(matches!(estimate.total, Some(Count::Exact(n) | Count::Estimate(n)) if n == exact), "{:?}", estimate.total);
+}
+
+/// Schedules of writes between the pages of a search; `PHIAL_SCHEDULES` makes it more.
+const SCHEDULES: usize = 250;
+
+/// Whatever is written between pages: what matched throughout and was not touched comes exactly once and in order, what
+/// never matched never, and without a `_sort` (or where the sort key stays) nothing comes twice.
+async fn pages_add_up_under_random_schedules_of_writes(bench: Bench) {
+    let schedules = std::env::var("PHIAL_SCHEDULES").ok().and_then(|text| text.parse().ok()).unwrap_or(SCHEDULES);
+    let mut state = 99u64;
+    let mut next = move |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    let mut tx = bench.store.begin();
+    for n in 0..24 {
+        // "still" rows are never touched, "moving" ones all the time; the others never match.
+        let (name, code) = [("still", "1-1"), ("moving", "1-1"), ("other", "9-9")][n % 3];
+        let text = observation(&format!("{name}{n}"), "p1", code, (n % 5) as f64, "2020-01-01");
+        put(&mut tx, ALL, &text, NOW).await.expect("puts");
+    }
+    commit(tx, NOW).await.expect("commits");
+    for schedule in 0..schedules {
+        let sort = ["", "&_sort=value-quantity", "&_sort=-value-quantity,_id", "&_sort=_id"][next(4)];
+        let query = format!("{}&_count={}{sort}", ["code=1-1", "patient=p1&code=1-1"][next(2)], 1 + next(6));
+        let (mut seen, mut after) = (Vec::new(), None);
+        loop {
+            let page = bench.select(ALL, "Observation", &query, after).await.expect("searches");
+            seen.extend(page.matches.iter().map(|sealed| sealed.header.id.clone()));
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+            if next(2) == 0 {
+                let id = format!("moving{}", 1 + 3 * next(10));
+                match next(3) {
+                    0 if bench.read("Observation", &id).await.expect("reads").is_some() => {
+                        bench.erase("Observation", &id).await.expect("deletes");
+                    }
+                    1 => {
+                        let text = observation(&id, "p1", "9-9", 1.0, "2021-01-01");
+                        bench.write(&text).await.expect("writes");
+                    }
+                    _ => {
+                        let text = observation(&id, "p1", "1-1", next(5) as f64, "2020-01-01");
+                        bench.write(&text).await.expect("writes");
+                    }
+                }
+            }
+        }
+        let still: Vec<&String> = seen.iter().filter(|id| id.starts_with("still")).collect();
+        let distinct: HashSet<&String> = seen.iter().collect();
+        assert_eq!(still.len(), 8, "schedule {schedule}, {query}: {seen:?}");
+        assert_eq!(still.iter().collect::<HashSet<_>>().len(), 8, "schedule {schedule}, {query}: {seen:?}");
+        assert!(!seen.iter().any(|id| id.starts_with("other")), "schedule {schedule}, {query}: {seen:?}");
+        if !sort.contains("value") {
+            assert_eq!(distinct.len(), seen.len(), "schedule {schedule}, {query}: {seen:?}");
+        }
+        if sort == "&_sort=_id" {
+            assert!(seen.is_sorted(), "schedule {schedule}, {query}: {seen:?}");
+        }
+    }
 }
 
 async fn pages_are_stable_while_rows_come_and_go(bench: Bench) {

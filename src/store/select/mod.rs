@@ -6,6 +6,7 @@ mod consult;
 mod include;
 mod scan;
 mod survey;
+mod words;
 
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::ops::ControlFlow;
@@ -64,6 +65,7 @@ impl Store {
         let grant = grants.get(kind).ok_or_else(missing_grant)?;
         let mut notes = Vec::new();
         let mut criteria = query.criteria.clone();
+        self.words(grants, grant, &mut criteria).await?;
         add_rows(&mut criteria, grant);
         self.resolve(grants, &mut criteria).await?;
         let matcher = Matcher::new(criteria.clone())?;
