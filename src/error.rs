@@ -31,6 +31,8 @@ pub enum Kind {
     TooCostly,
     /// The body is larger than the stated limit.
     TooLarge,
+    /// The address is longer than the stated limit.
+    UriTooLong,
     /// The method is not defined for this address.
     Method,
     /// The media type of the request is not supported.
@@ -91,7 +93,7 @@ impl Kind {
             Kind::Gone => "deleted",
             Kind::Conflict | Kind::Precondition => "conflict",
             Kind::TooCostly => "too-costly",
-            Kind::TooLarge => "too-long",
+            Kind::TooLarge | Kind::UriTooLong => "too-long",
             Kind::Throttled => "throttled",
             Kind::Unavailable => "transient",
             Kind::Internal | Kind::Audit | Kind::Tampered => "exception",

@@ -86,6 +86,39 @@ impl<const MIN: u64, const MAX: u64> FromSetting for Within<MIN, MAX> {
     }
 }
 
+/// Origins of browser apps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origins(Vec<String>);
+
+impl Origins {
+    pub fn allows_any(&self) -> bool {
+        self.0.iter().any(|origin| origin == "*")
+    }
+
+    /// As a browser sends it: compared byte by byte.
+    pub fn allows(&self, origin: &[u8]) -> bool {
+        self.0.iter().any(|allowed| allowed.as_bytes() == origin)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl FromSetting for Origins {
+    fn from_setting(text: &str) -> std::result::Result<Self, String> {
+        let origins: Vec<String> = text.split_ascii_whitespace().map(str::to_owned).collect();
+        let plain = |origin: &String| {
+            let rest = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+            origin == "*" || rest.is_some_and(|rest| !rest.is_empty() && !rest.contains(['/', '?', '#', '@', '*']))
+        };
+        match origins.iter().all(plain) {
+            true => Ok(Origins(origins)),
+            false => Err("origins separated by spaces are expected: `https://app.example.org`, or `*`".into()),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     Text,
@@ -162,6 +195,9 @@ settings! {
     queue_max: Within<0, 1000000> = "1024";
     /// Seconds after which a request is given up and answered 503. What it had begun to write is kept whole or not at all.
     request_timeout_s: Within<1, 3600> = "60";
+    /// Origins of browser apps that may call the FHIR and OAuth addresses (CORS), separated by spaces, such as
+    /// `https://app.example.org`; `*` for any. Discovery and metadata may be read from every origin.
+    cors_origins: Origins = "";
     /// Seconds that requests under way get to finish after SIGTERM.
     shutdown_grace_s: Within<1, 600> = "30";
     /// What is logged: `error`, `warn`, `info`, `debug`, or directives such as `info,phial::store=debug`. Logs hold no PHI at any level.

@@ -5,14 +5,16 @@ use std::collections::HashSet;
 
 use serde_json::json;
 
+use super::dispatch::URL_BYTES_MAX;
 use crate::app::Config;
 use crate::fhir::definitions::Param;
-use crate::fhir::json::Node;
+use crate::fhir::json::{self, Node};
 use crate::fhir::{ParamKind, TypeId, definitions};
 use crate::interaction::across::COMPARTMENTS;
 use crate::interaction::operations::{OPERATIONS, Operation};
 use crate::interaction::route::{self, ROUTES, Verb};
 use crate::mapping::{Treatment, treatment};
+use crate::search::query::limits;
 
 /// Builds it. `date` is when this server started, as a FHIR instant.
 pub(super) fn statement(config: &Config, date: &str) -> Node {
@@ -38,7 +40,7 @@ fn base_statement(config: &Config, date: &str) -> Node {
         "patchFormat": ["application/json-patch+json", "application/fhir+json", "application/fhir+xml"],
         "rest": [{
             "mode": "server",
-            "documentation": limits(config),
+            "documentation": stated_limits(config),
             "security": security(config),
             "resource": resources,
             "interaction": system_interactions(),
@@ -49,17 +51,22 @@ fn base_statement(config: &Config, date: &str) -> Node {
     })
 }
 
-fn limits(config: &Config) -> String {
+fn stated_limits(config: &Config) -> String {
     format!(
-        "Limits: request body {} bytes, {} entries in a bundle, {} entries on a page (default {}), {} rows looked \
-         through by one search, {} seconds for a request; page links work for {} seconds and only for the client they \
-         were made for. Request and response bodies may be gzip or zstd. Reads and searches inside a transaction are \
-         performed after its writes are committed, and each has its own status. AuditEvents can be added, never \
-         changed or deleted.",
+        "Limits: request body {} bytes (before and after decompression), {} levels of nesting, {} bytes of address, {} \
+         entries in a bundle, {} entries on a page (default {}), {} parameters in a query, {} rows looked through by one \
+         search, {} seconds for a request; page links work for {} seconds and only for the client they were made for. \
+         Request and response bodies may be gzip or zstd. Prefer: handling=strict is the default, handling=lenient \
+         leaves out unknown parameters and says so. Reads and searches inside a transaction are performed after its \
+         writes are committed, and each has its own status. Histories of types and of the server are in the order of \
+         commits. AuditEvents can be added, never changed or deleted, and have no history.",
         config.body_bytes_max.get(),
+        json::MAX_DEPTH,
+        URL_BYTES_MAX,
         config.bundle_entries_max.get(),
         config.page_size_max.get(),
         config.page_size.get(),
+        limits::PAIRS,
         config.candidates_max.get(),
         config.request_timeout_s.get(),
         config.cursor_lifetime_s.get(),
@@ -72,7 +79,7 @@ fn security(config: &Config) -> Node {
             "url": "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris",
             "extension": [{"url": "token", "valueUri": config.token_url()}],
         }],
-        "cors": false,
+        "cors": !config.cors_origins.is_empty(),
         "service": [{
             "coding": [{
                 "system": "http://terminology.hl7.org/CodeSystem/restful-security-service",

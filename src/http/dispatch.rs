@@ -15,11 +15,14 @@ use axum::response::Response;
 use tokio::sync::Semaphore;
 
 use super::negotiate::Wanted;
-use super::{capability, fhir, meter, outcome, pages, reply};
+use super::{capability, cors, fhir, meter, outcome, pages, reply};
 use crate::app::App;
 use crate::error::{Error, Kind, Result};
 use crate::fhir::json::Node;
 use crate::world::Stopwatch;
+
+/// Longest address, path and query together.
+pub(super) const URL_BYTES_MAX: usize = 32 * 1024;
 
 /// What every request is served with.
 pub struct Server {
@@ -49,8 +52,12 @@ impl Server {
         let (parts, body) = request.into_parts();
         let request_id = request_id(&parts.headers, &self.app);
         let _flight = meter::InFlight::new();
-        let mut served = self.limited(&parts, body, &request_id).await;
+        let mut served = match cors::is_preflight(&parts) {
+            true => Served { reply: cors::preflight(), route: "(preflight)" },
+            false => self.limited(&parts, body, &request_id).await,
+        };
         reply::finish(&mut served.reply, &request_id);
+        cors::finish(&self.app.config, &parts, &mut served.reply);
         if parts.method == axum::http::Method::HEAD {
             reply::headers_only(&mut served.reply);
         }
@@ -91,6 +98,12 @@ impl Server {
     }
 
     async fn routed(&self, parts: &Parts, body: Body, request_id: &str) -> Served {
+        if parts.uri.path_and_query().is_some_and(|whole| whole.as_str().len() > URL_BYTES_MAX) {
+            let text =
+                format!("The address is longer than the {URL_BYTES_MAX} bytes this server takes: POST to _search.");
+            let reply = reply::refusal(&Error::new(Kind::UriTooLong, text), Wanted::default(), &[]);
+            return Served { reply, route: "(none)" };
+        }
         if let Some(path) = below(parts.uri.path(), self.app.config.base_path()) {
             return fhir::serve(self, parts, path, body, request_id).await;
         }

@@ -21,7 +21,7 @@ use crate::fhir::json::{self, Node};
 use crate::fhir::patch::Patch;
 use crate::fhir::{definitions, xml};
 use crate::interaction::route::{self, Found, Method, Verb};
-use crate::interaction::{self, About, Conditions, Facts, Interaction, Operation, Pairs, Prefer, Target, form};
+use crate::interaction::{self, About, Conditions, Facts, Interaction, Operation, Pairs, Prefer, Shape, Target, form};
 use crate::oauth;
 
 /// Bodies up to this size are parsed where they are read.
@@ -36,6 +36,9 @@ pub(super) async fn serve(server: &Server, parts: &Parts, path: &str, sent: Body
         let reply = json_document(bytes).unwrap_or_else(|error| refused(&error, Wanted::default(), request_id));
         return Served { reply, route: "/.well-known/smart-configuration" };
     }
+    if parts.method == axum::http::Method::OPTIONS {
+        return options(path);
+    }
     let found = route::find(method, path);
     let label = found.as_ref().map_or("(none)", |found| label(found.route.pattern));
     let mut request = FhirRequest { server, parts, request_id, wanted: Wanted::default(), facts: Facts::default() };
@@ -47,6 +50,18 @@ pub(super) async fn serve(server: &Server, parts: &Parts, path: &str, sent: Body
         }
     };
     Served { reply, route: label }
+}
+
+/// What may be done with an address; like the CapabilityStatement it is about nobody's data.
+fn options(path: &str) -> Served {
+    let mut allowed = route::allowed(path);
+    if allowed.is_empty() {
+        let error = Error::new(Kind::NotFound, "There is no such address.");
+        return Served { reply: reply::refusal(&error, Wanted::default(), &[]), route: "(none)" };
+    }
+    allowed.sort_unstable();
+    allowed.dedup();
+    Served { reply: reply::allowed(&allowed), route: "(options)" }
 }
 
 /// The base itself has the empty pattern.
@@ -74,8 +89,9 @@ impl FhirRequest<'_> {
             let _ = self.negotiate(&mut pairs, true);
         }
         if let Ok(Found { route: route::Route { verb: Verb::Capabilities, .. }, .. }) = &found {
-            self.negotiate(&mut form::decode(self.parts.uri.query().unwrap_or_default())?, false)?;
-            return self.statement();
+            let mut query = form::decode(self.parts.uri.query().unwrap_or_default())?;
+            self.negotiate(&mut query, false)?;
+            return self.statement(query);
         }
         let caller = match self.caller().await {
             Ok(caller) => caller,
@@ -99,8 +115,20 @@ impl FhirRequest<'_> {
         interaction::refuse(&self.server.app, who, &self.facts, about, error).await
     }
 
-    fn statement(&self) -> Result<Response> {
-        let bytes = write::node(&self.server.statement, self.wanted)?;
+    /// `mode` and what shapes a read may be asked.
+    fn statement(&self, mut query: Pairs) -> Result<Response> {
+        for (_, mode) in query.extract_if(.., |(name, _)| name == "mode") {
+            if mode != "full" {
+                let text = "Of the modes of metadata only 'full' is supported.";
+                return Err(Error::unsupported(text));
+            }
+        }
+        let lenient = Prefer::parse(texts(&self.parts.headers, "prefer")).lenient;
+        let shape = Shape::from_pairs(definitions().type_id("CapabilityStatement"), &query, lenient)?;
+        let bytes = match shape {
+            Shape::Full => write::node(&self.server.statement, self.wanted)?,
+            _ => write::node(&json::parse(&shape.cut(&json::write(&self.server.statement))?)?, self.wanted)?,
+        };
         Ok(reply::document(axum::http::StatusCode::OK, self.wanted.format.content_type(), bytes))
     }
 

@@ -2,6 +2,7 @@
 
 mod body;
 mod capability;
+mod cors;
 mod dispatch;
 mod fhir;
 mod graphql;

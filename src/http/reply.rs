@@ -87,6 +87,16 @@ fn raw(content: &Content, wanted: Wanted) -> Result<Option<Response>> {
     Ok(Some(reply))
 }
 
+/// The reply to OPTIONS: these methods, HEAD with GET.
+pub(super) fn allowed(methods: &[Method]) -> Response {
+    let mut reply = Response::new(Body::empty());
+    *reply.status_mut() = StatusCode::NO_CONTENT;
+    let head = methods.contains(&Method::Get).then_some("HEAD");
+    let names: Vec<&str> = methods.iter().map(|method| method.name()).chain(head).chain(["OPTIONS"]).collect();
+    insert(reply.headers_mut(), ALLOW, &names.join(", "));
+    reply
+}
+
 /// The reply to a request that was refused or failed.
 pub(super) fn refusal(error: &Error, wanted: Wanted, allowed: &[Method]) -> Response {
     let outcome = outcome::outcome(&error.issues);

@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 
 use super::search::{asked_patients, entry, note, options};
-use super::{Answer, Bundle, BundleKind, Mode, Pairs, Scene, Shape, cursor, form, history, is_audit};
+use super::{Answer, Bundle, BundleKind, Mode, Pairs, Scene, Shape, cursor, form, history, is_audit, terminology};
 use crate::access::{Grants, Search, authorize};
 use crate::audit::{Event, What};
 use crate::error::{Error, Issue, Kind, Result};
@@ -115,7 +115,7 @@ pub(super) async fn search(scene: Scene<'_>, across: &Across, mut pairs: Pairs) 
         after = Some((TypeId(kind), cursor::position_of(position)?));
         pairs = form::decode(&continued)?;
     }
-    let queries = queries(scene, across, &pairs)?;
+    let queries = queries(scene, across, &pairs).await?;
     let Some(first) = queries.first() else { return Err(Error::internal("a search of no type")) };
     let mut page = match (first.summary, first.sort.is_empty() || queries.len() == 1) {
         (Summary::Count, _) => Page::default(),
@@ -129,7 +129,7 @@ pub(super) async fn search(scene: Scene<'_>, across: &Across, mut pairs: Pairs) 
 }
 
 /// The query of every type, with what makes it part of the compartment.
-fn queries(scene: Scene<'_>, across: &Across, pairs: &Pairs) -> Result<Vec<Query>> {
+async fn queries(scene: Scene<'_>, across: &Across, pairs: &Pairs) -> Result<Vec<Query>> {
     let mut named = None;
     let mut rest = Pairs::new();
     for (name, value) in pairs {
@@ -144,6 +144,7 @@ fn queries(scene: Scene<'_>, across: &Across, pairs: &Pairs) -> Result<Vec<Query
     let mut queries = Vec::new();
     for kind in across.kinds(scene, named)? {
         let mut query = Query::parse(kind, &rest, &options)?;
+        terminology::resolve(scene, &mut query).await?;
         query.criteria.extend(across.membership(scene, kind)?);
         queries.push(query);
     }

@@ -274,6 +274,7 @@ fn reason_of(kind: Kind) -> &'static str {
         Kind::Precondition => "a condition of the request did not hold",
         Kind::TooCostly => "it would have cost more than the limits allow",
         Kind::TooLarge => "the body was too large",
+        Kind::UriTooLong => "the address was too long",
         Kind::Method => "the method is not defined for the address",
         Kind::MediaType => "the media type of the request is not supported",
         Kind::NotAcceptable => "no acceptable media type could be made",

@@ -6,7 +6,7 @@ use super::operations::{self, Operation};
 use crate::error::{Error, Kind, Result};
 use crate::fhir::{TypeId, definitions};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Method {
     Get,
     Post,

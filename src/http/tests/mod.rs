@@ -4,6 +4,7 @@ mod across;
 mod bundles;
 mod coding;
 mod leak;
+mod cross_origin;
 mod consents;
 mod everything;
 mod operations;
