@@ -2,6 +2,7 @@
 //! domain tables (patients, appointments, medical records, documents, care relations). Which element means what is
 //! said by the mappings; this room knows kinds of rules, not names. Must not know HTTP or SQL.
 
+pub mod likeness;
 mod moves;
 mod number;
 mod rows;

@@ -7,7 +7,7 @@ use super::outcome;
 use crate::error::{Error, Result};
 use crate::fhir::json::{self, Node};
 use crate::fhir::{definitions, xml};
-use crate::interaction::{Bundle, Content, Done, Entry, Response, VersionOf};
+use crate::interaction::{Bundle, Content, Done, Entry, Mode, Response, VersionOf};
 
 /// Writes one resource of an answer in the wanted form.
 pub(super) fn content(content: &Content, wanted: Wanted) -> Result<Vec<u8>> {
@@ -122,7 +122,7 @@ fn put_entry(entry: &Entry, base: &str, out: &mut Vec<u8>) -> Result<()> {
         (None, None) => {}
     }
     if let Some(mode) = entry.mode {
-        members.member("search", &json!({"mode": mode.code()}));
+        members.member("search", &search(mode, entry.grade));
     }
     if let Some((method, url)) = &entry.request {
         members.member("request", &json!({"method": method, "url": url}));
@@ -138,6 +138,12 @@ fn put_entry(entry: &Entry, base: &str, out: &mut Vec<u8>) -> Result<()> {
     }
     members.close();
     Ok(())
+}
+
+fn search(mode: Mode, grade: Option<(f64, &'static str)>) -> Node {
+    let Some((score, code)) = grade else { return json!({"mode": mode.code()}) };
+    let url = "http://hl7.org/fhir/StructureDefinition/match-grade";
+    json!({"extension": [{"url": url, "valueCode": code}], "mode": mode.code(), "score": score})
 }
 
 fn response(done: Done, version: Option<&VersionOf>, base: &str) -> Node {

@@ -108,6 +108,8 @@ pub struct Entry {
     pub full_url: Option<String>,
     pub content: Option<Content>,
     pub mode: Option<Mode>,
+    /// How well it matches, with the code of its `match-grade`.
+    pub grade: Option<(f64, &'static str)>,
     /// Method and address, in histories.
     pub request: Option<(&'static str, String)>,
     pub response: Option<Response>,

@@ -334,3 +334,105 @@ async fn every_definition_is_valid_and_listed_where_it_works() {
     }
     crate::fhir::Resource::check(statement.clone()).expect("a CapabilityStatement of R4");
 }
+
+#[tokio::test]
+async fn patients_are_matched_with_scores_and_grades() {
+    let app = TestApp::new().await;
+    let backend = app.persona("system/*.cruds").await;
+    let person = |id: &str, family: &str, given: &str, birth: &str| {
+        json!({
+            "resourceType": "Patient", "id": id, "name": [{"family": family, "given": [given]}], "gender": "female",
+            "birthDate": birth, "telecom": [{"system": "phone", "value": format!("555-010{}", birth.replace('-', ""))}]
+        })
+    };
+    put(&backend, person("p1", "Kowalski", "Teresa", "1970-03-04")).await;
+    put(&backend, person("p2", "Kowalski", "Anna", "1999-12-31")).await;
+    put(&backend, person("p3", "Weber", "Teresa", "1970-05-06")).await;
+    let mut asked = person("x", "Kowalsky", "Teresa", "1970-04-03");
+    asked["telecom"][0]["value"] = json!("+1 555 010 19700304");
+    let call = params(json!([{"name": "resource", "resource": asked}]));
+    let found = backend.post("Patient/$match", &call).await;
+    assert_eq!((found.status, found.ids()), (200, vec!["p1".to_owned()]), "{}", found.text());
+    let search = &found.json()["entry"][0]["search"];
+    let score = search["score"].as_f64().expect("a score");
+    assert!(score > 0.9 && search["mode"] == "match", "{search}");
+    assert_eq!(search["extension"][0]["url"], "http://hl7.org/fhir/StructureDefinition/match-grade");
+    crate::fhir::Resource::check(found.json()).expect("a Bundle of R4");
+    assert_eq!(backend.post("Patient/$match", &asked).await.ids(), ["p1"], "the resource alone");
+    let certain = params(json!([
+        {"name": "resource", "resource": person("x", "Kowalski", "Teresa", "1970-03-04")},
+        {"name": "onlyCertainMatches", "valueBoolean": true}, {"name": "count", "valueInteger": 1}
+    ]));
+    assert_eq!(backend.post("Patient/$match", &certain).await.ids(), ["p1"]);
+    put(&backend, person("p4", "Kowalski", "Teresa", "1970-03-04")).await;
+    let two = params(json!([
+        {"name": "resource", "resource": person("x", "Kowalski", "Teresa", "1970-03-04")},
+        {"name": "onlyCertainMatches", "valueBoolean": true}
+    ]));
+    let none = backend.post("Patient/$match", &two).await;
+    assert!(none.ids().is_empty() && none.text().contains("More than one match is certain"), "{}", none.text());
+
+    let narrow = app.persona("system/Patient.rs?_id=p2,p4").await;
+    assert_eq!(narrow.post("Patient/$match", &call).await.ids(), ["p4"]);
+    assert_eq!(app.persona("system/Patient.r").await.post("Patient/$match", &call).await.status, 403);
+    assert_eq!(backend.post("Patient/$match", &json!({"resourceType": "Patient"})).await.status, 422);
+    assert_eq!(backend.get("Patient/$match").await.status, 405);
+    let wrong = backend.post("Patient/$match", &json!({"resourceType": "Patient", "birthDate": "x"})).await;
+    assert_eq!((wrong.status, wrong.places()), (400, vec!["Patient.birthDate".to_owned()]));
+}
+
+#[tokio::test]
+async fn a_member_is_matched_by_person_and_coverage_or_not_at_all() {
+    let app = TestApp::new().await;
+    let backend = app.persona("system/*.cruds").await;
+    let member = |id: &str, given: &str| {
+        json!({
+            "resourceType": "Patient", "id": id, "name": [{"family": "Moreau", "given": [given]}], "birthDate": "1961-02-03",
+            "gender": "male", "identifier": [{
+                "type": {"coding": [{"system": "http://terminology.hl7.org/CodeSystem/v2-0203", "code": "UMB"}]},
+                "system": "http://payer", "value": format!("member-{id}")
+            }]
+        })
+    };
+    let coverage = |id: &str, of: &str, number: &str| {
+        json!({
+            "resourceType": "Coverage", "id": id, "status": "active", "beneficiary": {"reference": format!("Patient/{of}")},
+            "payor": [{"display": "Payer"}], "subscriberId": number
+        })
+    };
+    for resource in
+        [member("p1", "Hugo"), member("p2", "Hugo"), coverage("c1", "p1", "S-1"), coverage("c2", "p2", "S-2")]
+    {
+        put(&backend, resource).await;
+    }
+    let mut asked = member("x", "Hugo");
+    asked.as_object_mut().unwrap().shift_remove("identifier");
+    let consent = |status: &str| {
+        json!({
+            "resourceType": "Consent", "status": status, "scope": {"text": "x"}, "category": [{"text": "x"}],
+            "patient": {"display": "x"}, "policyRule": {"text": "x"}
+        })
+    };
+    let call = |number: &str, status: &str| {
+        params(json!([
+            {"name": "MemberPatient", "resource": asked},
+            {"name": "CoverageToMatch", "resource": coverage("x", "x", number)},
+            {"name": "Consent", "resource": consent(status)}
+        ]))
+    };
+    let found = backend.post("Patient/$member-match", &call("S-2", "active")).await;
+    assert_eq!(found.status, 200, "{}", found.text());
+    let returned = &found.json()["parameter"][0];
+    assert_eq!(
+        (&returned["name"], &returned["valueIdentifier"]["value"]),
+        (&json!("MemberIdentifier"), &json!("member-p2"))
+    );
+    for (number, status) in [("S-3", "active"), ("S-2", "rejected")] {
+        let refused = backend.post("Patient/$member-match", &call(number, status)).await;
+        assert_eq!(refused.status, 422, "{number} {status}: {}", refused.text());
+    }
+    let narrow = app.persona("system/Patient.rs system/Coverage.rs?_id=c1").await;
+    assert_eq!(narrow.post("Patient/$member-match", &call("S-2", "active")).await.status, 422);
+    let missing = backend.post("Patient/$member-match", &params(json!([]))).await;
+    assert_eq!((missing.status, missing.places().len()), (400, 2));
+}

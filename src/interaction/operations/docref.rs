@@ -2,7 +2,7 @@
 //! recent one of each type.
 
 use super::lastn::{choice, most_recent, narrowed};
-use super::{Call, note, options, searchset};
+use super::{Call, escaped, note, options, searchset};
 use crate::access::Grants;
 use crate::audit::{Event, What};
 use crate::error::{Error, Kind, Result};
@@ -67,16 +67,4 @@ fn tokens(concept: &Node) -> Vec<String> {
             (Some(system), code) => Some(format!("{system}|{}", code.unwrap_or_default())),
         })
         .collect()
-}
-
-/// As a value of a search parameter.
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for letter in text.chars() {
-        if "\\,|$".contains(letter) {
-            out.push('\\');
-        }
-        out.push(letter);
-    }
-    out
 }

@@ -7,6 +7,8 @@ mod document;
 mod everything;
 mod input;
 mod lastn;
+mod matching;
+mod member;
 mod meta;
 mod table;
 mod validate;
@@ -61,6 +63,8 @@ pub(super) async fn perform(scene: Scene<'_>, sent: Sent, query: Pairs, body: Op
         Run::Document => document::document(scene, &call).await,
         Run::Convert => convert(scene, call).await,
         Run::Validate => validate::validate(scene, call).await,
+        Run::Match => matching::patients(scene, call).await,
+        Run::MemberMatch => member::member_match(scene, call).await,
         Run::GraphQl => {
             let text = |name: &str| call.input.text(name).map(str::to_owned);
             let variables = text("variables").filter(|text| !text.is_empty());
@@ -142,6 +146,18 @@ async fn searchset(scene: Scene<'_>, event: Event, matches: Vec<Sealed>, notes: 
 
 fn note(text: impl Into<std::borrow::Cow<'static, str>>) -> Issue {
     Issue { severity: Severity::Information, ..Issue::error("informational", text) }
+}
+
+/// As one value of a search parameter.
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if "\\,|$".contains(letter) {
+            out.push('\\');
+        }
+        out.push(letter);
+    }
+    out
 }
 
 /// How a search inside an operation is read.

@@ -78,6 +78,8 @@ pub enum Run {
     Document,
     Convert,
     Validate,
+    Match,
+    MemberMatch,
     GraphQl,
 }
 
@@ -280,6 +282,44 @@ pub const OPERATIONS: &[Operation] = &[
         ],
         returns: "OperationOutcome",
         run: Run::Validate,
+    },
+    Operation {
+        name: "match",
+        id: "Patient-match",
+        published: Some("http://hl7.org/fhir/OperationDefinition/Patient-match"),
+        about: "Patients whose demographics are like those given, with scores and grades, best first.",
+        levels: ON_TYPE,
+        types: &["Patient"],
+        affects: false,
+        paged: false,
+        search: false,
+        params: &[
+            must("resource", Is::Resource("Patient"), "What is known of the patient."),
+            one("onlyCertainMatches", BOOLEAN, "Only a match that is certain, and the only one."),
+            one("count", COUNT, "Most matches to be given."),
+        ],
+        returns: "Bundle",
+        run: Run::Match,
+    },
+    Operation {
+        name: "member-match",
+        id: "member-match",
+        published: Some("http://hl7.org/fhir/us/davinci-hrex/OperationDefinition/member-match"),
+        about: "The member identifier of the one patient whose demographics and coverage are those given; 422 where \
+                there is none, or not just one.",
+        levels: ON_TYPE,
+        types: &["Patient"],
+        affects: false,
+        paged: false,
+        search: false,
+        params: &[
+            must("MemberPatient", Is::Resource("Patient"), "Demographics of the member."),
+            must("CoverageToMatch", Is::Resource("Coverage"), "The coverage the member has here."),
+            one("CoverageToLink", Is::Resource("Coverage"), "The coverage with the caller: checked, and not kept."),
+            one("Consent", Is::Resource("Consent"), "The member's consent: must be active, permit and cover today."),
+        ],
+        returns: "Identifier",
+        run: Run::MemberMatch,
     },
     Operation {
         name: "graphql",
