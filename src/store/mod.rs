@@ -51,7 +51,7 @@ pub use entries::{AuditStored, ChainPlace};
 pub use index::{IndexFlaw, IndexReport};
 pub use past::{Mark, Past, PastPage, Period};
 pub use segment::{AuditEntry, SegmentPlace};
-pub use select::Judge;
+pub use select::{Judge, Narrows, Plan};
 pub use small::Life;
 pub use tx::{Current, Draft, SealedTx, Tx, WrittenHash};
 

@@ -436,3 +436,56 @@ async fn a_member_is_matched_by_person_and_coverage_or_not_at_all() {
     let missing = backend.post("Patient/$member-match", &params(json!([]))).await;
     assert_eq!((missing.status, missing.places().len()), (400, 2));
 }
+
+#[tokio::test]
+async fn a_search_is_explained_without_telling_of_records() {
+    let app = TestApp::new().await;
+    let backend = app.persona("system/*.cruds").await;
+    for n in 0..5 {
+        put(&backend, json!({
+            "resourceType": "Observation", "id": format!("o{n}"), "status": "final", "effectiveDateTime": "2020-01-01",
+            "code": {"coding": [{"system": "http://codes", "code": format!("c{}", n % 2)}]},
+            "subject": {"reference": "Patient/p1"}
+        }))
+        .await;
+    }
+    let parts = |reply: &Reply, name: &str| -> Vec<Value> {
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        crate::fhir::Resource::check(reply.json()).expect("Parameters of R4");
+        let all = reply.json()["parameter"].as_array().cloned().expect("parameters");
+        all.into_iter().filter(|one| one["name"] == name).map(|mut one| one["part"].take()).collect()
+    };
+    let value = |part: &Value, name: &str| -> Vec<Value> {
+        let all = part.as_array().cloned().unwrap_or_default();
+        let named = all.into_iter().filter(|one| one["name"] == name);
+        named.map(|one| one.as_object().unwrap().iter().find(|(name, _)| *name != "name").unwrap().1.clone()).collect()
+    };
+    let reply = backend.get("Observation/$explain?patient=p1&code=c1&date=ge2020&status=final&_sort=date").await;
+    let by: Vec<Vec<Value>> = parts(&reply, "criterion").iter().map(|part| value(part, "narrowedBy")).collect();
+    assert_eq!(
+        by,
+        [vec![json!("compartment")], vec![json!("terms")], vec![json!("year")], vec![json!("nothing")], vec![]]
+    );
+    let plan = &parts(&reply, "plan")[0];
+    assert_eq!(
+        (value(plan, "candidates"), value(plan, "estimatedCost"), value(plan, "looksAt")),
+        (vec![json!(2)], vec![json!("low")], vec![json!("all-candidates")]),
+        "{plan}"
+    );
+    let body = params(json!([{"name": "query", "valueString": "patient=p1&code=c1"}]));
+    assert_eq!(value(&parts(&backend.post("Observation/$explain", &body).await, "plan")[0], "candidates"), [json!(2)]);
+    let chain = backend.get("Observation/$explain?subject:Patient.family=x").await;
+    assert_eq!(value(&parts(&chain, "criterion")[0], "innerSearch"), [json!("Patient")]);
+    assert_eq!(parts(&chain, "grant").len(), 2);
+
+    let narrow = app.persona("system/Observation.rs?_id=o1").await;
+    let reply = narrow.get("Observation/$explain?code=c1").await;
+    let plan = &parts(&reply, "plan")[0];
+    assert!(value(plan, "candidates")[0].is_string() && value(plan, "estimatedCost").is_empty(), "{plan}");
+    assert_eq!(value(&parts(&reply, "grant")[0], "rows"), [json!("some")]);
+    assert_eq!(narrow.get("Observation/$explain?subject:Patient.family=x").await.status, 403);
+    assert_eq!(narrow.get("Patient/$explain").await.status, 403);
+    assert_eq!(narrow.get("Observation/$explain?colour=red").await.status, 400);
+    let events = backend.audit_of(reply.header("x-request-id")).await;
+    assert!(Value::from(events).to_string().contains(r#""valueString":"explain""#));
+}

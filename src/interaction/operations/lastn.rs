@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{Call, every, options, searchset};
-use crate::access::Grants;
+use crate::access::{Grants, Search, authorize};
 use crate::audit::{Event, What};
 use crate::error::{Error, Kind, Result};
 use crate::fhir::{TypeId, definitions};
-use crate::interaction::{Answer, Scene};
+use crate::interaction::{Answer, Scene, terminology};
 use crate::search::query::Summary;
 use crate::search::values::Value;
 use crate::search::{Query, View};
@@ -30,7 +30,7 @@ pub(super) struct Choice {
 
 pub(super) async fn lastn(scene: Scene<'_>, call: &Call) -> Result<Answer> {
     let kind = call.kind()?;
-    let query = Query::parse(kind, &call.input.search, &options(scene))?;
+    let mut query = Query::parse(kind, &call.input.search, &options(scene))?;
     let named = |codes: &[&str]| {
         call.input.search.iter().any(|(name, value)| {
             !value.is_empty() && codes.contains(&name.split([':', '.']).next().unwrap_or_default())
@@ -44,6 +44,9 @@ pub(super) async fn lastn(scene: Scene<'_>, call: &Call) -> Result<Answer> {
     if shaped || query.summary != Summary::False || !query.elements.is_empty() {
         return Err(Error::unsupported("$lastn takes search parameters that filter, and none that shape the answer."));
     }
+    // Whoever may not search the type learns nothing of what a set of codes holds.
+    authorize::<Search>(scene.caller, kind)?;
+    terminology::resolve(scene, &mut query).await?;
     let grants = Grants::of(scene.caller, &query)?;
     let judge = choice(kind, "code", &["date"])?;
     let all = scene.app.store.survey(&grants, &query, judge).await?;

@@ -131,7 +131,7 @@ pub(super) async fn change(scene: Scene<'_>, mut call: Call, apply: fn(&mut Vec<
         let grant = authorize::<Update>(scene.caller, kind)?;
         let resource = Resource::check(node)?;
         let change = Change::Update { grant, resource, id: id.clone(), conditions, fresh: false };
-        match single(Scene { facts: &facts, ..scene }, change).await {
+        match Box::pin(single(Scene { facts: &facts, ..scene }, change)).await {
             // Someone else wrote in the meantime: their version is the one to change.
             Err(error) if error.kind == Kind::Precondition => {}
             answer => return with_meta(answer?),

@@ -5,6 +5,7 @@ mod definition;
 mod docref;
 mod document;
 mod everything;
+mod explain;
 mod input;
 mod lastn;
 mod matching;
@@ -18,6 +19,8 @@ use table::Run;
 pub use table::{Is, OPERATIONS, Operation, Param, find};
 
 pub(super) use definition::built_in;
+
+use std::pin::Pin;
 
 use serde_json::json;
 
@@ -53,18 +56,20 @@ pub(super) async fn perform(scene: Scene<'_>, sent: Sent, query: Pairs, body: Op
     let Sent { operation, method, kind, id } = sent;
     let input = input::read(operation, query, body, scene.facts.prefer.lenient)?;
     let call = Call { operation, method, kind, id, input };
-    match operation.run {
-        Run::Everything => everything::everything(scene, &call).await,
-        Run::Meta => meta::meta(scene, &call).await,
-        Run::MetaAdd => meta::change(scene, call, meta::add).await,
-        Run::MetaDelete => meta::change(scene, call, meta::delete).await,
-        Run::LastN => lastn::lastn(scene, &call).await,
-        Run::DocRef => docref::docref(scene, &call).await,
-        Run::Document => document::document(scene, &call).await,
-        Run::Convert => convert(scene, call).await,
-        Run::Validate => validate::validate(scene, call).await,
-        Run::Match => matching::patients(scene, call).await,
-        Run::MemberMatch => member::member_match(scene, call).await,
+    // On the heap each: what an operation holds would otherwise lie in every request's future.
+    let answer: Pin<Box<dyn Future<Output = Result<Answer>> + Send>> = match operation.run {
+        Run::Everything => Box::pin(everything::everything(scene, &call)),
+        Run::Meta => Box::pin(meta::meta(scene, &call)),
+        Run::MetaAdd => Box::pin(meta::change(scene, call, meta::add)),
+        Run::MetaDelete => Box::pin(meta::change(scene, call, meta::delete)),
+        Run::LastN => Box::pin(lastn::lastn(scene, &call)),
+        Run::DocRef => Box::pin(docref::docref(scene, &call)),
+        Run::Document => Box::pin(document::document(scene, &call)),
+        Run::Convert => Box::pin(convert(scene, call)),
+        Run::Validate => Box::pin(validate::validate(scene, call)),
+        Run::Match => Box::pin(matching::patients(scene, call)),
+        Run::Explain => Box::pin(explain::explain(scene, &call)),
+        Run::MemberMatch => Box::pin(member::member_match(scene, call)),
         Run::GraphQl => {
             let text = |name: &str| call.input.text(name).map(str::to_owned);
             let variables = text("variables").filter(|text| !text.is_empty());
@@ -73,9 +78,10 @@ pub(super) async fn perform(scene: Scene<'_>, sent: Sent, query: Pairs, body: Op
                 operation: text("operationName"),
                 variables: variables.map_or(Ok(Node::Null), |text| json::parse(text.as_bytes()))?,
             };
-            graphql::perform(scene, call.kind.zip(call.id), &asked).await
+            Box::pin(async move { graphql::perform(scene, call.kind.zip(call.id), &asked).await })
         }
-    }
+    };
+    answer.await
 }
 
 /// `$convert`: the form of the reply does the work. It touches nothing that is stored.

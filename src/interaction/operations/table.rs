@@ -80,6 +80,7 @@ pub enum Run {
     Validate,
     Match,
     MemberMatch,
+    Explain,
     GraphQl,
 }
 
@@ -320,6 +321,21 @@ pub const OPERATIONS: &[Operation] = &[
         ],
         returns: "Identifier",
         run: Run::MemberMatch,
+    },
+    Operation {
+        name: "explain",
+        id: "Resource-explain",
+        published: None,
+        about: "How a search would be performed for this caller: grants, what the database narrows by, how many rows \
+                would be looked at. Takes the parameters of the search; nothing of the records is told.",
+        levels: ON_TYPE,
+        types: &[],
+        affects: false,
+        paged: false,
+        search: true,
+        params: &[one("query", Is::Simple("string"), "By POST: the search as it stands after the ? of an address.")],
+        returns: "Parameters",
+        run: Run::Explain,
     },
     Operation {
         name: "graphql",

@@ -28,6 +28,7 @@ use crate::vault::Rid;
 
 pub use scan::Judge;
 use scan::Scan;
+pub use survey::{Narrows, Plan};
 
 /// Most resources an inner search (a chain, `_has`) may find.
 const INNER_MAX: usize = 1_000;
