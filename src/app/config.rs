@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Issue, Kind, Result};
+use crate::oauth::{Endpoints, Limits, Settings};
 
 /// Variables of the environment that belong to the program itself and are no settings.
 const ENV_PREFIX: &str = "PHIAL_";
@@ -58,6 +59,16 @@ impl FromSetting for LogFormat {
             "text" => Ok(LogFormat::Text),
             "json" => Ok(LogFormat::Json),
             _ => Err("`text` or `json` is expected".into()),
+        }
+    }
+}
+
+impl FromSetting for Need {
+    fn from_setting(text: &str) -> std::result::Result<Self, String> {
+        match text {
+            "required" => Ok(Need::Required),
+            "optional" => Ok(Need::Optional),
+            _ => Err("`required` or `optional` is expected".into()),
         }
     }
 }
@@ -125,6 +136,12 @@ pub enum LogFormat {
     Json,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    Required,
+    Optional,
+}
+
 macro_rules! settings {
     ($( $(#[doc = $doc:literal])+ $name:ident: $type:ty = $default:literal $($secret:ident)?; )+) => {
         /// The settings in force. No Debug: a database URL may hold a password.
@@ -174,6 +191,14 @@ settings! {
     mrn_system: String = "";
     /// Lifetime of an access token of a backend service, in seconds.
     token_lifetime_s: Within<30, 300> = "300";
+    /// Lifetime of an access token of a person's app, in seconds. Revoking it acts at once.
+    person_token_lifetime_s: Within<60, 3600> = "3600";
+    /// A login session ends when it is not used for so many seconds.
+    session_idle_s: Within<60, 86400> = "1800";
+    /// A login session ends after so many seconds, used or not.
+    session_max_s: Within<300, 604800> = "43200";
+    /// Whether users of the provider must have a second factor: `required` or `optional`. Patients and guardians may.
+    staff_second_factor: Need = "required";
     /// Largest request body in bytes, before and after decompression.
     body_bytes_max: Within<1024, 1073741824> = "67108864";
     /// Most entries in a batch or transaction.
@@ -351,6 +376,22 @@ impl Config {
         self.base_url.strip_suffix("/fhir").unwrap_or(&self.base_url)
     }
 
+    /// What the authorization server is opened with.
+    pub fn oauth(&self) -> Settings {
+        let seconds = |value: u64| i64::try_from(value).unwrap_or(i64::MAX / 1000);
+        Settings {
+            issuer: self.issuer().to_owned(),
+            base: self.base_url.clone(),
+            limits: Limits {
+                backend_token_s: seconds(self.token_lifetime_s.get()),
+                person_token_s: seconds(self.person_token_lifetime_s.get()),
+                session_idle_ms: 1000 * seconds(self.session_idle_s.get()),
+                session_max_ms: 1000 * seconds(self.session_max_s.get()),
+            },
+            staff_factor: self.staff_second_factor == Need::Required,
+        }
+    }
+
     /// Path of the issuer, without a trailing slash; empty when it is the root.
     pub fn issuer_path(&self) -> &str {
         path_of(self.issuer())
@@ -358,12 +399,7 @@ impl Config {
 
     /// The absolute address of the token endpoint.
     pub fn token_url(&self) -> String {
-        format!("{}/oauth/token", self.issuer())
-    }
-
-    /// The absolute address of the server's public keys.
-    pub fn jwks_url(&self) -> String {
-        format!("{}/oauth/jwks", self.issuer())
+        Endpoints::of(self.issuer()).token
     }
 }
 

@@ -30,6 +30,21 @@ pub enum What {
     Import,
     ClientRegistered,
     ClientDisabled,
+    LoginSuccess,
+    LoginFailed,
+    Logout,
+    FactorEnrolled,
+    PasswordChanged,
+    PasswordReset,
+    UserAdded,
+    UserDisabled,
+    AuthorizationGranted,
+    AuthorizationRefused,
+    AuthorizationEnded,
+    LaunchMade,
+    TokenIntrospected,
+    TokenRevoked,
+    KeysRotated,
 }
 
 /// `audit-event-outcome`.
@@ -115,10 +130,25 @@ impl What {
             What::Import => "import",
             What::ClientRegistered => "client-registered",
             What::ClientDisabled => "client-disabled",
+            What::LoginSuccess => "login-success",
+            What::LoginFailed => "login-failed",
+            What::Logout => "logout",
+            What::FactorEnrolled => "factor-enrolled",
+            What::PasswordChanged => "password-changed",
+            What::PasswordReset => "password-reset",
+            What::UserAdded => "user-added",
+            What::UserDisabled => "user-disabled",
+            What::AuthorizationGranted => "authorization-granted",
+            What::AuthorizationRefused => "authorization-refused",
+            What::AuthorizationEnded => "authorization-ended",
+            What::LaunchMade => "launch-made",
+            What::TokenIntrospected => "token-introspected",
+            What::TokenRevoked => "token-revoked",
+            What::KeysRotated => "keys-rotated",
         }
     }
 
-    pub(super) const ALL: [What; 22] = [
+    pub(super) const ALL: [What; 37] = [
         What::Read,
         What::Vread,
         What::HistoryInstance,
@@ -141,6 +171,21 @@ impl What {
         What::Import,
         What::ClientRegistered,
         What::ClientDisabled,
+        What::LoginSuccess,
+        What::LoginFailed,
+        What::Logout,
+        What::FactorEnrolled,
+        What::PasswordChanged,
+        What::PasswordReset,
+        What::UserAdded,
+        What::UserDisabled,
+        What::AuthorizationGranted,
+        What::AuthorizationRefused,
+        What::AuthorizationEnded,
+        What::LaunchMade,
+        What::TokenIntrospected,
+        What::TokenRevoked,
+        What::KeysRotated,
     ];
 
     pub(super) fn from_code(code: &str) -> Option<What> {
@@ -150,10 +195,22 @@ impl What {
     /// `AuditEvent.action`: C, R, U, D or E.
     pub fn action(self) -> &'static str {
         match self {
-            What::Create | What::Import | What::ClientRegistered => "C",
-            What::Update | What::Patch | What::ClientDisabled => "U",
-            What::Delete => "D",
-            What::Read | What::Vread | What::HistoryInstance | What::Capabilities => "R",
+            What::Create
+            | What::Import
+            | What::ClientRegistered
+            | What::UserAdded
+            | What::AuthorizationGranted
+            | What::LaunchMade => "C",
+            What::Update
+            | What::Patch
+            | What::ClientDisabled
+            | What::FactorEnrolled
+            | What::PasswordChanged
+            | What::PasswordReset
+            | What::UserDisabled
+            | What::KeysRotated => "U",
+            What::Delete | What::AuthorizationEnded | What::TokenRevoked => "D",
+            What::Read | What::Vread | What::HistoryInstance | What::Capabilities | What::TokenIntrospected => "R",
             _ => "E",
         }
     }

@@ -14,6 +14,7 @@ use crate::interaction::across::COMPARTMENTS;
 use crate::interaction::operations::{OPERATIONS, Operation};
 use crate::interaction::route::{self, ROUTES, Verb};
 use crate::mapping::{Treatment, treatment};
+use crate::oauth::Endpoints;
 use crate::search::query::limits;
 
 /// Builds it. `date` is when this server started, as a FHIR instant.
@@ -74,10 +75,19 @@ fn stated_limits(config: &Config) -> String {
 }
 
 fn security(config: &Config) -> Node {
+    let at = Endpoints::of(config.issuer());
+    let addresses = [
+        ("authorize", at.authorize),
+        ("token", at.token),
+        ("introspect", at.introspect),
+        ("revoke", at.revoke),
+        ("manage", at.manage),
+    ];
+    let addresses: Vec<Node> = addresses.iter().map(|(name, url)| json!({"url": name, "valueUri": url})).collect();
     json!({
         "extension": [{
             "url": "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris",
-            "extension": [{"url": "token", "valueUri": config.token_url()}],
+            "extension": addresses,
         }],
         "cors": !config.cors_origins.is_empty(),
         "service": [{

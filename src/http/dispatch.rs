@@ -15,7 +15,7 @@ use axum::response::Response;
 use tokio::sync::Semaphore;
 
 use super::negotiate::Wanted;
-use super::{capability, cors, fhir, meter, outcome, pages, reply};
+use super::{capability, cors, fhir, meter, oauth, outcome, pages, reply, site};
 use crate::app::App;
 use crate::error::{Error, Kind, Result};
 use crate::fhir::json::Node;
@@ -104,13 +104,19 @@ impl Server {
             let reply = reply::refusal(&Error::new(Kind::UriTooLong, text), Wanted::default(), &[]);
             return Served { reply, route: "(none)" };
         }
-        if let Some(path) = below(parts.uri.path(), self.app.config.base_path()) {
-            return fhir::serve(self, parts, path, body, request_id).await;
+        if let Some(found) = oauth::route(self, parts) {
+            return Box::pin(oauth::serve(self, found, parts, body, request_id)).await;
         }
-        pages::oauth_page(self, parts, body, request_id).await.unwrap_or_else(|| Served {
+        if let Some(found) = site::route(self, parts) {
+            return Box::pin(site::serve(self, found, parts, body, request_id)).await;
+        }
+        if let Some(path) = below(parts.uri.path(), self.app.config.base_path()) {
+            return Box::pin(fhir::serve(self, parts, path, body, request_id)).await;
+        }
+        Served {
             reply: reply::refusal(&Error::new(Kind::NotFound, "There is no such address."), Wanted::default(), &[]),
             route: "(none)",
-        })
+        }
     }
 }
 

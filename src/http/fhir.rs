@@ -32,7 +32,7 @@ pub(super) async fn serve(server: &Server, parts: &Parts, path: &str, sent: Body
     let method = Method::parse(parts.method.as_str());
     if path == ".well-known/smart-configuration" && method == Some(Method::Get) {
         let config = &server.app.config;
-        let bytes = oauth::smart_configuration(&config.token_url(), &config.jwks_url());
+        let bytes = oauth::Endpoints::of(config.issuer()).smart_configuration();
         let reply = json_document(bytes).unwrap_or_else(|error| refused(&error, Wanted::default(), request_id));
         return Served { reply, route: "/.well-known/smart-configuration" };
     }

@@ -8,10 +8,12 @@ mod fhir;
 mod graphql;
 mod meter;
 mod negotiate;
+mod oauth;
 mod outcome;
 mod pages;
 mod reply;
 mod serve;
+mod site;
 mod write;
 
 #[cfg(test)]

@@ -58,6 +58,8 @@ pub async fn add_backend(app: &App, asked: Backend) -> Result<Node> {
         jwks_url: None,
         scopes: asked.scopes.clone(),
         redirect_uris: Vec::new(),
+        launch_uri: None,
+        ehr: false,
         demo: asked.demo,
     };
     let registered = app.oauth.clients().add(registration).await?;

@@ -165,6 +165,8 @@ pub mod tests {
             jwks_url: None,
             scopes: scopes.into(),
             redirect_uris: Vec::new(),
+            launch_uri: None,
+            ehr: false,
             demo: false,
         }
     }

@@ -47,6 +47,10 @@ pub struct Registration {
     /// Space-separated scopes the client may be granted.
     pub scopes: String,
     pub redirect_uris: Vec<String>,
+    /// Where an EHR opens the app; None: it is not launched from one.
+    pub launch_uri: Option<String>,
+    /// An EHR, which may make launch contexts.
+    pub ehr: bool,
     /// Made for a demonstration: `phial serve` refuses to start while there is one.
     pub demo: bool,
 }
@@ -61,6 +65,10 @@ pub struct Client {
     pub jwks_url: Option<String>,
     scopes: String,
     pub redirect_uris: Vec<String>,
+    #[serde(default)]
+    pub launch_uri: Option<String>,
+    #[serde(default)]
+    pub ehr: bool,
     /// SHA-256 of the secret, which has 256 random bits.
     secret_hash: Option<[u8; 32]>,
     pub demo: bool,
@@ -123,6 +131,12 @@ impl Client {
             return Err(Error::invalid("A JWK Set URL begins with https://.").at("jwks_url"));
         }
         check_redirects(asked.kind, &asked.redirect_uris)?;
+        if asked.launch_uri.as_deref().is_some_and(|uri| asked.redirect_uris.is_empty() || !is_app_address(uri)) {
+            return Err(Error::invalid("A launch URI is an https address of an app with users.").at("launch_uri"));
+        }
+        if asked.ehr && asked.kind == ClientKind::Public {
+            return Err(Error::invalid("An EHR is a client that authenticates.").at("ehr"));
+        }
         let scopes = Scopes::parse(&asked.scopes)?;
         check_filters(&scopes, base, now)?;
         if scopes.is_empty() {
@@ -141,6 +155,8 @@ impl Client {
             jwks_url: asked.jwks_url,
             scopes: scopes.to_string(),
             redirect_uris: asked.redirect_uris,
+            launch_uri: asked.launch_uri,
+            ehr: asked.ehr,
             secret_hash: secret.as_deref().map(|secret| secret_hash(secret)),
             demo: asked.demo,
             disabled: false,
@@ -171,6 +187,21 @@ pub fn check_filters(scopes: &Scopes, base: &str, now: Instant) -> Result<()> {
     Ok(())
 }
 
+/// An absolute address without fragment: https, http on the own machine, or the private scheme of an installed app
+/// (RFC 8252: it has a dot).
+fn is_app_address(uri: &str) -> bool {
+    let (scheme, rest) = uri.split_once(':').unwrap_or(("", ""));
+    let local = ["//localhost", "//127.0.0.1", "//[::1]"]
+        .iter()
+        .any(|host| rest.strip_prefix(host).is_some_and(|tail| tail.is_empty() || tail.starts_with([':', '/', '?'])));
+    let good = match scheme {
+        "https" => rest.starts_with("//") && rest.len() > 2,
+        "http" => local,
+        _ => scheme.contains('.') && !rest.is_empty(),
+    };
+    good && !uri.contains('#') && uri.bytes().all(|b| matches!(b, 0x21..=0x7E))
+}
+
 fn check_redirects(kind: ClientKind, uris: &[String]) -> Result<()> {
     let fits = match kind {
         ClientKind::Backend => uris.is_empty(),
@@ -186,17 +217,7 @@ fn check_redirects(kind: ClientKind, uris: &[String]) -> Result<()> {
         return Err(Error::invalid(format!("More than {REDIRECT_URIS_MAX} redirect URIs.")).at("redirect_uris"));
     }
     for (n, uri) in uris.iter().enumerate() {
-        let (scheme, rest) = uri.split_once(':').unwrap_or(("", ""));
-        let local = ["//localhost", "//127.0.0.1", "//[::1]"].iter().any(|host| {
-            rest.strip_prefix(host).is_some_and(|tail| tail.is_empty() || tail.starts_with([':', '/', '?']))
-        });
-        // https, http on the own machine, or the private scheme of an installed app (RFC 8252: it has a dot).
-        let good = match scheme {
-            "https" => rest.starts_with("//") && rest.len() > 2,
-            "http" => local,
-            _ => scheme.contains('.') && !rest.is_empty(),
-        };
-        if !good || uri.contains('#') || !uri.bytes().all(|b| matches!(b, 0x21..=0x7E)) {
+        if !is_app_address(uri) {
             let text = "A redirect URI is absolute, without fragment, and https (http only on localhost).";
             return Err(Error::invalid(text).at(format!("redirect_uris[{n}]")));
         }
@@ -223,6 +244,8 @@ mod tests {
             jwks_url: None,
             scopes: "system/*.rs".into(),
             redirect_uris: if kind == ClientKind::Backend { vec![] } else { vec!["https://app.example/cb".into()] },
+            launch_uri: None,
+            ehr: false,
             demo: false,
         }
     }

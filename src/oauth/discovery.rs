@@ -1,21 +1,136 @@
-//! What is published about the server: `.well-known/smart-configuration`.
+//! What is published about the server: `.well-known/smart-configuration` and `.well-known/openid-configuration`.
 
 use serde_json::{Value as Json, json};
 
-use super::form::TOKEN_AUTH_METHODS;
+use super::form::{GRANT_TYPES, TOKEN_AUTH_METHODS};
 
-/// The SMART configuration document (SMART App Launch 2.2, section 3.1.1): what this server can do today, no more.
-/// `issuer` is left out: it goes with OpenID Connect, which is not offered.
-pub fn smart_configuration(token_url: &str, jwks_url: &str) -> Vec<u8> {
-    let document: Json = json!({
-        "token_endpoint": token_url,
-        "jwks_uri": jwks_url,
-        "grant_types_supported": ["client_credentials"],
-        "token_endpoint_auth_methods_supported": TOKEN_AUTH_METHODS,
-        "token_endpoint_auth_signing_alg_values_supported": ["RS384", "ES384"],
-        "scopes_supported": ["system/*.cruds", "system/*.rs", "system/*.*", "system/*.read", "system/*.write"],
-        "code_challenge_methods_supported": ["S256"],
-        "capabilities": ["client-confidential-asymmetric", "permission-v1", "permission-v2"]
-    });
-    document.to_string().into_bytes()
+/// Everything this server can do of what SMART App Launch 2.2 names, no more.
+const CAPABILITIES: [&str; 19] = [
+    "launch-ehr",
+    "launch-standalone",
+    "authorize-post",
+    "client-public",
+    "client-confidential-symmetric",
+    "client-confidential-asymmetric",
+    "sso-openid-connect",
+    "context-banner",
+    "context-style",
+    "context-ehr-patient",
+    "context-ehr-encounter",
+    "context-standalone-patient",
+    "context-standalone-encounter",
+    "permission-offline",
+    "permission-online",
+    "permission-patient",
+    "permission-user",
+    "permission-v1",
+    "permission-v2",
+];
+
+const SCOPES: [&str; 17] = [
+    "openid",
+    "fhirUser",
+    "profile",
+    "launch",
+    "launch/patient",
+    "launch/encounter",
+    "offline_access",
+    "online_access",
+    "patient/*.cruds",
+    "patient/*.rs",
+    "user/*.cruds",
+    "user/*.rs",
+    "system/*.cruds",
+    "system/*.rs",
+    "patient/*.read",
+    "user/*.read",
+    "system/*.read",
+];
+
+/// Absolute addresses of the server, made from its issuer.
+pub struct Endpoints {
+    pub authorize: String,
+    pub token: String,
+    pub jwks: String,
+    pub introspect: String,
+    pub revoke: String,
+    /// Where people see and end what they have allowed.
+    pub manage: String,
+    /// The style that apps launched from here may follow.
+    pub style: String,
+    issuer: String,
+}
+
+impl Endpoints {
+    pub fn of(issuer: &str) -> Endpoints {
+        let at = |path: &str| format!("{issuer}/{path}");
+        Endpoints {
+            authorize: at("oauth/authorize"),
+            token: at("oauth/token"),
+            jwks: at("oauth/jwks"),
+            introspect: at("oauth/introspect"),
+            revoke: at("oauth/revoke"),
+            manage: at("account"),
+            style: at("smart-style-1.json"),
+            issuer: issuer.to_owned(),
+        }
+    }
+
+    fn shared(&self) -> Json {
+        json!({
+            "issuer": self.issuer,
+            "authorization_endpoint": self.authorize,
+            "token_endpoint": self.token,
+            "jwks_uri": self.jwks,
+            "introspection_endpoint": self.introspect,
+            "revocation_endpoint": self.revoke,
+            "grant_types_supported": GRANT_TYPES,
+            "response_types_supported": ["code"],
+            "response_modes_supported": ["query"],
+            "scopes_supported": SCOPES,
+            "code_challenge_methods_supported": ["S256"],
+            "token_endpoint_auth_methods_supported": TOKEN_AUTH_METHODS,
+            "token_endpoint_auth_signing_alg_values_supported": ["RS384", "ES384"],
+            "authorization_response_iss_parameter_supported": true,
+        })
+    }
+
+    /// SMART App Launch 2.2, section 3.1.1.
+    pub fn smart_configuration(&self) -> Vec<u8> {
+        let mut document = self.shared();
+        document["management_endpoint"] = json!(self.manage);
+        document["capabilities"] = json!(CAPABILITIES);
+        document.to_string().into_bytes()
+    }
+
+    /// OpenID Connect Discovery 1.0.
+    pub fn openid_configuration(&self) -> Vec<u8> {
+        let mut document = self.shared();
+        document["subject_types_supported"] = json!(["public"]);
+        document["id_token_signing_alg_values_supported"] = json!(["RS256"]);
+        document["claims_supported"] =
+            json!(["iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "fhirUser", "profile"]);
+        document["request_parameter_supported"] = json!(false);
+        document["request_uri_parameter_supported"] = json!(false);
+        document.to_string().into_bytes()
+    }
+}
+
+/// The style document (SMART App Launch, "Styling"); another content needs another address.
+pub fn style() -> Vec<u8> {
+    json!({
+        "color_background": "#ffffff",
+        "color_error": "#b3261e",
+        "color_highlight": "#0b5c66",
+        "color_modal_backdrop": "#1b2b2e",
+        "color_success": "#1e6b34",
+        "color_text": "#1b2b2e",
+        "dim_border_radius": "8px",
+        "dim_font_size": "16px",
+        "dim_spacing_size": "16px",
+        "font_family_body": "system-ui, sans-serif",
+        "font_family_heading": "system-ui, sans-serif"
+    })
+    .to_string()
+    .into_bytes()
 }

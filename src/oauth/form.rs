@@ -12,7 +12,8 @@ use super::assertion::{ASSERTION_TYPE, Why};
 pub const TOKEN_AUTH_METHODS: [&str; 3] = ["private_key_jwt", "client_secret_basic", "client_secret_post"];
 
 /// Parameters that must never reach a log or the audit.
-const SECRETS: [&str; 6] = ["client_secret", "client_assertion", "code", "code_verifier", "refresh_token", "password"];
+const SECRETS: [&str; 7] =
+    ["client_secret", "client_assertion", "code", "code_verifier", "refresh_token", "password", "token"];
 
 /// A refused token request.
 #[derive(Debug, PartialEq, Eq)]
@@ -47,45 +48,100 @@ impl Refusal {
 /// How the client says who it is.
 #[derive(Debug)]
 pub enum Proof<'a> {
+    /// None: a public client only says who it is.
+    Name(&'a str),
     Assertion(&'a str),
-    Secret { client_id: String, secret: Zeroizing<String>, basic: bool },
+    Secret {
+        client_id: String,
+        secret: Zeroizing<String>,
+        basic: bool,
+    },
 }
 
-/// A `client_credentials` request whose form is in order.
+/// A request of a client whose form is in order: what it wants, and how it proves itself.
 #[derive(Debug)]
-pub struct ClientCredentials<'a> {
+pub struct ClientForm<'a> {
     pub proof: Proof<'a>,
     /// `client_id` of the form, if sent: it must be the one that is proven.
     pub client_id: Option<&'a str>,
-    pub scope: &'a str,
+    form: &'a [(String, String)],
 }
 
-impl<'a> ClientCredentials<'a> {
+/// What a token request is for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Wants<'a> {
+    ClientCredentials { scope: &'a str },
+    Code { code: &'a str, redirect_uri: &'a str, verifier: &'a str },
+    Refresh { token: &'a str, scope: Option<&'a str> },
+}
+
+impl<'a> ClientForm<'a> {
     /// Reads decoded form parameters and the `Authorization` header.
     ///
     /// # Errors
     /// The refusal to send.
-    pub fn read(form: &'a [(String, String)], authorization: Option<&str>) -> Result<ClientCredentials<'a>, Refusal> {
+    pub fn read(form: &'a [(String, String)], authorization: Option<&str>) -> Result<ClientForm<'a>, Refusal> {
         for (n, (name, _)) in form.iter().enumerate() {
             if form[..n].iter().any(|(other, _)| other == name) {
                 return Err(Refusal::new("invalid_request", "A parameter is sent more than once."));
             }
         }
-        // RFC 6749, section 3.2: a parameter without a value is as if it were not sent.
-        let value = |name: &str| {
-            form.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str()).filter(|v| !v.is_empty())
-        };
-        match value("grant_type") {
-            Some("client_credentials") => {}
-            Some(_) => {
-                let text = "This server offers grant_type client_credentials.";
-                return Err(Refusal::new("unsupported_grant_type", text));
+        let value = |name: &str| value(form, name);
+        Ok(ClientForm { proof: proof(&value, authorization)?, client_id: value("client_id"), form })
+    }
+
+    /// A parameter; one without a value is as if it were not sent (RFC 6749, section 3.2).
+    pub fn value(&self, name: &str) -> Option<&'a str> {
+        value(self.form, name)
+    }
+
+    /// A parameter that has to be there.
+    pub fn required(&self, name: &'static str) -> Result<&'a str, Refusal> {
+        let missing = || Refusal::new("invalid_request", format!("The parameter {name} is missing."));
+        self.value(name).ok_or_else(missing)
+    }
+
+    /// What the token request is for.
+    ///
+    /// # Errors
+    /// The refusal to send.
+    pub fn wants(&self) -> Result<Wants<'a>, Refusal> {
+        match check_grant_type(self.form)? {
+            "authorization_code" => Ok(Wants::Code {
+                code: self.required("code")?,
+                redirect_uri: self.required("redirect_uri")?,
+                verifier: self.required("code_verifier")?,
+            }),
+            "refresh_token" => {
+                Ok(Wants::Refresh { token: self.required("refresh_token")?, scope: self.value("scope") })
             }
-            None => return Err(Refusal::new("invalid_request", "The parameter grant_type is missing.")),
+            _ => {
+                let missing = || Refusal::new("invalid_scope", "The parameter scope is missing.");
+                Ok(Wants::ClientCredentials { scope: self.value("scope").ok_or_else(missing)? })
+            }
         }
-        let proof = proof(&value, authorization)?;
-        let scope = value("scope").ok_or_else(|| Refusal::new("invalid_scope", "The parameter scope is missing."))?;
-        Ok(ClientCredentials { proof, client_id: value("client_id"), scope })
+    }
+}
+
+fn value<'a>(form: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    form.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str()).filter(|v| !v.is_empty())
+}
+
+/// Grant types, as the discovery documents name them.
+pub const GRANT_TYPES: [&str; 3] = ["authorization_code", "refresh_token", "client_credentials"];
+
+/// The grant type of a token request; looked at before the client is, so that a wrong one is named as such.
+///
+/// # Errors
+/// The refusal to send.
+pub fn check_grant_type(form: &[(String, String)]) -> Result<&str, Refusal> {
+    match value(form, "grant_type") {
+        Some(known) if GRANT_TYPES.contains(&known) => Ok(known),
+        Some(_) => {
+            let text = format!("This server offers the grant types {}.", GRANT_TYPES.join(", "));
+            Err(Refusal::new("unsupported_grant_type", text))
+        }
+        None => Err(Refusal::new("invalid_request", "The parameter grant_type is missing.")),
     }
 }
 
@@ -121,6 +177,7 @@ fn proof<'a>(value: &impl Fn(&str) -> Option<&'a str>, authorization: Option<&st
             let secret = Zeroizing::new(secret.to_owned());
             Ok(Proof::Secret { client_id: client_id.to_owned(), secret, basic: false })
         }
+        (None, Some(client_id)) => Ok(Proof::Name(client_id)),
         _ => Err(unauthenticated("The client must authenticate, best with a signed assertion.")),
     }
 }
@@ -154,24 +211,26 @@ fn form_decoded(text: &str) -> Option<String> {
     String::from_utf8(out).ok()
 }
 
+/// For a form or a query: everything but plain letters, digits and a few signs is escaped.
+pub fn escaped(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'*' | b'/' => {
+                char::from(byte).to_string()
+            }
+            other => format!("%{other:02X}"),
+        })
+        .collect()
+}
+
 /// The form for the audit: as sent, without anything secret, in form encoding.
 pub fn without_secrets(form: &[(String, String)]) -> String {
-    let encode = |text: &str| -> String {
-        text.bytes()
-            .map(|byte| match byte {
-                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'*' | b'/' => {
-                    char::from(byte).to_string()
-                }
-                other => format!("%{other:02X}"),
-            })
-            .collect()
-    };
     // Names that are unknown here could hold anything: their values stay out too.
     let known = ["grant_type", "scope", "client_id", "client_assertion_type", "redirect_uri"];
     let shown = form.iter().map(|(name, value)| {
-        let value = if known.contains(&name.as_str()) { encode(value) } else { String::new() };
+        let value = if known.contains(&name.as_str()) { escaped(value) } else { String::new() };
         if SECRETS.contains(&name.as_str()) || known.contains(&name.as_str()) {
-            format!("{}={value}", encode(name))
+            format!("{}={value}", escaped(name))
         } else {
             "other=".to_owned()
         }
@@ -201,11 +260,18 @@ mod tests {
         pairs
     }
 
+    fn read(form: &[(String, String)], authorization: Option<&str>) -> Result<(), Refusal> {
+        check_grant_type(form)?;
+        ClientForm::read(form, authorization)?.wants().map(drop)
+    }
+
     #[test]
     fn each_fault_has_its_error() {
         for (pairs, authorization, status, error) in [
             (with("grant_type", Some("not_a_grant_type")), None, 400, "unsupported_grant_type"),
-            (with("grant_type", Some("authorization_code")), None, 400, "unsupported_grant_type"),
+            (with("grant_type", Some("password")), None, 400, "unsupported_grant_type"),
+            (with("grant_type", Some("authorization_code")), None, 400, "invalid_request"),
+            (with("grant_type", Some("refresh_token")), None, 400, "invalid_request"),
             (with("grant_type", None), None, 400, "invalid_request"),
             (with("grant_type", Some("")), None, 400, "invalid_request"),
             (with("client_assertion_type", Some("not_an_assertion_type")), None, 401, "invalid_client"),
@@ -217,27 +283,26 @@ mod tests {
             (form(&[GOOD[0], GOOD[3]]), None, 401, "invalid_client"),
             (form(&[GOOD[0], GOOD[3]]), Some("Bearer x"), 401, "invalid_client"),
             (form(&[GOOD[0], GOOD[3]]), Some("Basic !"), 401, "invalid_client"),
-            (form(&[GOOD[0], GOOD[3], ("client_id", "a")]), None, 401, "invalid_client"),
             (form(&[GOOD[0], GOOD[0]]), None, 400, "invalid_request"),
         ] {
-            let refusal = ClientCredentials::read(&pairs, authorization).unwrap_err();
+            let refusal = read(&pairs, authorization).unwrap_err();
             assert_eq!((refusal.status, refusal.error), (status, error), "{pairs:?} {authorization:?}");
             assert_eq!(refusal.basic, status == 401 && authorization.is_some());
         }
         let good = form(&GOOD);
-        let read = ClientCredentials::read(&good, None).unwrap();
+        let read = ClientForm::read(&good, None).unwrap();
         assert!(matches!(read.proof, Proof::Assertion("a.b.c")));
-        assert_eq!(read.scope, "system/*.rs");
+        assert_eq!(read.wants(), Ok(Wants::ClientCredentials { scope: "system/*.rs" }));
     }
 
     #[test]
     fn secrets_come_by_header_or_form() {
         let pairs = form(&[GOOD[0], GOOD[3]]);
-        let read = ClientCredentials::read(&pairs, Some("basic YSUyMGI6czpz")).unwrap();
+        let read = ClientForm::read(&pairs, Some("basic YSUyMGI6czpz")).unwrap();
         assert!(matches!(&read.proof, Proof::Secret { client_id, secret, basic: true }
             if client_id == "a b" && secret.as_str() == "s:s"));
         let pairs = form(&[GOOD[0], GOOD[3], ("client_id", "a"), ("client_secret", "s")]);
-        let read = ClientCredentials::read(&pairs, None).unwrap();
+        let read = ClientForm::read(&pairs, None).unwrap();
         assert!(matches!(&read.proof, Proof::Secret { client_id, basic: false, .. } if client_id == "a"));
     }
 

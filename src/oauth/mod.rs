@@ -1,36 +1,55 @@
-//! SMART Backend Services: registered clients, their assertions, the token endpoint, the server's signing key. Must not
-//! know FHIR storage, nor HTTP: forms come in decoded, answers go out as JSON and a status.
+//! The authorization server (OAuth 2.0, OpenID Connect, SMART App Launch): clients, users and their sessions, what
+//! people allow apps, tokens, the server's signing keys. Must not know FHIR storage, nor HTTP: forms come in decoded,
+//! answers go out as values for the pages, or as JSON and a status.
 
 pub mod assertion;
+pub mod authorization;
+pub mod authorize;
 pub mod client;
+pub mod consent;
 pub mod discovery;
+mod exchange;
 pub mod form;
+mod introspect;
 pub mod jwks;
 pub mod keys;
+pub mod launch;
+pub mod login;
+pub mod password;
 pub mod registry;
+mod ring;
+mod shelf;
 mod token;
+pub mod totp;
+pub mod users;
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
-use jsonwebtoken::Algorithm;
 use serde_json::json;
+use tokio::sync::Semaphore;
 
-use crate::access::{Caller, TokenKeys, VerifyingKey, verify};
-use crate::audit::{Request, Trail};
-use crate::error::{Error, Result};
+use crate::access::{Caller, TokenKeys, verify};
+use crate::audit::{Request, Trail, What};
+use crate::error::{Error, Kind, Result};
 use crate::store::Store;
-use crate::vault::{SystemKey, Vault};
-use crate::world::World;
+use crate::vault::Vault;
+use crate::world::{Instant, World};
 
 pub use client::{Client, ClientKind, Registration, Secret};
-pub use discovery::smart_configuration;
+pub use discovery::Endpoints;
 pub use form::Refusal;
 pub use keys::{SigningKey, generate_es384};
 pub use registry::{Clients, Registered};
+pub use shelf::Held;
 pub use token::Granted;
+pub use users::{NewUser, User, Users};
 
-const KEY_SPACE: &str = "oauth-signing-key";
+use ring::Ring;
+use shelf::Shelf;
+
+/// A server looks for keys that another one has begun to sign with at most this often.
+const RING_LOOK_MS: i64 = 5_000;
 
 /// A request to the token endpoint.
 pub struct TokenRequest<'a> {
@@ -42,6 +61,27 @@ pub struct TokenRequest<'a> {
     pub request: Request,
 }
 
+/// Lives of what people have open.
+#[derive(Clone, Copy)]
+pub struct Limits {
+    /// Access tokens of backend services and of people, in seconds.
+    pub backend_token_s: i64,
+    pub person_token_s: i64,
+    /// Login sessions: without use, and at all.
+    pub session_idle_ms: i64,
+    pub session_max_ms: i64,
+}
+
+/// What a server is opened with.
+pub struct Settings {
+    /// Absolute URLs without trailing slash.
+    pub issuer: String,
+    pub base: String,
+    pub limits: Limits,
+    /// Whether users of the provider must have a second factor.
+    pub staff_factor: bool,
+}
+
 /// The authorization server: one per process, equal on all servers of one database.
 pub struct State {
     store: Store,
@@ -49,9 +89,24 @@ pub struct State {
     trail: Trail,
     world: Arc<World>,
     clients: Clients,
-    signing: SigningKey,
+    users: Users,
+    sessions: Shelf<login::Session>,
+    locks: Shelf<login::Failures>,
+    asked: Shelf<authorize::Asked>,
+    codes: Shelf<authorization::Code>,
+    authorizations: Shelf<authorization::Authorization>,
+    launches: Shelf<launch::Launch>,
+    rings: Shelf<ring::Stored>,
+    ring: RwLock<Arc<Ring>>,
+    /// When the ring was last looked at in the store, in milliseconds since 1970.
+    ring_seen: AtomicI64,
     keys: TokenKeys,
     token_url: String,
+    style_url: String,
+    limits: Limits,
+    staff_factor: bool,
+    /// Places for password hashing.
+    hashing: Semaphore,
     /// Answers of the token endpoint so far, so that now and then what is used up is swept away.
     answers: AtomicU64,
     /// Callers that tests made, by bearer text.
@@ -60,35 +115,44 @@ pub struct State {
 }
 
 impl State {
-    /// Loads the signing key, making it on the first start. `issuer`, `base` (the FHIR base URL) and `token_url` are
-    /// absolute URLs without trailing slash.
+    /// Loads the signing keys, making them on the first start.
     pub async fn open(
         store: Store,
         vault: Vault,
         trail: Trail,
         world: Arc<World>,
-        issuer: &str,
-        base: &str,
-        token_url: &str,
+        settings: Settings,
     ) -> Result<Arc<State>> {
-        let signing = signing_key(&store, &vault).await?;
-        let key =
-            VerifyingKey { kid: signing.kid().to_owned(), algorithm: Algorithm::ES384, key: signing.verifying()? };
-        let keys = TokenKeys::new(issuer, base, vec![key])?;
-        let clients = Clients::new(store.clone(), vault.clone(), trail.clone(), world.clone(), base);
-        let token_url = token_url.to_owned();
+        let Settings { issuer, base, limits, staff_factor } = settings;
+        let rings = Shelf::new(&store, &vault, ring::SPACE);
+        let ring = Ring::load(&rings).await?;
+        let keys = TokenKeys::new(&issuer, &base, ring.verifying())?;
+        let endpoints = Endpoints::of(&issuer);
         Ok(Arc::new(State {
+            clients: Clients::new(store.clone(), vault.clone(), trail.clone(), world.clone(), &base),
+            users: Users::new(&store, &vault, trail.clone(), world.clone()),
+            sessions: Shelf::new(&store, &vault, login::SESSION_SPACE),
+            locks: Shelf::new(&store, &vault, login::LOCK_SPACE),
+            asked: Shelf::new(&store, &vault, authorize::SPACE),
+            codes: Shelf::new(&store, &vault, authorization::CODE_SPACE),
+            authorizations: Shelf::new(&store, &vault, authorization::SPACE),
+            launches: Shelf::new(&store, &vault, launch::SPACE),
+            rings,
+            ring: RwLock::new(Arc::new(ring)),
+            ring_seen: AtomicI64::new(world.now().0),
+            keys,
+            token_url: endpoints.token,
+            style_url: endpoints.style,
+            limits,
+            staff_factor,
+            hashing: Semaphore::new(login::HASHES_MAX),
+            answers: AtomicU64::new(0),
+            #[cfg(test)]
+            stand_ins: Default::default(),
             store,
             vault,
             trail,
             world,
-            clients,
-            signing,
-            keys,
-            token_url,
-            answers: AtomicU64::new(0),
-            #[cfg(test)]
-            stand_ins: Default::default(),
         }))
     }
 
@@ -96,7 +160,16 @@ impl State {
         &self.clients
     }
 
-    /// The caller of a bearer token.
+    pub fn users(&self) -> &Users {
+        &self.users
+    }
+
+    pub fn issuer(&self) -> &str {
+        self.keys.issuer()
+    }
+
+    /// The caller of a bearer token. A token of a person is live as long as its authorization and its user are, and as
+    /// the user is who the token says.
     ///
     /// # Errors
     /// `Kind::Unauthenticated` unless it is genuine and live.
@@ -109,7 +182,22 @@ impl State {
         if let Some(caller) = self.stand_ins.lock().expect("no test panicked within").get(bearer) {
             return Ok(caller.clone());
         }
-        verify(bearer, &self.keys, self.world.now())
+        let caller = match verify(bearer, &self.keys, self.world.now()) {
+            Err(error) if error.kind == Kind::Unauthenticated && self.look_for_keys().await? => {
+                verify(bearer, &self.keys, self.world.now())?
+            }
+            verified => verified?,
+        };
+        let Some(person) = caller.person() else { return Ok(caller) };
+        let ended = || Error::new(Kind::Unauthenticated, "The access token has been revoked.");
+        let authorization = self.authorizations.get(&person.authorization).await?.ok_or_else(ended)?;
+        let user = self.users.get(&authorization.username).await?.ok_or_else(ended)?;
+        let live = user.is_active()
+            && Some(&user.id) == caller.who().user.as_ref()
+            && authorization.made >= user.valid_from
+            && user.role == person.role
+            && user.fhir_user == person.fhir_user;
+        if live { Ok(caller) } else { Err(ended()) }
     }
 
     /// For tests of other rooms: whoever sends this text is that caller.
@@ -118,30 +206,64 @@ impl State {
         self.stand_ins.lock().expect("no test panicked within").insert(bearer.to_owned(), caller);
     }
 
-    /// The server's public keys as a JWK Set.
-    pub fn jwks(&self) -> Vec<u8> {
-        json!({ "keys": [self.signing.public_jwk()] }).to_string().into_bytes()
+    fn ring(&self) -> Arc<Ring> {
+        self.ring.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
-}
 
-/// The one signing key of the database. Servers that start at once agree on the first that was written.
-async fn signing_key(store: &Store, vault: &Vault) -> Result<SigningKey> {
-    let place = vault.token(KEY_SPACE, b"current");
-    let aad = [KEY_SPACE.as_bytes(), &place].concat();
-    let stored = store.kv_get(KEY_SPACE, &place).await?;
-    let sealed = match stored {
-        Some(sealed) => sealed,
-        None => {
-            let key = SigningKey::generate()?;
-            let sealed = vault.seal_system(SystemKey::Secret, &aad, key.pkcs8()).await?;
-            if store.kv_insert_new(KEY_SPACE, &place, &sealed, None).await? {
-                return Ok(key);
-            }
-            let standing = store.kv_get(KEY_SPACE, &place).await?;
-            standing.ok_or_else(|| Error::internal("the signing key that stood is gone"))?
+    fn take_ring(&self, ring: Ring) -> Result<Arc<Ring>> {
+        let ring = Arc::new(ring);
+        self.keys.replace(ring.verifying())?;
+        *self.ring.write().unwrap_or_else(PoisonError::into_inner) = ring.clone();
+        Ok(ring)
+    }
+
+    /// Another server may have begun to sign with new keys. True: there are others than before.
+    async fn look_for_keys(&self) -> Result<bool> {
+        let now = self.world.now().0;
+        let seen = self.ring_seen.load(Ordering::Relaxed);
+        if now - seen < RING_LOOK_MS
+            || self.ring_seen.compare_exchange(seen, now, Ordering::Relaxed, Ordering::Relaxed).is_err()
+        {
+            return Ok(false);
         }
-    };
-    SigningKey::from_pkcs8(&vault.open_system(SystemKey::Secret, &aad, &sealed).await?)
+        let ring = Ring::load(&self.rings).await?;
+        let same = ring.public() == self.ring().public();
+        if !same {
+            self.take_ring(ring)?;
+        }
+        Ok(!same)
+    }
+
+    /// The ring with a key for id_tokens.
+    async fn identity_ring(&self) -> Result<Arc<Ring>> {
+        let ring = self.ring();
+        if ring.has_identity() {
+            return Ok(ring);
+        }
+        self.take_ring(Ring::with_identity(&self.rings).await?)
+    }
+
+    /// The server's public keys as a JWK Set.
+    pub async fn jwks(&self) -> Result<Vec<u8>> {
+        self.look_for_keys().await?;
+        let ring = self.identity_ring().await?;
+        Ok(json!({ "keys": ring.public() }).to_string().into_bytes())
+    }
+
+    /// Begins to sign with new keys; other servers follow when they meet the first token of these.
+    pub async fn rotate_keys(&self) -> Result<()> {
+        let ring = self.take_ring(Ring::rotate(&self.rings, self.world.now()).await?)?;
+        let facts = vec![("kid".to_owned(), ring.access().kid().to_owned())];
+        self.trail.record_task(What::KeysRotated, "administration", facts).await.map(drop)
+    }
+
+    /// Forgets what is over. Nothing depends on it but the size of the table.
+    pub(crate) async fn sweep(&self, now: Instant) {
+        match self.store.kv_expire(now).await {
+            Ok(rows) => tracing::debug!(rows, "expired entries swept"),
+            Err(error) => tracing::warn!(?error, "expired entries could not be swept"),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use serde_json::{Value as Json, json};
 
 use super::assertion::ASSERTION_TYPE;
-use super::assertion::tests::{NOW, TOKEN_URL, claims, registration};
+use super::assertion::tests::{NOW, claims, registration};
 use super::*;
 use crate::access::token::TOKEN_SECONDS;
 use crate::error::Kind;
@@ -27,7 +27,14 @@ async fn store(dir: &tempfile::TempDir, vault: &Vault, world: &Arc<World>) -> St
 
 async fn open(store: Store, vault: Vault, world: Arc<World>) -> Arc<State> {
     let trail = Trail::new(store.clone(), vault.clone(), world.clone());
-    State::open(store, vault, trail, world, ISSUER, BASE, TOKEN_URL).await.unwrap()
+    let limits = Limits {
+        backend_token_s: TOKEN_SECONDS,
+        person_token_s: 3600,
+        session_idle_ms: 1_800_000,
+        session_max_ms: 43_200_000,
+    };
+    let settings = Settings { issuer: ISSUER.into(), base: BASE.into(), limits, staff_factor: true };
+    State::open(store, vault, trail, world, settings).await.unwrap()
 }
 
 async fn bench() -> Bench {
@@ -84,7 +91,7 @@ async fn a_backend_client_gets_a_token_that_works_until_it_expires() {
     let assertion = key.sign("JWT", &claims("backend", "j1")).unwrap();
     let granted = bench.ask_with(&assertion, "system/*.rs").await.unwrap();
     let body: Json = serde_json::from_slice(&granted.body()).unwrap();
-    assert_eq!(body["token_type"], "bearer");
+    assert_eq!(body["token_type"], "Bearer");
     assert_eq!(body["expires_in"], TOKEN_SECONDS);
     assert_eq!(body["scope"], "system/*.rs");
     assert!(body.get("refresh_token").is_none());
@@ -234,7 +241,7 @@ async fn servers_of_one_database_share_key_clients_and_used_assertions() {
     let here = store(&dir, &vault, &world).await;
     let there = store(&dir, &vault, &world).await;
     let (one, two) = tokio::join!(open(here, vault.clone(), world.clone()), open(there, vault, world.clone()));
-    assert_eq!(one.jwks(), two.jwks());
+    assert_eq!(one.jwks().await.unwrap(), two.jwks().await.unwrap());
     let first = Bench { state: one, world: world.clone(), _dir: dir };
     let key = first.client("backend", "system/*.rs").await;
     let assertion = key.sign("JWT", &claims("backend", "j1")).unwrap();
@@ -250,6 +257,6 @@ async fn servers_of_one_database_share_key_clients_and_used_assertions() {
     let demo = Registration { demo: true, ..registration("demo", &key, "system/*.rs") };
     clients.add(demo).await.unwrap();
     assert!(first.state.clients().any_demo().await.unwrap());
-    let jwks: Json = serde_json::from_slice(&first.state.jwks()).unwrap();
+    let jwks: Json = serde_json::from_slice(&first.state.jwks().await.unwrap()).unwrap();
     assert!(jwks["keys"][0].get("d").is_none() && jwks["keys"][0]["alg"] == json!("ES384"));
 }

@@ -1,15 +1,14 @@
-//! The token endpoint: client credentials for scopes, every answer on record.
+//! The token endpoint: clients prove themselves and get tokens, every answer on record.
 
 use std::sync::atomic::Ordering;
 
-use serde_json::json;
+use serde_json::{Map, Value as Json, json};
 
 use super::assertion::Unverified;
 use super::client::{Client, ClientKind, check_filters};
-use super::form::{ClientCredentials, Proof, Refusal, without_secrets};
+use super::form::{ClientForm, Proof, Refusal, Wants, check_grant_type, without_secrets};
 use super::{State, TokenRequest};
 use crate::access::scope::Context;
-use crate::access::token::TOKEN_SECONDS;
 use crate::access::{Claims, Scope, Scopes, Who};
 use crate::audit::{Event, Outcome, What};
 use crate::error::Error;
@@ -21,11 +20,13 @@ const SWEEP_EVERY: u64 = 100;
 /// Stands in the store for a client assertion that was used.
 const USED: &[u8] = &[1];
 
-/// A granted token.
+/// A granted token, and what goes with it.
 pub struct Granted {
     access_token: String,
     pub scope: String,
     pub expires_in: i64,
+    /// Further members of the answer: `refresh_token`, `id_token`, the context of the launch.
+    pub(super) more: Map<String, Json>,
 }
 
 impl Granted {
@@ -35,17 +36,20 @@ impl Granted {
 
     /// The JSON body of the 200 (RFC 6749, section 5.1).
     pub fn body(&self) -> Vec<u8> {
-        let body = json!({
+        let mut body = json!({
             "access_token": self.access_token,
-            "token_type": "bearer",
+            "token_type": "Bearer",
             "expires_in": self.expires_in,
             "scope": self.scope
         });
+        for (name, value) in &self.more {
+            body[name] = value.clone();
+        }
         body.to_string().into_bytes()
     }
 }
 
-fn unavailable(error: Error) -> Refusal {
+pub(super) fn unavailable(error: Error) -> Refusal {
     tracing::error!(?error, "the token endpoint could not answer");
     Refusal::new("temporarily_unavailable", "The server cannot give tokens now.")
 }
@@ -60,7 +64,7 @@ impl State {
         let TokenRequest { form, authorization, mut request } = request;
         request.raw = without_secrets(form);
         let mut event = Event::new(now, What::TokenIssued, request);
-        let answer = self.client_credentials(form, authorization, now, &mut event).await;
+        let answer = self.granted_for(form, authorization, now, &mut event).await;
         if let Err(refusal) = &answer {
             event.what = What::TokenRefused;
             event.outcome = if refusal.status == 503 { Outcome::Serious } else { Outcome::Minor };
@@ -75,55 +79,97 @@ impl State {
         answer
     }
 
-    /// Forgets assertions that nobody could use again. Nothing depends on it but the size of the table.
-    async fn sweep(&self, now: Instant) {
-        match self.store.kv_expire(now).await {
-            Ok(rows) => tracing::debug!(rows, "expired entries swept"),
-            Err(error) => tracing::warn!(?error, "expired entries could not be swept"),
-        }
-    }
-
-    async fn client_credentials(
+    async fn granted_for(
         &self,
         form: &[(String, String)],
         authorization: Option<&str>,
         now: Instant,
         event: &mut Event,
     ) -> Result<Granted, Refusal> {
-        let asked = ClientCredentials::read(form, authorization)?;
+        check_grant_type(form)?;
+        let asked = ClientForm::read(form, authorization)?;
+        let wants = asked.wants();
         let client = self.authenticated(&asked, now).await?;
-        let who = Who {
+        event.who = Some(self.client_who(&client));
+        match wants? {
+            Wants::ClientCredentials { scope } => self.client_credentials(client, scope, now, event).await,
+            Wants::Code { code, redirect_uri, verifier } => {
+                self.by_code(&client, [code, redirect_uri, verifier], now, event).await
+            }
+            Wants::Refresh { token, scope } => self.by_refresh(&client, token, scope, now, event).await,
+        }
+    }
+
+    fn client_who(&self, client: &Client) -> Who {
+        Who {
             client_id: client.client_id.clone(),
             token_id: None,
             issuer: Some(self.keys.issuer().to_owned()),
             user: None,
             expires: None,
             task: None,
-        };
-        event.who = Some(who.clone());
-        let scopes = self.granted(&client, asked.scope, now)?;
-        let jti = self.world.uuid();
+        }
+    }
+
+    async fn client_credentials(
+        &self,
+        client: Client,
+        scope: &str,
+        now: Instant,
+        event: &mut Event,
+    ) -> Result<Granted, Refusal> {
+        if client.kind == ClientKind::Public {
+            let text = "A public client cannot use grant_type client_credentials.";
+            return Err(Refusal::new("unauthorized_client", text));
+        }
+        let scopes = self.granted(&client, scope, now)?;
         let claims = Claims {
+            sub: client.client_id.clone(),
+            exp: now.seconds() + self.limits.backend_token_s,
+            ..self.claims(client.client_id, scopes.to_string(), now)
+        };
+        self.signed(claims, event)
+    }
+
+    /// Claims of a token of this moment; subject, end and person are to be set.
+    pub(super) fn claims(&self, client_id: String, scope: String, now: Instant) -> Claims {
+        Claims {
             iss: self.keys.issuer().to_owned(),
             aud: self.keys.audience().to_owned(),
-            sub: client.client_id.clone(),
-            client_id: client.client_id,
-            scope: scopes.to_string(),
-            jti: jti.clone(),
+            sub: String::new(),
+            client_id,
+            scope,
+            jti: self.world.uuid(),
             iat: now.seconds(),
-            exp: now.seconds() + TOKEN_SECONDS,
+            exp: now.seconds(),
             person: None,
-        };
-        let access_token = self.signing.sign("at+jwt", &claims).map_err(unavailable)?;
-        event.who = Some(Who { token_id: Some(jti), expires: Some(Instant(claims.exp * 1000)), ..who });
+        }
+    }
+
+    /// Signs a token and states it in the event.
+    pub(super) fn signed(&self, claims: Claims, event: &mut Event) -> Result<Granted, Refusal> {
+        let access_token = self.ring().access().sign("at+jwt", &claims).map_err(unavailable)?;
+        if let Some(who) = &mut event.who {
+            who.token_id = Some(claims.jti.clone());
+            who.expires = Some(Instant(claims.exp * 1000));
+            who.user = claims.person.is_some().then(|| claims.sub.clone());
+        }
+        event.patients.extend(claims.person.as_ref().and_then(|person| person.patient.clone()));
         event.detail.push(("scope".to_owned(), claims.scope.clone()));
-        Ok(Granted { access_token, scope: claims.scope, expires_in: TOKEN_SECONDS })
+        let expires_in = claims.exp - claims.iat;
+        Ok(Granted { access_token, scope: claims.scope, expires_in, more: Map::new() })
     }
 
     /// The client that proves itself.
-    async fn authenticated(&self, asked: &ClientCredentials<'_>, now: Instant) -> Result<Client, Refusal> {
+    pub(super) async fn authenticated(&self, asked: &ClientForm<'_>, now: Instant) -> Result<Client, Refusal> {
         let client = match &asked.proof {
             Proof::Assertion(text) => self.by_assertion(text, now).await?,
+            Proof::Name(client_id) => {
+                let client = self.clients.get(client_id).await.map_err(unavailable)?;
+                let public = client.filter(|client| !client.disabled && client.kind == ClientKind::Public);
+                let text = "There is no public client of this client_id; other clients must authenticate.";
+                public.ok_or_else(|| Refusal::new("invalid_client", text))?
+            }
             Proof::Secret { client_id, secret, basic } => {
                 let refused = || Refusal {
                     basic: *basic,
@@ -137,11 +183,7 @@ impl State {
             }
         };
         if asked.client_id.is_some_and(|client_id| client_id != client.client_id) {
-            return Err(Refusal::new("invalid_client", "The client_id is not that of the client assertion."));
-        }
-        if client.kind == ClientKind::Public {
-            let text = "A public client cannot use grant_type client_credentials.";
-            return Err(Refusal::new("unauthorized_client", text));
+            return Err(Refusal::new("invalid_client", "The client_id is not that of the client that authenticates."));
         }
         Ok(client)
     }

@@ -127,14 +127,27 @@ fn profile(entry: &Entry, slice: &Slice<'_>, entities: &[Json]) -> Option<String
 fn kinds(what: What) -> (Json, Option<Json>) {
     let dcm = |code: &str| json!({ "system": DCM, "code": code });
     match what {
-        What::TokenIssued | What::TokenRefused => {
-            (dcm("110114"), Some(json!({ "system": "urn:ihe:event-type-code", "code": "ITI-71" })))
+        What::TokenIssued
+        | What::TokenRefused
+        | What::TokenRevoked
+        | What::AuthorizationGranted
+        | What::AuthorizationRefused
+        | What::AuthorizationEnded
+        | What::LaunchMade => (dcm("110114"), Some(json!({ "system": "urn:ihe:event-type-code", "code": "ITI-71" }))),
+        What::TokenIntrospected => {
+            (dcm("110114"), Some(json!({ "system": "urn:ihe:event-type-code", "code": "ITI-102" })))
+        }
+        What::LoginSuccess | What::LoginFailed => (dcm("110114"), Some(dcm("110122"))),
+        What::Logout => (dcm("110114"), Some(dcm("110123"))),
+        // Security alert: user security attributes changed.
+        What::FactorEnrolled | What::PasswordChanged | What::PasswordReset | What::UserAdded | What::UserDisabled => {
+            (dcm("110113"), Some(dcm("110137")))
         }
         What::ServerStart => (dcm("110100"), Some(dcm("110120"))),
         What::ServerStop => (dcm("110100"), Some(dcm("110121"))),
         What::Import => (dcm("110107"), None),
         // Security alert: security configuration.
-        What::ClientRegistered | What::ClientDisabled => (dcm("110113"), Some(dcm("110129"))),
+        What::ClientRegistered | What::ClientDisabled | What::KeysRotated => (dcm("110113"), Some(dcm("110129"))),
         _ => (
             json!({ "system": "http://terminology.hl7.org/CodeSystem/audit-event-type", "code": "rest" }),
             Some(json!({ "system": "http://hl7.org/fhir/restful-interaction", "code": what.code() })),
@@ -174,7 +187,16 @@ fn agent_types(what: What) -> (Json, Json, Json) {
             let custodian = ("http://terminology.hl7.org/CodeSystem/provenance-participant-type", "custodian");
             (concept(&[CLIENT]), concept(&[custodian]), writing)
         }
-        What::TokenIssued | What::TokenRefused => {
+        What::TokenIssued
+        | What::TokenRefused
+        | What::TokenRevoked
+        | What::TokenIntrospected
+        | What::AuthorizationGranted
+        | What::AuthorizationRefused
+        | What::AuthorizationEnded
+        | What::LoginSuccess
+        | What::LoginFailed
+        | What::Logout => {
             let authorizer = ("https://profiles.ihe.net/ITI/BALP/CodeSystem/UserAgentTypes", "AuthzOauthService");
             (concept(&[CLIENT]), concept(&[authorizer]), acting)
         }

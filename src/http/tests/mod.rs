@@ -1,6 +1,7 @@
 //! The server in process: the real router over a SQLite of its own, with a held clock and held ids.
 
 mod across;
+mod browser;
 mod bundles;
 mod coding;
 mod leak;
@@ -12,6 +13,7 @@ mod people;
 mod histories;
 mod graphql;
 mod queries;
+mod launches;
 mod refusals;
 mod searches;
 mod stopping;
@@ -131,6 +133,8 @@ impl TestApp {
             jwks_url: None,
             scopes: scopes.into(),
             redirect_uris: Vec::new(),
+            launch_uri: None,
+            ehr: false,
             demo: false,
         };
         let client = self.app().oauth.clients().add(registration).await.expect("the client is registered").client;
@@ -175,7 +179,7 @@ impl TestApp {
     }
 
     pub async fn send(&self, request: Request<Body>) -> Reply {
-        let (parts, body) = self.server.clone().serve(request).await.into_parts();
+        let (parts, body) = Box::pin(self.server.clone().serve(request)).await.into_parts();
         let body = to_bytes(body, usize::MAX).await.expect("the reply's body");
         Reply { status: parts.status.as_u16(), headers: parts.headers, body: body.to_vec() }
     }

@@ -1,0 +1,134 @@
+//! The OAuth endpoints that clients speak to: tokens, introspection, revocation, keys, and launch contexts of an EHR.
+
+use axum::body::Body;
+use axum::http::header::{ALLOW, AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
+use axum::http::request::Parts;
+use axum::http::{Response, StatusCode};
+use serde_json::json;
+
+use super::dispatch::{Served, Server, below, facts_of, refused};
+use super::negotiate::{self, Format, Sent, Wanted};
+use super::{body, reply};
+use crate::error::{Error, Kind, Result};
+use crate::fhir::json::{self, Node};
+use crate::interaction::form;
+use crate::oauth::authorization::Context;
+use crate::oauth::launch::Launch;
+use crate::oauth::{Refusal, TokenRequest};
+
+/// Requests to these endpoints are small.
+const FORM_BYTES_MAX: usize = 64 * 1024;
+
+/// Address and method of every endpoint.
+const ROUTES: &[(&str, &str)] = &[
+    ("/oauth/token", "POST"),
+    ("/oauth/introspect", "POST"),
+    ("/oauth/revoke", "POST"),
+    ("/oauth/launch", "POST"),
+    ("/oauth/jwks", "GET"),
+];
+
+pub(super) type Route = &'static (&'static str, &'static str);
+
+/// The endpoint at an address.
+pub(super) fn route(server: &Server, parts: &Parts) -> Option<Route> {
+    let path = below(parts.uri.path(), server.app.config.issuer_path())?;
+    ROUTES.iter().find(|(route, _)| route[1..] == *path)
+}
+
+pub(super) async fn serve(server: &Server, found: Route, parts: &Parts, sent: Body, request_id: &str) -> Served {
+    let (route, allowed) = *found;
+    if parts.method != allowed {
+        let mut reply = reply::document(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "method not allowed\n");
+        reply.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+        return Served { reply, route };
+    }
+    let answer = match route {
+        "/oauth/jwks" => server.app.oauth.jwks().await.map(|bytes| document(StatusCode::OK, bytes)),
+        "/oauth/launch" => launch(server, parts, sent, request_id).await,
+        _ => client(server, route, parts, sent, request_id).await,
+    };
+    let reply = answer.unwrap_or_else(|error| refused(&error, Wanted::default(), request_id));
+    Served { reply, route }
+}
+
+fn document(status: StatusCode, bytes: Vec<u8>) -> Response<Body> {
+    reply::document(status, "application/json", bytes)
+}
+
+/// What a client asks in a form.
+async fn client(server: &Server, route: &str, parts: &Parts, sent: Body, request_id: &str) -> Result<Response<Body>> {
+    if negotiate::sent(&parts.headers)? != Sent::Form {
+        return Err(Error::new(Kind::MediaType, "This request is application/x-www-form-urlencoded."));
+    }
+    let bytes = body::read(&parts.headers, sent, FORM_BYTES_MAX).await?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| Error::invalid("The form is no UTF-8."))?;
+    let form = form::decode(text)?;
+    let authorization = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let request = TokenRequest { form: &form, authorization, request: facts_of(parts, request_id) };
+    let oauth = &server.app.oauth;
+    let answer = match route {
+        "/oauth/introspect" => oauth.introspect(request).await,
+        "/oauth/revoke" => oauth.revoke(request).await.map(|()| Vec::new()),
+        _ => oauth.token(request).await.map(|granted| granted.body()),
+    };
+    Ok(match answer {
+        Ok(bytes) => document(StatusCode::OK, bytes),
+        Err(refusal) => refusal_of(&refusal),
+    })
+}
+
+fn refusal_of(refusal: &Refusal) -> Response<Body> {
+    let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::BAD_REQUEST);
+    let mut reply = document(status, refusal.body());
+    if status == StatusCode::UNAUTHORIZED {
+        reply.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"phial\""));
+    }
+    reply
+}
+
+/// An EHR makes a launch context: `{"patient", "encounter", "intent", "need_patient_banner", "client_id", "username"}`,
+/// all but the patient optional. The answer has the handle, and where the app is to be told it came from.
+async fn launch(server: &Server, parts: &Parts, sent: Body, request_id: &str) -> Result<Response<Body>> {
+    let oauth = &server.app.oauth;
+    let missing = || Error::new(Kind::Unauthenticated, "An access token is needed: Authorization: Bearer.");
+    let header = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).ok_or_else(missing)?;
+    let (scheme, token) = header.split_once(' ').ok_or_else(missing)?;
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(missing());
+    }
+    let caller = oauth.caller(token.trim()).await?;
+    let client = oauth.clients().get(&caller.who().client_id).await?;
+    if caller.person().is_some() || !client.is_some_and(|client| client.ehr && !client.disabled) {
+        return Err(Error::new(Kind::Forbidden, "Launch contexts are made by clients that are registered as an EHR."));
+    }
+    if negotiate::sent(&parts.headers)? != Sent::Fhir(Format::Json) {
+        return Err(Error::new(Kind::MediaType, "A launch context is application/json."));
+    }
+    let node = json::parse(&body::read(&parts.headers, sent, FORM_BYTES_MAX).await?)?;
+    let known = ["patient", "encounter", "intent", "need_patient_banner", "client_id", "username"];
+    let members = node.as_object().ok_or_else(|| Error::invalid("A launch context is a JSON object."))?;
+    if let Some((name, _)) = members.iter().find(|(name, _)| !known.contains(&name.as_str())) {
+        return Err(Error::invalid("A launch context has no such member.").at(name.clone()));
+    }
+    let text = |name: &str| match node.get(name) {
+        None | Some(Node::Null) => Ok(None),
+        Some(Node::String(text)) => Ok(Some(text.clone())),
+        Some(_) => Err(Error::invalid("A text is expected.").at(name.to_owned())),
+    };
+    let patient = text("patient")?.ok_or_else(|| Error::invalid("A launch needs a patient.").at("patient"))?;
+    let launch = Launch {
+        context: Context {
+            patient: Some(patient),
+            encounter: text("encounter")?,
+            intent: text("intent")?,
+            need_patient_banner: Some(node["need_patient_banner"].as_bool().unwrap_or(true)),
+            ehr: true,
+        },
+        client_id: text("client_id")?,
+        username: text("username")?,
+    };
+    let handle = oauth.launch(launch, caller.who().clone(), facts_of(parts, request_id)).await?;
+    let body = json!({ "launch": handle, "iss": server.app.config.base_url, "expires_in": 300 });
+    Ok(document(StatusCode::CREATED, body.to_string().into_bytes()))
+}

@@ -1,0 +1,128 @@
+//! Logging in and out: one address, whose page is the step that the session has come to.
+
+use axum::body::Body;
+use axum::http::header::RETRY_AFTER;
+use axum::http::{HeaderValue, Response, StatusCode};
+use minijinja::context;
+use qrcode::QrCode;
+use qrcode::render::svg;
+use zeroize::Zeroizing;
+
+use super::Visit;
+use super::view::Page;
+use crate::error::{Error, Result};
+use crate::oauth::login::{Live, Stage, Step};
+use crate::oauth::totp;
+
+/// Where a login leads: to the app that asked, or to a page of ours.
+fn goal(visit: &Visit<'_>) -> String {
+    let request = visit.value("request");
+    let plain = request.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+    match visit.value("to") {
+        _ if !request.is_empty() && plain => format!("/oauth/continue?request={request}"),
+        "launch" => "/launch".to_owned(),
+        _ => "/account".to_owned(),
+    }
+}
+
+/// The page of the step that is due.
+pub(super) async fn show(visit: &Visit<'_>) -> Result<Response<Body>> {
+    let live = visit.live().await?;
+    if live.as_ref().is_some_and(Live::is_in) && visit.value("again").is_empty() {
+        return Ok(visit.see_other(&goal(visit), None));
+    }
+    let live = live.filter(|live| !live.is_in());
+    form(visit, live.as_ref(), "", StatusCode::OK).await
+}
+
+async fn form(visit: &Visit<'_>, live: Option<&Live>, fault: &str, status: StatusCode) -> Result<Response<Body>> {
+    let (request, to) = (visit.value("request"), visit.value("to"));
+    let app = match visit.oauth().asked(request).await? {
+        Some(asked) => visit.oauth().clients().get(&asked.client_id).await?.map(|client| client.name),
+        None => None,
+    };
+    let stage = live.map(|live| live.session.stage.clone());
+    let page = match stage {
+        None => {
+            let username = visit.value("username");
+            Page::new("login.html", context! { request, to, app, fault, username })
+        }
+        Some(Stage::Factor) => Page::new("factor.html", context! { request, to, fault }),
+        Some(Stage::Enrol { secret }) => {
+            let username = live.map(|live| live.user.username.clone()).unwrap_or_default();
+            let uri = totp::uri(&secret, "Phial", &username);
+            let code = QrCode::new(&uri).map_err(Error::internal)?;
+            let picture = code.render::<svg::Color<'_>>().min_dimensions(200, 200).build();
+            // The picture without the XML declaration, so that it can stand in a page.
+            let picture = picture.find("<svg").map(|at| picture[at..].to_owned()).unwrap_or_default();
+            let key = totp::base32(&secret);
+            let key = key.as_bytes().chunks(4).map(String::from_utf8_lossy).collect::<Vec<_>>().join(" ");
+            Page::new("enrol.html", context! { request, to, fault, uri, key, picture })
+        }
+        Some(Stage::Change | Stage::In) => Page::new("change.html", context! { request, to, fault, forced => true }),
+    };
+    Ok(visit.show(page.status(status)))
+}
+
+/// One step: what was sent is judged by the stage that the session is at.
+pub(super) async fn step(visit: &Visit<'_>) -> Result<Response<Body>> {
+    let live = visit.live().await?.filter(|live| !live.is_in());
+    let (facts, agent) = (visit.facts(), visit.agent());
+    let secret = |name: &str| Zeroizing::new(visit.value(name).to_owned());
+    let oauth = visit.oauth();
+    let stage = live.as_ref().map(|live| live.session.stage.clone());
+    let given = match visit.value("step") {
+        "factor" if stage == Some(Stage::Factor) => {
+            oauth.factor(&visit.cookie, visit.value("code"), agent, facts).await?
+        }
+        "enrol" if matches!(stage, Some(Stage::Enrol { .. })) => {
+            let (step, codes) = oauth.enrol(&visit.cookie, visit.value("code"), agent, facts).await?;
+            match step {
+                Step::On(cookie) => {
+                    let codes: Vec<String> = codes.iter().map(|code| code.to_string()).collect();
+                    let next = format!("/login?{}", kept(visit));
+                    let page = Page::new("codes.html", context! { codes, next });
+                    return Ok(visit.show_under(page, Some(&cookie)));
+                }
+                no => no,
+            }
+        }
+        "change" if stage == Some(Stage::Change) => {
+            oauth.change_password(&visit.cookie, secret("old"), secret("new"), agent, facts).await?
+        }
+        "login" => oauth.login(visit.value("username"), secret("password"), agent, facts).await?,
+        _ => Step::No("The login took too long. Begin again.", None),
+    };
+    match given {
+        Step::On(cookie) => {
+            let done = oauth.session(&cookie).await?.is_some_and(|live| live.is_in());
+            let path = if done { goal(visit) } else { format!("/login?{}", kept(visit)) };
+            Ok(visit.see_other(&path, Some(&cookie)))
+        }
+        Step::No(text, wait) => {
+            let status = if wait.is_some() { StatusCode::TOO_MANY_REQUESTS } else { StatusCode::UNAUTHORIZED };
+            let live = if visit.value("step") == "login" { None } else { live };
+            let mut reply = form(visit, live.as_ref(), text, status).await?;
+            if let Some(wait) = wait {
+                reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.max(1)));
+            }
+            Ok(reply)
+        }
+    }
+}
+
+fn kept(visit: &Visit<'_>) -> String {
+    let pairs: Vec<(String, String)> = ["request", "to"]
+        .iter()
+        .map(|name| ((*name).to_owned(), visit.value(name).to_owned()))
+        .filter(|(_, value)| !value.is_empty())
+        .collect();
+    crate::interaction::form::encode(&pairs)
+}
+
+/// Ends the session.
+pub(super) async fn logout(visit: &Visit<'_>) -> Result<Response<Body>> {
+    visit.oauth().logout(&visit.cookie, visit.facts()).await?;
+    let fresh = crate::oauth::login::random_name();
+    Ok(visit.see_other("/login", Some(&fresh)))
+}

@@ -1,0 +1,116 @@
+//! Templates and the headers of pages.
+
+use std::sync::OnceLock;
+
+use axum::body::Body;
+use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use axum::http::{HeaderName, HeaderValue, Response, StatusCode};
+use minijinja::{Environment, UndefinedBehavior, Value, context};
+
+use crate::error::Error;
+use crate::http::dispatch::Server;
+use crate::http::outcome;
+
+pub(super) const STYLE: &str = include_str!("../../../templates/style.css");
+
+const TEMPLATES: &[(&str, &str)] = &[
+    ("base.html", include_str!("../../../templates/base.html")),
+    ("account.html", include_str!("../../../templates/account.html")),
+    ("change.html", include_str!("../../../templates/change.html")),
+    ("codes.html", include_str!("../../../templates/codes.html")),
+    ("consent.html", include_str!("../../../templates/consent.html")),
+    ("encounter.html", include_str!("../../../templates/encounter.html")),
+    ("enrol.html", include_str!("../../../templates/enrol.html")),
+    ("error.html", include_str!("../../../templates/error.html")),
+    ("factor.html", include_str!("../../../templates/factor.html")),
+    ("launch.html", include_str!("../../../templates/launch.html")),
+    ("login.html", include_str!("../../../templates/login.html")),
+    ("patient.html", include_str!("../../../templates/patient.html")),
+];
+
+/// A page to be shown.
+pub(super) struct Page {
+    template: &'static str,
+    values: Value,
+    status: StatusCode,
+    /// Where its forms may lead besides here: origins of apps.
+    leads_to: Vec<String>,
+}
+
+impl Page {
+    pub fn new(template: &'static str, values: Value) -> Page {
+        Page { template, values, status: StatusCode::OK, leads_to: Vec::new() }
+    }
+
+    pub fn status(self, status: StatusCode) -> Page {
+        Page { status, ..self }
+    }
+
+    /// Browsers hold the redirect after a form to the page's policy: it must name the origins of the apps.
+    pub fn leads_to(self, origins: Vec<String>) -> Page {
+        Page { leads_to: origins, ..self }
+    }
+
+    pub(super) fn render(self, token: &str, root: &str) -> Response<Body> {
+        let values = context! { token, root, ..self.values };
+        let text = environment().get_template(self.template).and_then(|template| template.render(values));
+        let (status, text) = match text {
+            Ok(text) => (self.status, text),
+            Err(error) => {
+                tracing::error!(%error, template = self.template, "a page could not be made");
+                (StatusCode::INTERNAL_SERVER_ERROR, "The server could not make this page.".to_owned())
+            }
+        };
+        let mut reply = Response::new(Body::from(text));
+        *reply.status_mut() = status;
+        let extra: Vec<String> =
+            self.leads_to.into_iter().filter(|origin| !origin.contains([' ', ';', ',', '\''])).collect();
+        let extra = extra.join(" ");
+        let policy = format!(
+            "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self' {extra}; \
+             frame-ancestors 'none'; base-uri 'none'"
+        );
+        let headers = reply.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+        let strict = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
+        headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_str(&policy).unwrap_or(strict));
+        let alone = HeaderValue::from_static("same-origin");
+        headers.insert(HeaderName::from_static("cross-origin-opener-policy"), alone);
+        reply
+    }
+}
+
+fn environment() -> &'static Environment<'static> {
+    static ENVIRONMENT: OnceLock<Environment<'static>> = OnceLock::new();
+    ENVIRONMENT.get_or_init(|| {
+        let mut environment = Environment::new();
+        // A name that a template has and its page does not give is a fault, not an empty place.
+        environment.set_undefined_behavior(UndefinedBehavior::Strict);
+        for (name, text) in TEMPLATES {
+            environment.add_template(name, text).expect("templates are checked by a test");
+        }
+        environment
+    })
+}
+
+/// An error before there is a browser to speak of.
+pub(super) fn plain(server: &Server, error: &Error) -> Response<Body> {
+    let text = error.issues.first().map(|issue| issue.diagnostics.to_string()).unwrap_or_default();
+    let page = Page::new("error.html", context! { text, request_id => "" }).status(outcome::status(error.kind));
+    page.render("", server.app.config.issuer_path())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_template_can_be_read_and_escapes() {
+        for (name, _) in TEMPLATES {
+            environment().get_template(name).unwrap();
+        }
+        let error = environment().get_template("error.html").unwrap();
+        let text = error.render(context! { token => "", root => "", text => "<script>", request_id => "r" }).unwrap();
+        assert!(text.contains("&lt;script&gt;") && !text.contains("<script>"), "{text}");
+    }
+}

@@ -1,0 +1,163 @@
+//! A space of the store's keyed values, sealed and typed: users, sessions, authorizations. Names are blinded, values
+//! sealed to their place.
+
+use std::marker::PhantomData;
+use std::ops::Deref;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
+
+use crate::error::{Error, Kind, Result};
+use crate::store::{Life, Store};
+use crate::vault::{SystemKey, Vault};
+use crate::world::Instant;
+
+/// Times that a change is tried anew when somebody else was first.
+const TRIES_MAX: usize = 16;
+
+/// Things of one type. Clones are cheap.
+pub struct Shelf<T> {
+    store: Store,
+    vault: Vault,
+    space: &'static str,
+    of: PhantomData<fn() -> T>,
+}
+
+/// A thing as it was read, and what is needed to change just that.
+pub struct Held<T> {
+    value: T,
+    key: Vec<u8>,
+    sealed: Vec<u8>,
+}
+
+impl<T> Deref for Held<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T> Held<T> {
+    /// The blinded name.
+    pub fn key(&self) -> &[u8] {
+        &self.key
+    }
+}
+
+impl<T> Clone for Shelf<T> {
+    fn clone(&self) -> Self {
+        Shelf { store: self.store.clone(), vault: self.vault.clone(), space: self.space, of: PhantomData }
+    }
+}
+
+impl<T: Serialize + DeserializeOwned + Clone> Shelf<T> {
+    pub fn new(store: &Store, vault: &Vault, space: &'static str) -> Shelf<T> {
+        Shelf { store: store.clone(), vault: vault.clone(), space, of: PhantomData }
+    }
+
+    fn key(&self, name: &str) -> [u8; 16] {
+        self.vault.token(self.space, name.as_bytes())
+    }
+
+    /// The blind token under which the things of an owner are found.
+    fn owner(&self, name: &str) -> Vec<u8> {
+        self.vault.token("kv-owner", name.as_bytes()).to_vec()
+    }
+
+    fn life(&self, expires: Option<Instant>, owner: Option<&str>) -> Life {
+        Life { expires, owner: owner.map(|owner| self.owner(owner)) }
+    }
+
+    async fn sealed(&self, key: &[u8], value: &T) -> Result<Vec<u8>> {
+        let plain = Zeroizing::new(serde_json::to_vec(value).map_err(Error::internal)?);
+        self.vault.seal_system(SystemKey::Secret, &self.aad(key), &plain).await
+    }
+
+    async fn open(&self, key: Vec<u8>, sealed: Vec<u8>) -> Result<Held<T>> {
+        let plain = self.vault.open_system(SystemKey::Secret, &self.aad(&key), &sealed).await?;
+        let value = serde_json::from_slice(&plain).map_err(Error::internal)?;
+        Ok(Held { value, key, sealed })
+    }
+
+    fn aad(&self, key: &[u8]) -> Vec<u8> {
+        [self.space.as_bytes(), key].concat()
+    }
+
+    pub async fn get(&self, name: &str) -> Result<Option<Held<T>>> {
+        self.get_by_key(&self.key(name)).await
+    }
+
+    /// By the name as [`Held::key`] gives it.
+    pub async fn get_by_key(&self, key: &[u8]) -> Result<Option<Held<T>>> {
+        match self.store.kv_get(self.space, key).await? {
+            Some(sealed) => self.open(key.to_vec(), sealed).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Keeps a new thing. False: there is one of this name.
+    pub async fn insert(&self, name: &str, value: &T, expires: Option<Instant>, owner: Option<&str>) -> Result<bool> {
+        let key = self.key(name);
+        let sealed = self.sealed(&key, value).await?;
+        self.store.kv_insert_new_for(self.space, &key, &sealed, self.life(expires, owner)).await
+    }
+
+    /// Changes a thing if nobody else has since it was read. False: somebody has.
+    pub async fn swap(&self, held: &Held<T>, value: &T, expires: Option<Instant>) -> Result<bool> {
+        let sealed = self.sealed(&held.key, value).await?;
+        self.store.kv_swap(self.space, &held.key, &held.sealed, &sealed, expires).await
+    }
+
+    /// Changes the thing of this name, whoever else does; it keeps its owner and gets this end. None: there is none.
+    ///
+    /// # Errors
+    /// What `change` has against it.
+    pub async fn change<R>(
+        &self,
+        name: &str,
+        expires: Option<Instant>,
+        change: impl Fn(&mut T) -> Result<R>,
+    ) -> Result<Option<(T, R)>> {
+        for _ in 0..TRIES_MAX {
+            let Some(held) = self.get(name).await? else { return Ok(None) };
+            let mut value = held.value.clone();
+            let result = change(&mut value)?;
+            if self.swap(&held, &value, expires).await? {
+                return Ok(Some((value, result)));
+            }
+        }
+        Err(Error::new(Kind::Conflict, "Others change the same thing all the time. Try again."))
+    }
+
+    /// True: it was there.
+    pub async fn delete(&self, name: &str) -> Result<bool> {
+        self.store.kv_delete(self.space, &self.key(name)).await
+    }
+
+    pub async fn delete_by_key(&self, key: &[u8]) -> Result<bool> {
+        self.store.kv_delete(self.space, key).await
+    }
+
+    pub async fn all(&self) -> Result<Vec<Held<T>>> {
+        self.opened(self.store.kv_list(self.space).await?).await
+    }
+
+    pub async fn owned(&self, owner: &str) -> Result<Vec<Held<T>>> {
+        self.opened(self.store.kv_list_owned(self.space, &self.owner(owner)).await?).await
+    }
+
+    /// Gives how many there were.
+    pub async fn delete_owned(&self, owner: &str) -> Result<u64> {
+        self.store.kv_delete_owned(self.space, &self.owner(owner)).await
+    }
+
+    async fn opened(&self, rows: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Vec<Held<T>>> {
+        let mut out = Vec::with_capacity(rows.len());
+        for (key, sealed) in rows {
+            out.push(self.open(key, sealed).await?);
+        }
+        Ok(out)
+    }
+}

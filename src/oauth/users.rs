@@ -1,0 +1,308 @@
+//! The users of this server, sealed in the store: who may log in, as what, and with which proofs.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::password::{self, PasswordHash};
+use super::shelf::{Held, Shelf};
+use super::totp;
+use crate::access::Role;
+use crate::audit::{Trail, What};
+use crate::error::{Error, Kind, Result};
+use crate::fhir::{definitions, reference};
+use crate::store::Store;
+use crate::vault::Vault;
+use crate::world::{Instant, World};
+
+const SPACE: &str = "oauth-user";
+const USERNAME_MAX: usize = 64;
+/// Users one server keeps.
+pub const USERS_MAX: usize = 100_000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Status {
+    Active,
+    Disabled,
+}
+
+/// The second factor: a device that shows codes.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Device {
+    pub secret: Vec<u8>,
+    /// The step of the last code that was taken: codes count once.
+    pub last_step: i64,
+}
+
+/// A user. No Debug: record and proofs are nobody's business.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct User {
+    /// Random; the subject of tokens.
+    pub id: String,
+    /// In lower case.
+    pub username: String,
+    pub role: Role,
+    /// The user's own record, relative: `Practitioner/1`.
+    pub fhir_user: Option<String>,
+    pub status: Status,
+    /// None until an invitation is taken up.
+    pub password: Option<PasswordHash>,
+    pub device: Option<Device>,
+    /// Hashes of the recovery codes that are left.
+    pub recovery: Vec<[u8; 32]>,
+    /// Set by an administrator's reset: the next login must choose a password.
+    pub must_change: bool,
+    /// Milliseconds since 1970. Sessions and authorizations that are older have ended.
+    pub valid_from: i64,
+    /// Of a demonstration: `phial serve` refuses to start while there is one.
+    pub demo: bool,
+}
+
+/// A user to be added.
+#[derive(Clone)]
+pub struct NewUser {
+    pub username: String,
+    pub role: Role,
+    pub fhir_user: Option<String>,
+    /// None: the user chooses one with the code of an invitation.
+    pub password: Option<Zeroizing<String>>,
+    pub totp_secret: Option<Vec<u8>>,
+    pub demo: bool,
+}
+
+/// The users. Clones are cheap.
+#[derive(Clone)]
+pub struct Users {
+    shelf: Shelf<User>,
+    trail: Trail,
+    world: Arc<World>,
+}
+
+/// The form in which user names are kept and compared; None when it can be no user name.
+pub fn normal(username: &str) -> Option<String> {
+    let name = username.trim().to_ascii_lowercase();
+    let fits = (1..=USERNAME_MAX).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-@+".contains(&byte));
+    fits.then_some(name)
+}
+
+/// `Practitioner/1`, of a type that fits the role.
+fn check_record(role: Role, fhir_user: Option<&str>) -> Result<()> {
+    let wrong = |text: String| Err(Error::invalid(text).at("fhir_user"));
+    let Some(text) = fhir_user else {
+        return if role.is_staff() {
+            Ok(())
+        } else {
+            wrong("Patients and guardians are tied to their record.".to_owned())
+        };
+    };
+    let kinds: &[&str] = match role {
+        Role::Patient => &["Patient"],
+        Role::Guardian => &["RelatedPerson"],
+        _ => &["Practitioner", "Person"],
+    };
+    let parts = text.split_once('/');
+    let known = parts.is_some_and(|(kind, id)| kinds.contains(&kind) && reference::is_id(id));
+    if !known || definitions().type_id(parts.map_or("", |parts| parts.0)).is_none() {
+        return wrong(format!("For {} this is a relative reference to {}.", role.name(), kinds.join(" or ")));
+    }
+    Ok(())
+}
+
+impl User {
+    /// What administration puts on record about a user.
+    fn facts(&self) -> Vec<(String, String)> {
+        let facts = [
+            ("username", self.username.clone()),
+            ("user", self.id.clone()),
+            ("role", self.role.name().to_owned()),
+            ("fhirUser", self.fhir_user.clone().unwrap_or_default()),
+        ];
+        facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
+    pub fn is_active(&self) -> bool {
+        self.status == Status::Active
+    }
+}
+
+impl Users {
+    pub fn new(store: &Store, vault: &Vault, trail: Trail, world: Arc<World>) -> Users {
+        Users { shelf: Shelf::new(store, vault, SPACE), trail, world }
+    }
+
+    /// Adds a user.
+    ///
+    /// # Errors
+    /// `Kind::Invalid` with the place of the fault; `Kind::Conflict` when the name is taken.
+    pub async fn add(&self, new: NewUser) -> Result<User> {
+        let username = normal(&new.username).ok_or_else(|| {
+            Error::invalid("A user name has 1 to 64 letters, digits and signs of . _ - @ +").at("username")
+        })?;
+        check_record(new.role, new.fhir_user.as_deref())?;
+        if let Some(password) = &new.password {
+            password::check(password, &username).map_err(|why| Error::invalid(why).at("password"))?;
+        }
+        let password = match new.password {
+            Some(password) => Some(hashed(password).await?),
+            None => None,
+        };
+        let user = User {
+            id: self.world.uuid(),
+            username,
+            role: new.role,
+            fhir_user: new.fhir_user,
+            status: Status::Active,
+            password,
+            device: new.totp_secret.map(|secret| Device { secret, last_step: 0 }),
+            recovery: Vec::new(),
+            must_change: false,
+            valid_from: self.world.now().0,
+            demo: new.demo,
+        };
+        if !self.shelf.insert(&user.username, &user, None, None).await? {
+            return Err(Error::new(Kind::Conflict, "There is a user of this name already.").at("username"));
+        }
+        if let Err(error) = self.record(What::UserAdded, &user).await {
+            self.shelf.delete(&user.username).await?;
+            return Err(error);
+        }
+        Ok(user)
+    }
+
+    async fn record(&self, what: What, user: &User) -> Result<()> {
+        self.trail.record_task(what, "administration", user.facts()).await.map(drop)
+    }
+
+    pub async fn get(&self, username: &str) -> Result<Option<Held<User>>> {
+        match normal(username) {
+            Some(username) => self.shelf.get(&username).await,
+            None => Ok(None),
+        }
+    }
+
+    /// All users, by name.
+    pub async fn list(&self) -> Result<Vec<Held<User>>> {
+        let mut users = self.shelf.all().await?;
+        users.sort_by(|a, b| a.username.cmp(&b.username));
+        Ok(users)
+    }
+
+    /// Whether a user of a demonstration is here: a real server must not start on such a database.
+    pub async fn any_demo(&self) -> Result<bool> {
+        Ok(self.list().await?.iter().any(|user| user.demo))
+    }
+
+    /// Changes a user, whoever else does. None: there is none of this name.
+    pub(super) async fn change<R>(
+        &self,
+        username: &str,
+        change: impl Fn(&mut User) -> Result<R>,
+    ) -> Result<Option<(User, R)>> {
+        let Some(username) = normal(username) else { return Ok(None) };
+        self.shelf.change(&username, None, change).await
+    }
+
+    /// No login and no token works for the user from now on. False: there is no such user.
+    pub async fn disable(&self, username: &str) -> Result<bool> {
+        let now = self.world.now().0;
+        let changed = self.change(username, |user| {
+            user.status = Status::Disabled;
+            user.valid_from = now;
+            Ok(())
+        });
+        let Some((user, ())) = changed.await? else { return Ok(false) };
+        self.record(What::UserDisabled, &user).await?;
+        Ok(true)
+    }
+
+    /// Gives the user a random password to be changed at the next login, forgets the second factor, ends whatever
+    /// the user has open, and lets a disabled user in again. None: there is no such user.
+    pub async fn reset(&self, username: &str) -> Result<Option<Zeroizing<String>>> {
+        let password = random_password();
+        let hash = hashed(password.clone()).await?;
+        let now = self.world.now().0;
+        let changed = self.change(username, |user| {
+            user.password = Some(hash.clone());
+            user.must_change = true;
+            user.device = None;
+            user.recovery.clear();
+            user.status = Status::Active;
+            user.valid_from = now;
+            Ok(())
+        });
+        let Some((user, ())) = changed.await? else { return Ok(None) };
+        self.record(What::PasswordReset, &user).await?;
+        Ok(Some(password))
+    }
+
+    /// Takes a code of the user's device or a recovery code; either counts once. True: it was good.
+    pub(super) async fn take_code(&self, username: &str, given: &str, now: Instant) -> Result<bool> {
+        let recovery = totp::recovery_hash(given);
+        let changed = self.change(username, |user| {
+            if let Some(device) = &mut user.device
+                && let Some(step) = totp::matched(&device.secret, given, device.last_step, now)
+            {
+                device.last_step = step;
+                return Ok(true);
+            }
+            let before = user.recovery.len();
+            user.recovery.retain(|hash| *hash != recovery);
+            Ok(user.recovery.len() < before)
+        });
+        Ok(changed.await?.is_some_and(|(_, taken)| taken))
+    }
+}
+
+/// Hashes on a thread of its own: it takes tens of milliseconds.
+pub(super) async fn hashed(password: Zeroizing<String>) -> Result<PasswordHash> {
+    tokio::task::spawn_blocking(move || PasswordHash::make(&password)).await.map_err(Error::internal)?
+}
+
+/// A password that nobody chose: of all four classes, with some 120 random bits.
+pub fn random_password() -> Zeroizing<String> {
+    let mut bytes = Zeroizing::new([0u8; 15]);
+    crate::world::secret(&mut *bytes);
+    let text = totp::base32(&*bytes);
+    let (upper, lower) = text.split_at(12);
+    Zeroizing::new(format!("{upper}-{}7z", lower.to_ascii_lowercase()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_fit_roles() {
+        for (role, record, good) in [
+            (Role::Patient, Some("Patient/1"), true),
+            (Role::Patient, Some("Practitioner/1"), false),
+            (Role::Patient, None, false),
+            (Role::Guardian, Some("RelatedPerson/a-b"), true),
+            (Role::Guardian, Some("Patient/1"), false),
+            (Role::Provider, Some("Practitioner/1"), true),
+            (Role::Admin, None, true),
+            (Role::Nurse, Some("Practitioner/1/_history/2"), false),
+            (Role::Nurse, Some("https://x/Practitioner/1"), false),
+        ] {
+            assert_eq!(check_record(role, record).is_ok(), good, "{} {record:?}", role.name());
+        }
+    }
+
+    #[test]
+    fn names_have_one_form() {
+        assert_eq!(normal(" Ann.Smith@Clinic ").as_deref(), Some("ann.smith@clinic"));
+        for bad in ["", "a b", "ä", "a/b", &"x".repeat(65)] {
+            assert_eq!(normal(bad), None);
+        }
+    }
+
+    #[test]
+    fn a_random_password_passes_the_rules() {
+        for _ in 0..20 {
+            let password = random_password();
+            assert_eq!(password::check(&password, "ann"), Ok(()), "{}", *password);
+        }
+    }
+}
