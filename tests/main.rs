@@ -10,6 +10,7 @@ mod kill;
 mod leak;
 mod negotiation;
 mod oracle;
+mod races;
 mod rules;
 mod samples;
 mod smoke;

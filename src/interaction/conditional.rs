@@ -1,13 +1,13 @@
 //! Conditions that are searches: If-None-Exist, conditional update, patch and delete, conditional references. They are
 //! answered under the caller's own search grant, so that they tell nothing a search would not.
 
-use super::write::stage::Claim;
 use super::{Pairs, Scene, VersionOf, form, read};
 use crate::access::Grants;
 use crate::audit::{Touched, What};
 use crate::error::{Error, Kind, Result};
 use crate::fhir::{Resource, TypeId, definitions};
 use crate::search::{Query, QueryOptions};
+use crate::store::Premise;
 
 /// A search that says which resource is meant.
 pub(super) struct Condition {
@@ -56,11 +56,20 @@ impl Condition {
         Ok(Condition { query })
     }
 
-    /// The claim by which two conditional creates with the same condition shut each other out.
-    pub fn claim(&self) -> Claim {
+    /// Type and parameters in a fixed order: two conditions with the same text are the same.
+    pub fn text(&self) -> String {
         let mut applied = self.query.applied.clone();
         applied.sort();
-        ("if-none-exist", format!("{}?{}", definitions().type_name(self.query.kind), form::encode(&applied)))
+        format!("{}?{}", definitions().type_name(self.query.kind), form::encode(&applied))
+    }
+
+    /// What a write rests on that is decided by this condition. To be noted before the condition is looked at.
+    ///
+    /// # Errors
+    /// `Kind::TooCostly` when too many resources could satisfy it.
+    pub async fn premise(&self, scene: Scene<'_>) -> Result<Premise> {
+        Grants::of(scene.caller, &self.query)?;
+        scene.app.store.premise(&self.query).await
     }
 
     /// Whether a resource that is being written would satisfy it. Chains and `_has` are about what is stored: they hold

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::db::{Conn, Fault, Param, chunk_sizes, placeholder_list, placeholders};
 use super::dialect;
+use super::premise::Premise;
 use crate::error::{Error, Issue, Kind};
 use crate::vault::{Pk, Rid};
 
@@ -65,6 +66,8 @@ pub struct WriteSet {
     pub claims_of: Vec<Rid>,
     /// Counters that must have reached a number once this is applied.
     pub raises: Vec<(&'static str, u32)>,
+    /// What the conditions of the request rest on.
+    pub premises: Vec<Premise>,
 }
 
 /// The domain tables there are.
@@ -97,6 +100,9 @@ impl WriteSet {
 
     /// Applies it inside the open transaction of `conn`. The caller undoes what was done when it is refused.
     pub async fn apply(&self, conn: &mut Conn) -> Result<(), Refusal> {
+        for premise in &self.premises {
+            premise.check(conn).await?;
+        }
         self.insert_records(conn).await?;
         self.update_records(conn).await?;
         self.insert_versions(conn).await?;

@@ -11,6 +11,7 @@ use super::apply::{Refusal, WriteSet};
 use super::chain::Chain;
 use super::db::{Conn, Db, Fault, Use};
 use super::growth::Growth;
+use super::premise::Premise;
 use super::small::{Small, SmallAnswer};
 use super::{AuditRow, Receipt};
 use crate::error::{Error, Kind, Result};
@@ -111,6 +112,8 @@ impl Lanes {
     /// small changes. Pure audit entries take turns.
     fn lane_of(&self, work: &Work) -> usize {
         let number = match work {
+            // Writes that rest on conditions of one type queue here instead of waiting for its lock.
+            Work::Write(set, _) if !set.premises.is_empty() => usize::from(set.premises[0].kind()),
             Work::Write(set, _) => set.records.first().map_or(0, |row| usize::from(row.id_token[0])),
             Work::Small(_) => 0,
             Work::Append(_) => self.turn.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
@@ -324,6 +327,11 @@ impl Batch {
     async fn apply(&mut self, conn: &mut Conn, chain: &mut Chain, vault: &Vault) -> Result<usize, Fault> {
         // A job alone needs no savepoint: the transaction is its own.
         let shared = self.jobs.len() > 1;
+        let of = |job: &Job| match &job.work {
+            Work::Write(set, _) => set.premises.iter().map(Premise::kind).collect(),
+            Work::Append(_) | Work::Small(_) => Vec::new(),
+        };
+        Premise::lock(conn, self.jobs.iter().flat_map(of).collect()).await?;
         for (job, outcome) in self.jobs.iter().zip(&mut self.outcomes) {
             match &job.work {
                 Work::Append(_) => {}

@@ -7,7 +7,7 @@ use super::apply::WriteSet;
 use super::lane::Work;
 use super::read::{State, Stored, values_within};
 use super::seal::{self, Content, Prepared};
-use super::{AuditRow, Receipt, Store};
+use super::{AuditRow, Premise, Receipt, Store};
 use crate::access::{Grant, Op};
 use crate::domain::DomainRow;
 use crate::error::{Error, Kind, Result};
@@ -35,7 +35,7 @@ pub struct Draft {
     pub at: Instant,
     pub domain: Vec<DomainRow>,
     /// Further things that must be unique in the whole server: (domain, value). Like those of the domain row they are
-    /// held until the next version of this resource (conditional creates claim their condition).
+    /// held until the next version of this resource.
     pub claims: Vec<(&'static str, String)>,
 }
 
@@ -74,6 +74,7 @@ pub struct Tx {
     drafts: Vec<Prepared>,
     /// The newest draft of each resource.
     newest: HashMap<(TypeId, String), usize>,
+    premises: Vec<Premise>,
 }
 
 /// A transaction whose drafts are sealed: its hashes are known, and nothing in it can change. Committing it is for
@@ -97,7 +98,12 @@ pub struct SealedTx {
 
 impl Tx {
     pub(super) fn new(store: Store) -> Tx {
-        Tx { store, seen: HashMap::new(), drafts: Vec::new(), newest: HashMap::new() }
+        Tx { store, seen: HashMap::new(), drafts: Vec::new(), newest: HashMap::new(), premises: Vec::new() }
+    }
+
+    /// The write rests on this too: if it has changed at commit, that shows as Conflict.
+    pub fn rests_on(&mut self, premises: Vec<Premise>) {
+        self.premises.extend(premises);
     }
 
     /// Looks at many resources in few queries, so that [`Tx::current`] finds them at once.
@@ -233,8 +239,9 @@ impl Tx {
 
     /// Seals everything in one batch; the drafts cannot change any more.
     pub async fn seal(self) -> Result<SealedTx> {
-        let Tx { store, seen, drafts, .. } = self;
-        let (set, written) = seal::seal(&store, seen, drafts).await?;
+        let Tx { store, seen, drafts, premises, .. } = self;
+        let (mut set, written) = seal::seal(&store, seen, drafts).await?;
+        set.premises = premises;
         Ok(SealedTx { store, set, written })
     }
 

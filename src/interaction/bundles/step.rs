@@ -13,9 +13,10 @@ use crate::fhir::patch::Patch;
 use crate::fhir::{TypeId, definitions};
 use crate::interaction::conditional::Condition;
 use crate::interaction::write::patch;
-use crate::interaction::write::plan::{Goal, delete_of, patch_of, update_of};
+use crate::interaction::write::plan::Goal;
 use crate::interaction::write::stage::{self, Change};
 use crate::interaction::{Conditions, Facts, Interaction, Scene, VersionOf};
+use crate::store::Premise;
 
 /// One entry, understood.
 pub(super) enum Step {
@@ -23,7 +24,6 @@ pub(super) enum Step {
         kind: TypeId,
         id: String,
         body: Node,
-        claim: Option<stage::Claim>,
     },
     Update {
         kind: TypeId,
@@ -63,8 +63,14 @@ pub(super) enum Step {
     },
 }
 
-/// Conditional creates of this transaction that found nothing: by their condition, the entry and its address.
-pub(super) type Made = HashMap<stage::Claim, (usize, String)>;
+/// What the conditions of a transaction gave so far.
+#[derive(Default)]
+pub(super) struct Looked {
+    /// Conditional creates that found nothing: by their condition, the entry and its address.
+    made: HashMap<String, (usize, String)>,
+    /// What the transaction rests on.
+    pub premises: Vec<Premise>,
+}
 
 fn address(kind: TypeId, id: &str) -> String {
     format!("{}/{id}", definitions().type_name(kind))
@@ -73,31 +79,31 @@ fn address(kind: TypeId, id: &str) -> String {
 impl Step {
     /// # Errors
     /// As the same request on its own, with the place of the entry.
-    pub async fn of(scene: Scene<'_>, entry: &mut bundle::Entry, n: usize, made: &mut Made) -> Result<Step> {
+    pub async fn of(scene: Scene<'_>, entry: &mut bundle::Entry, n: usize, looked: &mut Looked) -> Result<Step> {
         let head = entry.method == "HEAD";
         let asked = asked(scene, entry, n)?;
         let facts = facts_of(scene, entry);
         let at_url = |error: Error| error.at(at(n, "request.url"));
         Ok(match asked {
-            Interaction::Create { kind, body } => Step::create(scene, (kind, body), &facts, n, made).await?,
+            Interaction::Create { kind, body } => Step::create(scene, (kind, body), &facts, n, looked).await?,
             Interaction::Update { kind, target, body } => {
                 authorize::<Update>(scene.caller, kind)?;
                 let goal = Goal::of(scene, kind, target).map_err(at_url)?;
                 let own = body.get("id").and_then(Node::as_str);
-                let put = update_of(scene, &goal, own).await.map_err(at_url)?;
+                let put = goal.update(scene, own, &mut looked.premises).await.map_err(at_url)?;
                 let named = matches!(goal, Goal::Id(_));
                 Step::Update { kind, id: put.id, body, conditions: facts.conditions, fresh: put.fresh, named }
             }
             Interaction::Patch { kind, target, patch: operations } => {
                 patch::grants(scene, kind).map_err(at_url)?;
                 let goal = Goal::of(scene, kind, target).map_err(at_url)?;
-                let id = patch_of(scene, &goal).await.map_err(at_url)?;
+                let id = goal.patch(scene, &mut looked.premises).await.map_err(at_url)?;
                 Step::Patch { kind, id, patch: operations, conditions: facts.conditions }
             }
             Interaction::Delete { kind, target } => {
                 authorize::<Delete>(scene.caller, kind)?;
                 let goal = Goal::of(scene, kind, target).map_err(at_url)?;
-                let ids = delete_of(scene, &goal).await.map_err(at_url)?;
+                let ids = goal.delete(scene, &mut looked.premises).await.map_err(at_url)?;
                 Step::Delete { kind, ids, conditions: facts.conditions }
             }
             Interaction::Operation { operation, .. } if operation.affects => {
@@ -113,24 +119,25 @@ impl Step {
         (kind, body): (TypeId, Node),
         facts: &Facts,
         n: usize,
-        made: &mut Made,
+        looked: &mut Looked,
     ) -> Result<Step> {
         let id = scene.app.world.uuid();
         let Some(condition) = &facts.conditions.if_none_exist else {
-            return Ok(Step::Create { kind, id, body, claim: None });
+            return Ok(Step::Create { kind, id, body });
         };
         authorize::<Create>(scene.caller, kind)?;
         let at_condition = |error: Error| error.at(at(n, "request.ifNoneExist"));
         let condition = Condition::parse(scene, kind, condition).map_err(at_condition)?;
+        let text = condition.text();
+        if let Some((of, address)) = looked.made.get(&text) {
+            return Ok(Step::Again { of: *of, address: address.clone() });
+        }
+        looked.premises.push(condition.premise(scene).await.map_err(at_condition)?);
         if let Some(found) = condition.one(scene).await.map_err(at_condition)? {
             return Ok(Step::Existing { version: found.version, touched: found.touched });
         }
-        let claim = condition.claim();
-        if let Some((of, address)) = made.get(&claim) {
-            return Ok(Step::Again { of: *of, address: address.clone() });
-        }
-        made.insert(claim.clone(), (n, address(kind, &id)));
-        Ok(Step::Create { kind, id, body, claim: Some(claim) })
+        looked.made.insert(text, (n, address(kind, &id)));
+        Ok(Step::Create { kind, id, body })
     }
 
     /// What the entry's resource is called here.
@@ -176,9 +183,9 @@ impl Step {
     pub fn changes(self, scene: Scene<'_>, n: usize) -> Result<Vec<Change>> {
         let place = at(n, "resource");
         let checked = || match self {
-            Step::Create { kind, id, body, claim } => {
+            Step::Create { kind, id, body } => {
                 let grant = authorize::<Create>(scene.caller, kind)?;
-                Ok(vec![Change::Create { grant, resource: stage::checked_at(kind, body, &place)?, id, claim }])
+                Ok(vec![Change::Create { grant, resource: stage::checked_at(kind, body, &place)?, id }])
             }
             Step::Update { kind, id, body, conditions, fresh, named } => {
                 let grant = authorize::<Update>(scene.caller, kind)?;

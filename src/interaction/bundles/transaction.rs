@@ -4,7 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::step::{Made, Step};
+use super::step::{Looked, Step};
 use super::{Faults, answered, at, failed, in_entry, resolve, without_content};
 use crate::audit::{Touched, What};
 use crate::error::{Error, Kind, Result};
@@ -16,6 +16,7 @@ use crate::interaction::write::{TRIES_MAX, conflict, lost_race, outcome};
 use crate::interaction::{
     self, Answer, Body, Bundle, BundleKind, Content, Done, Entry, Facts, Interaction, Response, Return, Scene, Shape,
 };
+use crate::store::Premise;
 
 /// A change and the entry it came from.
 type Numbered = (usize, Change);
@@ -23,12 +24,19 @@ type Numbered = (usize, Change);
 /// A transaction whose entries are understood.
 struct Understood {
     changes: Vec<Numbered>,
-    /// What conditions found.
+    /// What conditions found, and what the transaction so rests on.
     touched: Vec<Touched>,
+    premises: Vec<Premise>,
     reads: Vec<(usize, Interaction, Box<Facts>, bool)>,
     /// Entries that find what another one makes.
     again: Vec<(usize, usize)>,
     entries: Vec<Entry>,
+}
+
+/// What conditions gave.
+struct Rests {
+    touched: Vec<Touched>,
+    premises: Vec<Premise>,
 }
 
 pub(super) async fn transaction(scene: Scene<'_>, entries: Vec<Result<bundle::Entry>>) -> Result<Answer> {
@@ -53,8 +61,9 @@ pub(super) async fn transaction(scene: Scene<'_>, entries: Vec<Result<bundle::En
 }
 
 async fn once(scene: Scene<'_>, entries: Vec<bundle::Entry>, tries: u32) -> Result<Answer> {
-    let Understood { changes, touched, reads, again, mut entries } = understood(scene, entries).await?;
-    commit(scene, in_order(changes)?, touched, &mut entries, tries).await?;
+    let Understood { changes, touched, premises, reads, again, mut entries } = understood(scene, entries).await?;
+    let rests = Rests { touched, premises };
+    commit(scene, in_order(changes)?, &rests, &mut entries, tries).await?;
     for (n, of) in again {
         if let Some(Response::Done { version, .. }) = &entries[of].response {
             entries[n].response = Some(Response::Done { done: Done::Ok, version: version.clone() });
@@ -82,11 +91,11 @@ async fn once(scene: Scene<'_>, entries: Vec<bundle::Entry>, tries: u32) -> Resu
 async fn understood(scene: Scene<'_>, sent: Vec<bundle::Entry>) -> Result<Understood> {
     let mut faults = Faults::default();
     let mut addresses = Addresses::default();
-    let mut made = Made::new();
+    let mut looked = Looked::default();
     let mut full_urls = Vec::with_capacity(sent.len());
     let mut steps: Vec<Option<Step>> = Vec::with_capacity(sent.len());
     for (n, mut entry) in sent.into_iter().enumerate() {
-        let mut step = faults.take(Step::of(scene, &mut entry, n, &mut made).await, n)?;
+        let mut step = faults.take(Step::of(scene, &mut entry, n, &mut looked).await, n)?;
         if let (Some(full_url), Some(address)) = (&entry.full_url, step.as_ref().and_then(Step::address)) {
             let same = addresses.entries_of(full_url).any(|other| same_content(&mut steps, other, &mut step));
             if !same {
@@ -100,6 +109,7 @@ async fn understood(scene: Scene<'_>, sent: Vec<bundle::Entry>) -> Result<Unders
     let mut understood = Understood {
         changes: Vec::with_capacity(steps.len()),
         touched: Vec::new(),
+        premises: looked.premises,
         reads: Vec::new(),
         again: Vec::new(),
         entries: steps.iter().map(|_| Entry::default()).collect(),
@@ -158,12 +168,12 @@ fn in_order(mut changes: Vec<Numbered>) -> Result<Vec<Numbered>> {
 async fn commit(
     scene: Scene<'_>,
     changes: Vec<Numbered>,
-    touched: Vec<Touched>,
+    rests: &Rests,
     entries: &mut [Entry],
     tries: u32,
 ) -> Result<()> {
     for _ in 0..tries {
-        match attempt(scene, &changes, &touched, entries).await {
+        match attempt(scene, &changes, rests, entries).await {
             Err(error) if lost_race(&error) => {}
             other => return other,
         }
@@ -171,9 +181,10 @@ async fn commit(
     Err(conflict())
 }
 
-async fn attempt(scene: Scene<'_>, changes: &[Numbered], touched: &[Touched], entries: &mut [Entry]) -> Result<()> {
+async fn attempt(scene: Scene<'_>, changes: &[Numbered], rests: &Rests, entries: &mut [Entry]) -> Result<()> {
     let bases = Bases::open(scene, changes.iter().map(|(_, change)| change)).await?;
     let mut tx = scene.app.store.begin();
+    tx.rests_on(rests.premises.clone());
     let looked_at = changes.iter().filter(|(_, change)| !matches!(change, Change::Create { .. }));
     let looked_at: Vec<(TypeId, &str)> = looked_at.map(|(_, change)| change.target()).collect();
     tx.prefetch(&looked_at).await?;
@@ -185,7 +196,7 @@ async fn attempt(scene: Scene<'_>, changes: &[Numbered], touched: &[Touched], en
     }
     faults.told()?;
     let mut event = scene.event(What::Transaction, None);
-    event.touched = touched.to_vec();
+    event.touched = rests.touched.clone();
     if staged.iter().all(|(_, staged)| !staged.writes) {
         scene.app.trail.record(event).await?;
         return place(staged, HashMap::new(), Return::Minimal, entries);

@@ -14,9 +14,10 @@ use crate::error::{Error, Issue, Kind, Result, Severity};
 use crate::fhir::TypeId;
 use crate::fhir::json::Node;
 use crate::fhir::patch::Patch;
+use crate::store::Premise;
 
 /// How often a write that lost a race is tried again before the client hears of it.
-pub(super) const TRIES_MAX: u32 = 5;
+pub(super) const TRIES_MAX: u32 = 16;
 
 pub(super) async fn create(scene: Scene<'_>, kind: TypeId, body: Node) -> Result<Answer> {
     perform(scene, &Plan::create(scene, kind, body)?).await
@@ -45,12 +46,10 @@ async fn perform(scene: Scene<'_>, plan: &Plan) -> Result<Answer> {
                 scene.app.trail.record(event).await?;
                 return Ok(Answer::empty(Done::Ok, Some(found.version)));
             }
-            Settled::Changes(changes) => attempt(scene, (plan.what(), plan.kind()), &changes).await,
+            Settled::Changes(changes, premises) => attempt(scene, (plan.what(), plan.kind()), &changes, premises).await,
         };
         match done {
             Err(error) if lost_race(&error) => {}
-            // Someone else made it in the meantime: look again.
-            Err(error) if error.kind == Kind::Conflict && plan.what() == What::Create => {}
             other => return other,
         }
     }
@@ -62,7 +61,7 @@ pub(super) async fn single(scene: Scene<'_>, change: Change) -> Result<Answer> {
     let (what, kind) = (change.what(), change.target().0);
     let changes = [change];
     for _ in 0..TRIES_MAX {
-        match attempt(scene, (what, kind), &changes).await {
+        match attempt(scene, (what, kind), &changes, Vec::new()).await {
             Err(error) if lost_race(&error) => {}
             other => return other,
         }
@@ -79,9 +78,15 @@ pub(super) fn conflict() -> Error {
     Error::new(Kind::Conflict, "Other writes to the same resource kept coming in between. Try again.")
 }
 
-async fn attempt(scene: Scene<'_>, (what, kind): (What, TypeId), changes: &[Change]) -> Result<Answer> {
+async fn attempt(
+    scene: Scene<'_>,
+    (what, kind): (What, TypeId),
+    changes: &[Change],
+    premises: Vec<Premise>,
+) -> Result<Answer> {
     let bases = Bases::open(scene, changes.iter()).await?;
     let mut tx = scene.app.store.begin();
+    tx.rests_on(premises);
     let mut all = Vec::with_capacity(changes.len());
     for change in changes {
         all.push(change.stage(scene, &mut tx, &bases).await?);

@@ -118,7 +118,7 @@ impl Patched<'_> {
             return Err(Error::new(Kind::Forbidden, text));
         }
         let resource = self.applied(content).await?;
-        let put = Put { id: self.id, current: Some(&current), claim: None };
+        let put = Put { id: self.id, current: Some(&current) };
         let mut staged = put.into(scene, tx, self.grant, resource).await?;
         if !reads.is_some_and(|grant| tx.covers(grant, self.id).unwrap_or(false)) {
             staged.resource = None;

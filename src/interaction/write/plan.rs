@@ -10,6 +10,7 @@ use crate::fhir::patch::Patch;
 use crate::fhir::{Resource, TypeId};
 use crate::interaction::conditional::{Condition, Match};
 use crate::interaction::{Conditions, Scene, Target};
+use crate::store::Premise;
 
 /// A write that is ready to be tried.
 pub(in crate::interaction) struct Plan {
@@ -35,7 +36,8 @@ pub(in crate::interaction) enum Goal {
 pub(in crate::interaction) enum Settled {
     /// A conditional create whose resource is there.
     Existing(Match),
-    Changes(Vec<Change>),
+    /// With what the conditions among them rest on.
+    Changes(Vec<Change>, Vec<Premise>),
 }
 
 impl Goal {
@@ -110,36 +112,38 @@ impl Plan {
     pub async fn settle(&self, scene: Scene<'_>) -> Result<Settled> {
         let kind = self.kind;
         let conditions = self.conditions.clone();
-        Ok(Settled::Changes(match &self.ask {
+        let mut premises = Vec::new();
+        let changes = match &self.ask {
             Ask::Create { resource, condition } => {
-                if let Some(condition) = condition
-                    && let Some(found) = condition.one(scene).await?
-                {
-                    return Ok(Settled::Existing(found));
+                if let Some(condition) = condition {
+                    premises.push(condition.premise(scene).await?);
+                    if let Some(found) = condition.one(scene).await? {
+                        return Ok(Settled::Existing(found));
+                    }
                 }
                 let grant = authorize::<Create>(scene.caller, kind)?;
-                let claim = condition.as_ref().map(Condition::claim);
-                vec![Change::Create { grant, resource: resource.clone(), id: scene.app.world.uuid(), claim }]
+                vec![Change::Create { grant, resource: resource.clone(), id: scene.app.world.uuid() }]
             }
             Ask::Update { resource, goal } => {
-                let Put { id, fresh } = update_of(scene, goal, resource.id()).await?;
+                let Put { id, fresh } = goal.update(scene, resource.id(), &mut premises).await?;
                 let grant = authorize::<Update>(scene.caller, kind)?;
                 vec![Change::Update { grant, resource: resource.clone(), id, conditions, fresh }]
             }
             Ask::Patch { patch: operations, goal } => {
-                let id = patch_of(scene, goal).await?;
+                let id = goal.patch(scene, &mut premises).await?;
                 let (grant, reads) = patch::grants(scene, kind)?;
                 vec![Change::Patch { grant, reads, kind, id, patch: operations.clone(), conditions }]
             }
             Ask::Delete { goal } => {
-                let ids = delete_of(scene, goal).await?;
                 let change = |id| {
                     let grant = authorize::<Delete>(scene.caller, kind)?;
                     Ok(Change::Delete { grant, kind, id, conditions: conditions.clone() })
                 };
+                let ids = goal.delete(scene, &mut premises).await?;
                 ids.into_iter().map(change).collect::<Result<_>>()?
             }
-        }))
+        };
+        Ok(Settled::Changes(changes, premises))
     }
 }
 
@@ -150,50 +154,57 @@ pub(in crate::interaction) struct Put {
     pub fresh: bool,
 }
 
-/// http.html#cond-update. `own` is the id in the resource.
-///
-/// # Errors
-/// `Kind::Invalid` when the resource carries another id than the match; `Kind::Precondition` for several matches.
-pub(in crate::interaction) async fn update_of(scene: Scene<'_>, goal: &Goal, own: Option<&str>) -> Result<Put> {
-    let condition = match goal {
-        Goal::Id(id) => return Ok(Put { id: id.clone(), fresh: false }),
-        Goal::Matching(condition) => condition,
-    };
-    match (condition.one(scene).await?, own) {
-        (Some(found), Some(own)) if found.version.id != own => {
-            let text = "The condition matches a resource with another id than the one that was sent.";
-            Err(Error::invalid(text))
+/// Looking at the condition notes in `premises` what the write then rests on.
+impl Goal {
+    /// http.html#cond-update. `own` is the id in the resource.
+    ///
+    /// # Errors
+    /// `Kind::Invalid` when the resource carries another id than the match; `Kind::Precondition` for several matches.
+    pub async fn update(&self, scene: Scene<'_>, own: Option<&str>, premises: &mut Vec<Premise>) -> Result<Put> {
+        let condition = match self {
+            Goal::Id(id) => return Ok(Put { id: id.clone(), fresh: false }),
+            Goal::Matching(condition) => condition,
+        };
+        premises.push(condition.premise(scene).await?);
+        match (condition.one(scene).await?, own) {
+            (Some(found), Some(own)) if found.version.id != own => {
+                let text = "The condition matches a resource with another id than the one that was sent.";
+                Err(Error::invalid(text))
+            }
+            (Some(found), _) => Ok(Put { id: found.version.id, fresh: false }),
+            (None, Some(own)) => Ok(Put { id: own.to_owned(), fresh: true }),
+            (None, None) => Ok(Put { id: scene.app.world.uuid(), fresh: true }),
         }
-        (Some(found), _) => Ok(Put { id: found.version.id, fresh: false }),
-        (None, Some(own)) => Ok(Put { id: own.to_owned(), fresh: true }),
-        (None, None) => Ok(Put { id: scene.app.world.uuid(), fresh: true }),
     }
-}
 
-/// The resource to be patched.
-///
-/// # Errors
-/// `Kind::NotFound` when the condition matches nothing; `Kind::Precondition` for several matches.
-pub(in crate::interaction) async fn patch_of(scene: Scene<'_>, goal: &Goal) -> Result<String> {
-    match goal {
-        Goal::Id(id) => Ok(id.clone()),
-        Goal::Matching(condition) => match condition.one(scene).await? {
-            Some(found) => Ok(found.version.id),
-            None => Err(Error::new(Kind::NotFound, "The condition matches no resource.")),
-        },
+    /// The resource to be patched.
+    ///
+    /// # Errors
+    /// `Kind::NotFound` when the condition matches nothing; `Kind::Precondition` for several matches.
+    pub async fn patch(&self, scene: Scene<'_>, premises: &mut Vec<Premise>) -> Result<String> {
+        match self {
+            Goal::Id(id) => Ok(id.clone()),
+            Goal::Matching(condition) => {
+                premises.push(condition.premise(scene).await?);
+                let found = condition.one(scene).await?;
+                let none = || Error::new(Kind::NotFound, "The condition matches no resource.");
+                found.map(|found| found.version.id).ok_or_else(none)
+            }
+        }
     }
-}
 
-/// The resources to be deleted.
-///
-/// # Errors
-/// `Kind::Precondition` for more matches than the settings allow.
-pub(in crate::interaction) async fn delete_of(scene: Scene<'_>, goal: &Goal) -> Result<Vec<String>> {
-    match goal {
-        Goal::Id(id) => Ok(vec![id.clone()]),
-        Goal::Matching(condition) => {
-            let found = condition.all(scene, scene.app.config.conditional_delete_max.size()).await?;
-            Ok(found.into_iter().map(|found| found.version.id).collect())
+    /// The resources to be deleted.
+    ///
+    /// # Errors
+    /// `Kind::Precondition` for more matches than the settings allow.
+    pub async fn delete(&self, scene: Scene<'_>, premises: &mut Vec<Premise>) -> Result<Vec<String>> {
+        match self {
+            Goal::Id(id) => Ok(vec![id.clone()]),
+            Goal::Matching(condition) => {
+                premises.push(condition.premise(scene).await?);
+                let found = condition.all(scene, scene.app.config.conditional_delete_max.size()).await?;
+                Ok(found.into_iter().map(|found| found.version.id).collect())
+            }
         }
     }
 }

@@ -16,9 +16,6 @@ use crate::search::values::content_digest;
 use crate::store::tx::Current;
 use crate::store::{Draft, Tx};
 
-/// Something unique that a conditional create claims, so that two of them cannot both succeed.
-pub(in crate::interaction) type Claim = (&'static str, String);
-
 /// One change, checked and authorized.
 pub(in crate::interaction) enum Change {
     /// `id` is given by the server.
@@ -26,7 +23,6 @@ pub(in crate::interaction) enum Change {
         grant: Grant<Create>,
         resource: Resource,
         id: String,
-        claim: Option<Claim>,
     },
     Update {
         grant: Grant<Update>,
@@ -139,8 +135,8 @@ impl Change {
     /// Whatever stands against it: nothing of the transaction may be kept then.
     pub async fn stage(&self, scene: Scene<'_>, tx: &mut Tx, bases: &Bases) -> Result<Staged> {
         match self {
-            Change::Create { grant, resource, id, claim } => {
-                let put = Put { id, current: None, claim: claim.clone() };
+            Change::Create { grant, resource, id } => {
+                let put = Put { id, current: None };
                 put.into(scene, tx, grant, resource.clone()).await
             }
             Change::Update { grant, resource, id, conditions, fresh } => {
@@ -155,7 +151,7 @@ impl Change {
                     let text = "The condition matches no resource, but the id of the resource that was sent is in use.";
                     return Err(Error::with_issues(Kind::Conflict, vec![Issue::error("duplicate", text)]));
                 }
-                let put = Put { id, current: current.as_ref(), claim: None };
+                let put = Put { id, current: current.as_ref() };
                 put.into(scene, tx, grant, resource.clone()).await
             }
             Change::Patch { grant, reads, kind, id, patch, conditions } => {
@@ -214,7 +210,6 @@ pub(super) fn check_conditions(conditions: &Conditions, current: Option<&Current
 pub(super) struct Put<'a> {
     pub id: &'a str,
     pub current: Option<&'a Current>,
-    pub claim: Option<Claim>,
 }
 
 impl Put<'_> {
@@ -243,8 +238,7 @@ impl Put<'_> {
         let version = self.current.map_or(1, |current| current.version + 1);
         let at = scene.app.world.now();
         resource.stamp(self.id, version, at);
-        let draft =
-            Draft { resource: resource.clone(), version, at, domain: rows, claims: self.claim.into_iter().collect() };
+        let draft = Draft { resource: resource.clone(), version, at, domain: rows, claims: Vec::new() };
         tx.put(grant, draft).await?;
         let of = VersionOf { kind, id: self.id.to_owned(), version, at, written: true };
         let done = if standing.is_some() { Done::Ok } else { Done::Created };
