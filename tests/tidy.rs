@@ -29,6 +29,7 @@ const ONLY_IN: &[(&str, &[&str], &[&str])] = &[
         &["store", "audit"],
     ),
     ("the audit log's own append", &["store.append("], &["audit"]),
+    ("looking at content for the access decision", &[".consult("], &["interaction"]),
 ];
 
 struct Source {

@@ -50,7 +50,10 @@ struct Rule {
     filter: Option<fn(&Value) -> bool>,
 }
 
-const FILTERS: [(&str, &str, fn(&Value) -> bool); 6] = [
+/// Type, search argument, and what it lets through.
+type Filter = (&'static str, &'static str, fn(&Value) -> bool);
+
+const FILTERS: [Filter; 6] = [
     ("Observation", "category=laboratory", |r| r["category"][0]["coding"][0]["code"] == "laboratory"),
     ("Observation", "code=http://loinc.org|1-1", |r| r["code"]["coding"][0]["code"] == "1-1"),
     ("Observation", "status:not=final", |r| r["status"] != "final"),

@@ -69,6 +69,11 @@ fn to(random: &mut Random, kind: &str) -> Value {
     json!({"reference": name(random, kind)})
 }
 
+/// One of some words.
+fn one(random: &mut Random, of: &[&'static str]) -> &'static str {
+    of[random.below(of.len())]
+}
+
 fn code(system: &str, code: &str) -> Value {
     json!({"coding": [{"system": system, "code": code}]})
 }
@@ -87,15 +92,15 @@ fn period(random: &mut Random) -> Value {
 }
 
 fn carer(random: &mut Random) -> Value {
-    let kind = *random.pick(&["Practitioner", "Practitioner", "PractitionerRole"]);
+    let kind = one(random, &["Practitioner", "Practitioner", "PractitionerRole"]);
     to(random, kind)
 }
 
 fn resource(random: &mut Random, kind: &str, n: usize) -> Value {
     let mut resource = json!({"resourceType": kind, "id": id(kind, n)});
     let members = match kind {
-        "Organization" => json!({"name": *random.pick(&["North", "South"])}),
-        "Practitioner" => json!({"name": [{"family": *random.pick(&["Alder", "Birch"])}]}),
+        "Organization" => json!({"name": one(random, &["North", "South"])}),
+        "Practitioner" => json!({"name": [{"family": one(random, &["Alder", "Birch"])}]}),
         "PractitionerRole" => json!({
             "active": random.chance(75), "period": period(random),
             "practitioner": to(random, "Practitioner"), "organization": to(random, "Organization"),
@@ -103,10 +108,10 @@ fn resource(random: &mut Random, kind: &str, n: usize) -> Value {
         "Patient" => patient(random, n),
         "RelatedPerson" => json!({
             "active": random.chance(80), "period": period(random), "patient": to(random, "Patient"),
-            "name": [{"family": *random.pick(&["Alder", "Birch"])}],
+            "name": [{"family": one(random, &["Alder", "Birch"])}],
         }),
         "CareTeam" => json!({
-            "status": *random.pick(&["active", "active", "inactive"]), "period": period(random),
+            "status": one(random, &["active", "active", "inactive"]), "period": period(random),
             "subject": to(random, "Patient"),
             "participant": [
                 {"member": carer(random), "period": period(random)},
@@ -114,7 +119,7 @@ fn resource(random: &mut Random, kind: &str, n: usize) -> Value {
             ],
         }),
         "Encounter" => json!({
-            "status": *random.pick(&["in-progress", "finished", "cancelled"]), "class": {"code": *random.pick(&["AMB", "EMER"])},
+            "status": one(random, &["in-progress", "finished", "cancelled"]), "class": {"code": one(random, &["AMB", "EMER"])},
             "subject": to(random, "Patient"), "participant": [{"individual": carer(random)}],
             "period": *random.pick(&[
                 &json!({"start": "2026-01-30T10:00:00Z"}), &json!({"start": "2026-01-02", "end": "2026-01-03"}),
@@ -125,13 +130,13 @@ fn resource(random: &mut Random, kind: &str, n: usize) -> Value {
         "Observation" => observation(random),
         "Condition" => json!({
             "clinicalStatus": code("http://terminology.hl7.org/CodeSystem/condition-clinical", ["active", "resolved"][n % 2]),
-            "code": code("http://snomed.info/sct", *random.pick(&["1", "2"])), "subject": to(random, "Patient"),
+            "code": code("http://snomed.info/sct", one(random, &["1", "2"])), "subject": to(random, "Patient"),
             "encounter": to(random, "Encounter"),
         }),
         "Device" if random.chance(50) => json!({"status": "active"}),
         "Device" => json!({"status": "active", "patient": to(random, "Patient")}),
         "Coverage" => json!({
-            "status": *random.pick(&["active", "cancelled"]), "beneficiary": to(random, "Patient"),
+            "status": one(random, &["active", "cancelled"]), "beneficiary": to(random, "Patient"),
             "payor": [to(random, "Organization")],
         }),
         _ => consent(random),
@@ -147,8 +152,8 @@ fn patient(random: &mut Random, n: usize) -> Value {
             {"type": mr, "system": "urn:other", "value": format!("m{n}")},
             {"system": "http://hl7.org/fhir/sid/us-ssn", "value": format!("999-00-000{n}")},
         ],
-        "name": [{"family": *random.pick(&["Alder", "Birch", "Cedar"])}],
-        "gender": *random.pick(&["female", "male"]),
+        "name": [{"family": one(random, &["Alder", "Birch", "Cedar"])}],
+        "gender": one(random, &["female", "male"]),
         "telecom": [{"system": "phone", "value": format!("555-{n}")}],
     });
     if random.chance(50) {
@@ -164,19 +169,19 @@ fn appointment(random: &mut Random) -> Value {
     }
     let participants: Vec<Value> =
         actors.into_iter().map(|actor| json!({"actor": actor, "status": "accepted"})).collect();
-    let start = *random.pick(&["2026-02-03T09:00:00Z", "2026-01-20T09:00:00Z", "2026-04-01T09:00:00Z"]);
+    let start = one(random, &["2026-02-03T09:00:00Z", "2026-01-20T09:00:00Z", "2026-04-01T09:00:00Z"]);
     json!({
-        "status": *random.pick(&["booked", "fulfilled", "cancelled"]), "start": start, "end": start,
-        "reasonCode": [code("http://snomed.info/sct", *random.pick(&["1", "2"]))], "participant": participants,
+        "status": one(random, &["booked", "fulfilled", "cancelled"]), "start": start, "end": start,
+        "reasonCode": [code("http://snomed.info/sct", one(random, &["1", "2"]))], "participant": participants,
     })
 }
 
 fn observation(random: &mut Random) -> Value {
     let category = "http://terminology.hl7.org/CodeSystem/observation-category";
     let mut observation = json!({
-        "status": *random.pick(&["final", "preliminary"]),
-        "category": [code(category, *random.pick(&["laboratory", "vital-signs"]))],
-        "code": code("http://loinc.org", *random.pick(&["1-1", "7-7"])),
+        "status": one(random, &["final", "preliminary"]),
+        "category": [code(category, one(random, &["laboratory", "vital-signs"]))],
+        "code": code("http://loinc.org", one(random, &["1-1", "7-7"])),
         "subject": to(random, "Patient"), "performer": [to(random, "Practitioner")],
     });
     if random.chance(50) {
@@ -193,10 +198,10 @@ fn observation(random: &mut Random) -> Value {
 
 fn consent(random: &mut Random) -> Value {
     let mut consent = json!({
-        "status": *random.pick(&["active", "active", "inactive"]), "patient": to(random, "Patient"),
+        "status": one(random, &["active", "active", "inactive"]), "patient": to(random, "Patient"),
         "scope": code(
             "http://terminology.hl7.org/CodeSystem/consentscope",
-            *random.pick(&["patient-privacy", "patient-privacy", "research"]),
+            one(random, &["patient-privacy", "patient-privacy", "research"]),
         ),
         "category": [code("http://loinc.org", "59284-0")],
         "provision": provision(random, 0),
@@ -208,23 +213,23 @@ fn consent(random: &mut Random) -> Value {
 }
 
 fn provision(random: &mut Random, depth: usize) -> Value {
-    let mut made = json!({"type": *random.pick(&["deny", "deny", "permit"])});
+    let mut made = json!({"type": one(random, &["deny", "deny", "permit"])});
     let mut put = |name: &str, value: Value| made[name] = value;
     if random.chance(20) {
         put("period", period(random));
     }
     if random.chance(40) {
-        let kind = *random.pick(&["Practitioner", "RelatedPerson", "Organization", "CareTeam", "PractitionerRole"]);
+        let kind = one(random, &["Practitioner", "RelatedPerson", "Organization", "CareTeam", "PractitionerRole"]);
         put("actor", json!([{"role": code("urn:roles", "PRCP"), "reference": to(random, kind)}]));
     } else if random.chance(20) {
-        let role = *random.pick(&["NURSE", "PROVIDER", "ADMIN"]);
+        let role = one(random, &["NURSE", "PROVIDER", "ADMIN"]);
         put("actor", json!([{"role": code("urn:roles", role), "reference": {"display": "a role"}}]));
     }
     if random.chance(20) {
-        put("purpose", json!([{"code": *random.pick(&["TREAT", "HOPERAT", "HRESCH"])}]));
+        put("purpose", json!([{"code": one(random, &["TREAT", "HOPERAT", "HRESCH"])}]));
     }
     if random.chance(30) {
-        let kind = *random.pick(&["Observation", "Patient", "Encounter", "Appointment"]);
+        let kind = one(random, &["Observation", "Patient", "Encounter", "Appointment"]);
         put("class", json!([{"system": "http://hl7.org/fhir/resource-types", "code": kind}]));
     }
     if random.chance(25) {
@@ -237,7 +242,7 @@ fn provision(random: &mut Random, depth: usize) -> Value {
         put("data", json!([{"meaning": "instance", "reference": to(random, "Observation")}]));
     }
     if random.chance(10) {
-        put("action", json!([code("urn:actions", *random.pick(&["access", "correct"]))]));
+        put("action", json!([code("urn:actions", one(random, &["access", "correct"]))]));
     }
     if random.chance(5) {
         put("dataPeriod", json!({"start": "2020"}));
