@@ -220,6 +220,9 @@ settings! {
     queue_max: Within<0, 1000000> = "1024";
     /// Seconds after which a request is given up and answered 503. What it had begun to write is kept whole or not at all.
     request_timeout_s: Within<1, 3600> = "60";
+    /// How long an asynchronous request (`Prefer: respond-async`) may take, and how long its answer waits to be fetched, in
+    /// seconds.
+    async_lifetime_s: Within<60, 86400> = "3600";
     /// Origins of browser apps that may call the FHIR and OAuth addresses (CORS), separated by spaces, such as
     /// `https://app.example.org`; `*` for any. Discovery and metadata may be read from every origin.
     cors_origins: Origins = "";

@@ -3,6 +3,7 @@
 
 pub mod balp;
 pub mod entry;
+mod kept;
 mod narrow;
 mod prefilter;
 pub mod reading;

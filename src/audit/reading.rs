@@ -389,6 +389,7 @@ impl Trail {
             version: 1,
             last_updated: hit.at,
             deleted: false,
+            patients: hit.patient.into_iter().collect(),
         });
         Ok(order.iter().filter_map(|from_own| if *from_own { own.next() } else { stored.next() }).collect())
     }

@@ -20,7 +20,7 @@ use crate::world::Instant;
 /// ```compile_fail,E0451
 /// fn forge(kind: phial::fhir::TypeId, at: phial::world::Instant) -> phial::audit::Released {
 ///     let bytes = b"{}".to_vec().into();
-///     phial::audit::Released { bytes, kind, id: String::new(), version: 1, last_updated: at, deleted: false }
+///     phial::audit::Released { bytes, kind, id: String::new(), version: 1, last_updated: at, deleted: false, patients: Vec::new() }
 /// }
 /// ```
 /// ```compile_fail,E0624
@@ -40,6 +40,8 @@ pub struct Released {
     pub(super) version: u32,
     pub(super) last_updated: Instant,
     pub(super) deleted: bool,
+    /// Logical ids of its patients.
+    pub(super) patients: Vec<String>,
 }
 
 impl Released {
@@ -57,6 +59,11 @@ impl Released {
 
     pub fn last_updated(&self) -> Instant {
         self.last_updated
+    }
+
+    /// Its patients' logical ids, for the record.
+    pub(crate) fn patients(&self) -> &[String] {
+        &self.patients
     }
 
     /// A deletion in a history: it has no content.

@@ -113,6 +113,7 @@ impl Trail {
                 last_updated: one.header.last_updated,
                 deleted: one.deleted,
                 id: one.header.id,
+                patients: one.header.patients,
             });
         }
         Ok(released)
@@ -178,11 +179,11 @@ fn name(event: &mut Event, touches: impl Iterator<Item = Touched>) {
 /// `Kind::Internal` for a resource that the transaction did not write: nothing else is let out here.
 fn release(written: Vec<Resource>, hashes: &[WrittenHash]) -> Result<Vec<Released>> {
     // Of several versions of one resource the last stands.
-    let rows: HashMap<(TypeId, &str), u32> =
-        hashes.iter().map(|row| ((row.kind, row.id.as_str()), row.version)).collect();
+    let rows: HashMap<(TypeId, &str), &WrittenHash> =
+        hashes.iter().map(|row| ((row.kind, row.id.as_str()), row)).collect();
     let released = written.into_iter().map(|resource| {
         let id = resource.id().unwrap_or_default().to_owned();
-        let version = *rows
+        let row = *rows
             .get(&(resource.kind(), id.as_str()))
             .ok_or_else(|| Error::internal("a resource was to be given back that the transaction did not write"))?;
         let stamp = resource.node().pointer("/meta/lastUpdated").and_then(json::Node::as_str);
@@ -192,7 +193,8 @@ fn release(written: Vec<Resource>, hashes: &[WrittenHash]) -> Result<Vec<Release
             bytes: Zeroizing::new(json::write(resource.node())),
             kind: resource.kind(),
             id,
-            version,
+            version: row.version,
+            patients: row.patients.clone(),
             last_updated: Instant(last_updated.as_millisecond()),
             deleted: false,
         })

@@ -60,7 +60,7 @@ fn stated_limits(config: &Config) -> String {
          Request and response bodies may be gzip or zstd. Prefer: handling=strict is the default, handling=lenient \
          leaves out unknown parameters and says so. Reads and searches inside a transaction are performed after its \
          writes are committed, and each has its own status. Histories of types and of the server are in the order of \
-         commits. AuditEvents can be added, never changed or deleted, and have no history.",
+         commits. Prefer: respond-async is taken for searches and Bundles; answers wait {} seconds. AuditEvents can be added, never changed or deleted, and have no history.",
         config.body_bytes_max.get(),
         json::MAX_DEPTH,
         URL_BYTES_MAX,
@@ -71,6 +71,7 @@ fn stated_limits(config: &Config) -> String {
         config.candidates_max.get(),
         config.request_timeout_s.get(),
         config.cursor_lifetime_s.get(),
+        config.async_lifetime_s.get(),
     )
 }
 

@@ -21,6 +21,8 @@ use crate::error::{Error, Kind, Result};
 use crate::fhir::json::Node;
 use crate::world::Stopwatch;
 
+/// Asynchronous requests that one server works on; more are answered 429.
+const JOBS_MAX: usize = 16;
 /// Longest address, path and query together.
 pub(super) const URL_BYTES_MAX: usize = 32 * 1024;
 
@@ -29,6 +31,8 @@ pub struct Server {
     pub app: App,
     pub(super) statement: Node,
     places: Semaphore,
+    /// Asynchronous requests under way.
+    pub(super) jobs: Arc<Semaphore>,
     waiting: AtomicUsize,
 }
 
@@ -43,7 +47,8 @@ impl Server {
         let statement = capability::statement(&app.config, &app.world.now().to_fhir());
         let places = Semaphore::new(app.config.requests_max.size());
         meter::handle();
-        Arc::new(Server { app, statement, places, waiting: AtomicUsize::new(0) })
+        let jobs = Arc::new(Semaphore::new(JOBS_MAX));
+        Arc::new(Server { app, statement, places, jobs, waiting: AtomicUsize::new(0) })
     }
 
     /// Answers one request.
@@ -70,7 +75,7 @@ impl Server {
     }
 
     /// Gives the request a place and its time.
-    async fn limited(&self, parts: &Parts, body: Body, request_id: &str) -> Served {
+    async fn limited(self: &Arc<Self>, parts: &Parts, body: Body, request_id: &str) -> Served {
         if let Some(served) = pages::server_page(self, parts).await {
             return served;
         }
@@ -97,7 +102,7 @@ impl Server {
         }
     }
 
-    async fn routed(&self, parts: &Parts, body: Body, request_id: &str) -> Served {
+    async fn routed(self: &Arc<Self>, parts: &Parts, body: Body, request_id: &str) -> Served {
         if parts.uri.path_and_query().is_some_and(|whole| whole.as_str().len() > URL_BYTES_MAX) {
             let text =
                 format!("The address is longer than the {URL_BYTES_MAX} bytes this server takes: POST to _search.");

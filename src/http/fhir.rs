@@ -1,6 +1,8 @@
 //! A FHIR request: address, token, negotiation, body, interaction, reply, in this order. Nothing of a body is read
 //! before the token is known to be good.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::http::HeaderMap;
 use axum::http::header::{AUTHORIZATION, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH};
@@ -20,6 +22,7 @@ use crate::error::{Error, Kind, Result};
 use crate::fhir::json::{self, Node};
 use crate::fhir::patch::Patch;
 use crate::fhir::{definitions, xml};
+use crate::interaction::deferred::{self, Status};
 use crate::interaction::route::{self, Found, Method, Verb};
 use crate::interaction::{self, About, Conditions, Facts, Interaction, Operation, Pairs, Prefer, Shape, Target, form};
 use crate::oauth;
@@ -28,7 +31,7 @@ use crate::oauth;
 const PARSE_INLINE_MAX: usize = 256 * 1024;
 
 /// Serves an address below the FHIR base.
-pub(super) async fn serve(server: &Server, parts: &Parts, path: &str, sent: Body, request_id: &str) -> Served {
+pub(super) async fn serve(server: &Arc<Server>, parts: &Parts, path: &str, sent: Body, request_id: &str) -> Served {
     let method = Method::parse(parts.method.as_str());
     if path == ".well-known/smart-configuration" && method == Some(Method::Get) {
         let config = &server.app.config;
@@ -70,7 +73,7 @@ fn label(pattern: &'static str) -> &'static str {
 }
 
 struct FhirRequest<'a> {
-    server: &'a Server,
+    server: &'a Arc<Server>,
     parts: &'a Parts,
     request_id: &'a str,
     wanted: Wanted,
@@ -97,6 +100,16 @@ impl FhirRequest<'_> {
             Ok(caller) => caller,
             Err(error) => return Err(self.refuse(None, about, error).await),
         };
+        if let Ok(Found {
+            route: route::Route { verb: verb @ (Verb::Status | Verb::Cancel), .. }, id: Some(id), ..
+        }) = &found
+        {
+            let reply = self.of_job(&caller, *verb, id).await;
+            return match reply {
+                Ok(reply) => Ok(reply),
+                Err(error) => Err(self.refuse(Some(&caller), about, error).await),
+            };
+        }
         let asked = match found {
             Ok(found) => self.interaction(&found, sent).await,
             Err(error) => Err(error),
@@ -106,8 +119,44 @@ impl FhirRequest<'_> {
             Err(error) => return Err(self.refuse(Some(&caller), about, error).await),
         };
         let app = &self.server.app;
+        if self.facts.prefer.later && deferred::can_wait(&asked) {
+            return match self.deferred(&caller, asked).await {
+                Ok(reply) => Ok(reply),
+                Err(error) => Err(self.refuse(Some(&caller), about, error).await),
+            };
+        }
         let answer = interaction::perform(app, &caller, &self.facts, asked).await?;
         reply::answer(&answer, &app.config.base_url, self.wanted)
+    }
+
+    /// Takes the request on and says where its answer will be.
+    async fn deferred(&self, caller: &Caller, asked: Interaction) -> Result<Response> {
+        let busy = || Error::new(Kind::Throttled, "Too many asynchronous requests are under way. Try again.");
+        let place = self.server.jobs.clone().try_acquire_owned().map_err(|_| busy())?;
+        let job = deferred::start(&self.server.app, caller).await?;
+        let status = format!("{}/_async/{}", self.server.app.config.base_url, job.id);
+        let (server, caller, facts) = (self.server.clone(), caller.clone(), self.facts.clone());
+        tokio::spawn(async move {
+            let _place = place;
+            deferred::run(&server.app, job, caller, facts, asked, write::kept).await;
+        });
+        Ok(reply::accepted(&status))
+    }
+
+    /// How an asynchronous request of this caller stands, or its end.
+    async fn of_job(&mut self, caller: &Caller, verb: Verb, id: &str) -> Result<Response> {
+        let app = &self.server.app;
+        if verb == Verb::Cancel {
+            self.facts.operation = Some("async-cancel");
+            deferred::cancel(app, caller, &self.facts, id).await?;
+            return Ok(reply::cancelled());
+        }
+        self.facts.operation = Some("async-status");
+        self.wanted.fhir = true;
+        match deferred::status(app, caller, &self.facts, id).await? {
+            Status::Running(progress) => Ok(reply::in_progress(&progress)),
+            Status::Done(answer) => reply::answer(&answer, &app.config.base_url, self.wanted),
+        }
     }
 
     async fn refuse(&self, caller: Option<&Caller>, about: About, error: Error) -> Error {
@@ -223,7 +272,7 @@ impl FhirRequest<'_> {
                 let vid = found.vid.map(str::to_owned).ok_or_else(absent)?;
                 Interaction::Vread { kind: kind()?, id: id()?, vid, query }
             }
-            Verb::Capabilities | Verb::Operation | Verb::Patch => return Err(absent()),
+            Verb::Status | Verb::Cancel | Verb::Capabilities | Verb::Operation | Verb::Patch => return Err(absent()),
         })
     }
 
@@ -369,6 +418,7 @@ fn about(found: &Result<Found<'_>>, path: &str) -> About {
         return About { what: What::Operation, kind, id: None };
     };
     let what = match found.route.verb {
+        Verb::Status | Verb::Cancel => What::Operation,
         Verb::Capabilities => What::Capabilities,
         Verb::Bundle => What::Batch,
         Verb::SearchType => What::SearchType,

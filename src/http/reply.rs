@@ -87,6 +87,31 @@ fn raw(content: &Content, wanted: Wanted) -> Result<Option<Response>> {
     Ok(Some(reply))
 }
 
+/// An asynchronous request was taken on.
+pub(super) fn accepted(status: &str) -> Response {
+    let mut reply = Response::new(Body::empty());
+    *reply.status_mut() = StatusCode::ACCEPTED;
+    insert(reply.headers_mut(), CONTENT_LOCATION, status);
+    insert(reply.headers_mut(), HeaderName::from_static("preference-applied"), "respond-async");
+    reply
+}
+
+/// It is not done yet.
+pub(super) fn in_progress(progress: &str) -> Response {
+    let mut reply = Response::new(Body::empty());
+    *reply.status_mut() = StatusCode::ACCEPTED;
+    insert(reply.headers_mut(), HeaderName::from_static("x-progress"), progress);
+    insert(reply.headers_mut(), HeaderName::from_static("retry-after"), "2");
+    reply
+}
+
+/// It will not be done.
+pub(super) fn cancelled() -> Response {
+    let mut reply = Response::new(Body::empty());
+    *reply.status_mut() = StatusCode::ACCEPTED;
+    reply
+}
+
 /// The reply to OPTIONS: these methods, HEAD with GET.
 pub(super) fn allowed(methods: &[Method]) -> Response {
     let mut reply = Response::new(Body::empty());

@@ -23,6 +23,11 @@ pub(super) fn bundle(bundle: &Bundle, base: &str, wanted: Wanted) -> Result<Vec<
     formed(out, wanted)
 }
 
+/// Writes a Bundle that is fetched later, in whatever form is wanted then.
+pub(super) fn kept(bundle: &Bundle, base: &str) -> Result<Vec<u8>> {
+    self::bundle(bundle, base, Wanted::default())
+}
+
 /// Writes a tree made here (an OperationOutcome, the CapabilityStatement).
 pub(super) fn node(node: &Node, wanted: Wanted) -> Result<Vec<u8>> {
     match (wanted.format, wanted.pretty) {

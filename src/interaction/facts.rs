@@ -41,6 +41,8 @@ pub struct Prefer {
     pub returns: Option<Return>,
     /// `handling=lenient`.
     pub lenient: bool,
+    /// `respond-async`.
+    pub later: bool,
 }
 
 impl Prefer {
@@ -53,6 +55,7 @@ impl Prefer {
                 ("return", "minimal") => prefer.returns = Some(Return::Minimal),
                 ("return", "representation") => prefer.returns = Some(Return::Representation),
                 ("return", "OperationOutcome") => prefer.returns = Some(Return::OperationOutcome),
+                ("respond-async", "") => prefer.later = true,
                 ("handling", "lenient") => prefer.lenient = true,
                 ("handling", "strict") => prefer.lenient = false,
                 _ => {}
@@ -127,7 +130,7 @@ mod tests {
     #[test]
     fn prefer_reads_every_header_and_skips_what_it_does_not_know() {
         let prefer = Prefer::parse(["respond-async, return=minimal", "handling=lenient; wait=10"].into_iter());
-        assert_eq!(prefer, Prefer { returns: Some(Return::Minimal), lenient: true });
+        assert_eq!(prefer, Prefer { returns: Some(Return::Minimal), lenient: true, later: true });
         assert_eq!(Prefer::parse(["return=\"OperationOutcome\""].into_iter()).returns, Some(Return::OperationOutcome));
     }
 

@@ -16,6 +16,7 @@ pub mod across;
 mod bundles;
 mod conditional;
 mod cursor;
+pub mod deferred;
 mod graphql;
 mod history;
 mod reach;

@@ -56,6 +56,9 @@ pub enum Verb {
     HistoryType,
     HistorySystem,
     Vread,
+    /// How an asynchronous request stands, and its answer.
+    Status,
+    Cancel,
     Operation,
 }
 
@@ -78,6 +81,7 @@ impl Verb {
             Verb::HistoryType => &["history-type"],
             Verb::HistorySystem => &["history-system"],
             Verb::Vread => &["vread"],
+            Verb::Status | Verb::Cancel => &[],
             // CapabilityStatements list operations by name.
             Verb::Operation => &[],
         }
@@ -109,6 +113,8 @@ pub const ROUTES: &[Route] = &[
     route(Method::Get, "{type}/{id}/{op}", Verb::Operation),
     route(Method::Post, "{type}/{id}/{op}", Verb::Operation),
     route(Method::Get, "_history", Verb::HistorySystem),
+    route(Method::Get, "_async/{job}", Verb::Status),
+    route(Method::Delete, "_async/{job}", Verb::Cancel),
     route(Method::Get, "{type}", Verb::SearchType),
     route(Method::Post, "{type}", Verb::Create),
     route(Method::Get, "{type}/_search", Verb::SearchType),
@@ -207,7 +213,7 @@ fn fit<'a>(route: &'static Route, path: &'a str, unknown_type: &mut bool) -> Opt
                 found.operation = Some(operation);
             }
             "{id}" if part.starts_with(['_', '$']) => return None,
-            "{id}" => found.id = Some(part),
+            "{id}" | "{job}" => found.id = Some(part),
             "{member}" => found.member = Some(definitions().type_id(part)?),
             "{vid}" => found.vid = Some(part),
             fixed if fixed == part => {}

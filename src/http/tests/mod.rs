@@ -11,6 +11,7 @@ mod everything;
 mod operations;
 mod people;
 mod histories;
+mod later;
 mod graphql;
 mod queries;
 mod launches;

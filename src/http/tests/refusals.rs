@@ -13,7 +13,8 @@ fn example(pattern: &str) -> String {
         .replace("{type}", "Patient")
         .replace("{id}", "p1")
         .replace("{vid}", "1")
-        .replace("{member}", "Condition");
+        .replace("{member}", "Condition")
+        .replace("{job}", "j1");
     if path.is_empty() { "/fhir".to_owned() } else { format!("/fhir/{path}") }
 }
 
@@ -55,6 +56,8 @@ async fn scopes_are_held_on_every_route_and_refusals_are_on_record() {
         Verb::HistorySystem,
         Verb::SearchSystem,
         Verb::SearchCompartment,
+        Verb::Status,
+        Verb::Cancel,
         Verb::Operation,
     ];
     for route in ROUTES.iter().filter(|route| !of_none.contains(&route.verb)) {

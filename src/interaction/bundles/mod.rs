@@ -98,7 +98,9 @@ fn asked(scene: Scene<'_>, entry: &mut bundle::Entry, n: usize) -> Result<Intera
         | Verb::Operation
         | Verb::HistorySystem
         | Verb::SearchSystem
-        | Verb::SearchCompartment => {
+        | Verb::SearchCompartment
+        | Verb::Status
+        | Verb::Cancel => {
             return Err(absent());
         }
     })
@@ -162,6 +164,11 @@ fn answered(answer: Answer) -> Entry {
 /// The same without content, as HEAD has it.
 fn without_content(entry: Entry) -> Entry {
     Entry { content: None, nested: None, ..entry }
+}
+
+/// The entry that tells what came of a request.
+pub(super) fn entry_of(answer: Result<Answer>) -> Entry {
+    answer.map_or_else(failed, answered)
 }
 
 fn failed(error: Error) -> Entry {

@@ -153,7 +153,7 @@ impl Loader<'_> {
             let entries: Vec<Node> = pieces.iter().map(|piece| piece.entry.clone()).collect();
             let body = json!({"resourceType": "Bundle", "type": "transaction", "entry": entries});
             let request = Request { id: self.app.world.uuid(), raw: format!("import {file}"), ..Request::default() };
-            let prefer = Prefer { returns: Some(Return::Minimal), lenient: false };
+            let prefer = Prefer { returns: Some(Return::Minimal), ..Prefer::default() };
             let facts = Facts { request, prefer, unchanged_ok: true, ..Facts::default() };
             match perform(self.app, &self.caller, &facts, Interaction::Bundle { body }).await {
                 Err(error) if error.kind == Kind::Conflict && error.issues.iter().all(|i| i.code != "duplicate") => {}
