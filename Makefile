@@ -1,7 +1,7 @@
 # What a newcomer or CI runs. Each target says in one line what it is for; `make help` lists them.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help run test check samples bench soak definitions leakage postgres
+.PHONY: help run test check samples coverage bench soak definitions leakage postgres
 
 # Where `make run` keeps its data and listens.
 DATA ?= phial-demo
@@ -31,6 +31,9 @@ soak: postgres ## Hundreds of kill -9 under load, 20,000 searches against the or
 	PHIAL_KILLS=200 cargo test --locked --release --test main kill:: -- --nocapture --test-threads=1
 	PHIAL_ORACLE_QUERIES=20000 cargo test --locked --release --test main oracle:: -- --nocapture --test-threads=1
 	PHIAL_SCHEDULES=1000 cargo test --locked --release --lib pages_add_up -- --test-threads=1
+
+coverage: postgres ## conformance/coverage.md: every type, interaction, search parameter and modifier that ran on both databases.
+	PHIAL_COVERAGE=write cargo test --locked --lib http::tests::coverage
 
 bench: postgres ## Throughput and latency on both databases; writes benches/RESULTS.md.
 	cargo build --release --locked --features bench-switches

@@ -73,6 +73,8 @@ pub enum Fault {
 /// SQLite drops a memory map (and its page cache) whenever another connection has committed, and every read here
 /// comes with a commit: mapping again costs more than reading.
 const MMAP_BYTES: &str = "0";
+/// Pages that a SQLite connection keeps, in KiB (a negative `cache_size`): it bounds what each may hold.
+const PAGE_CACHE: &str = "-2048";
 const STATEMENTS_CACHED: usize = 256;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Milliseconds after which PostgreSQL gives up on one statement.
@@ -118,6 +120,7 @@ impl Db {
                 .pragma("secure_delete", "ON")
                 .pragma("temp_store", "MEMORY")
                 .pragma("mmap_size", MMAP_BYTES)
+                .pragma("cache_size", PAGE_CACHE)
                 .pragma("trusted_schema", "OFF")
                 .disable_statement_logging(),
         ))
@@ -461,7 +464,7 @@ mod tests {
         assert_eq!(row.ints(4).ok(), Some(vec![-1, i64::MAX]));
         assert_eq!(row.int(5).ok(), Some(1));
         assert!(matches!(row.int(3), Err(Fault::Shape(_))));
-        for (pragma, value) in [("synchronous", 2), ("secure_delete", 1), ("temp_store", 2)] {
+        for (pragma, value) in [("synchronous", 2), ("secure_delete", 1), ("temp_store", 2), ("cache_size", -2048)] {
             let rows = conn.rows(&format!("pragma {pragma}"), Vec::new()).await.ok().expect("answers");
             assert_eq!(rows[0].int(0).ok(), Some(value), "{pragma}");
         }

@@ -6,6 +6,7 @@ mod bundles;
 mod coding;
 mod leak;
 mod cross_origin;
+mod coverage;
 mod consents;
 mod everything;
 mod operations;
