@@ -144,10 +144,11 @@ async fn queries(scene: Scene<'_>, across: &Across, pairs: &Pairs) -> Result<Vec
     let mut queries = Vec::new();
     for kind in across.kinds(scene, named)? {
         let mut query = Query::parse(kind, &rest, &options)?;
-        terminology::resolve(scene, &mut query).await?;
         query.criteria.extend(across.membership(scene, kind)?);
         queries.push(query);
     }
+    // Each set of codes is looked up once for all types.
+    terminology::resolve_all(scene, &mut queries).await?;
     Ok(queries)
 }
 

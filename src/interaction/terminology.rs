@@ -24,15 +24,20 @@ const LOOKUPS_MAX: usize = 50;
 /// `Kind::Forbidden` without permission to search ValueSet or CodeSystem where one is needed; the errors of
 /// [`expand`]. The search must not run then.
 pub(super) async fn resolve(scene: Scene<'_>, query: &mut Query) -> Result<()> {
+    resolve_all(scene, std::slice::from_mut(query)).await
+}
+
+/// [`resolve`] for the queries of several types that were asked as one: each resource is looked up once.
+pub(super) async fn resolve_all(scene: Scene<'_>, queries: &mut [Query]) -> Result<()> {
     let mut library = Library::default();
-    while let Some(concepts) = next_concepts(&query.criteria).cloned() {
+    while let Some(concepts) = queries.iter().find_map(|query| next_concepts(&query.criteria)).cloned() {
         let codes = loop {
             match expand(&concepts, &library)? {
                 Step::Done(codes) => break Arc::new(codes),
                 Step::Needs(need) => look_up(scene, &mut library, need).await?,
             }
         };
-        supply_concepts(&mut query.criteria, &concepts, &codes);
+        queries.iter_mut().for_each(|query| supply_concepts(&mut query.criteria, &concepts, &codes));
     }
     Ok(())
 }

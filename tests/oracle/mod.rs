@@ -85,6 +85,10 @@ impl Scene {
     fn change(&mut self, random: &mut Random, resources: &[Value]) {
         for resource in resources {
             let address = address(resource);
+            // What searches by sets of codes go by stays.
+            if address.starts_with("ValueSet/") || address.starts_with("CodeSystem/") {
+                continue;
+            }
             match random.below(10) {
                 0 => {
                     let request = Request {
@@ -269,10 +273,10 @@ fn address(resource: &Value) -> String {
 
 #[test]
 fn on_sqlite() {
-    agrees(Engine::Sqlite, 300);
+    agrees(Engine::Sqlite, 1_000);
 }
 
 #[test]
 fn on_postgres() {
-    agrees(Engine::Postgres, 200);
+    agrees(Engine::Postgres, 1_000);
 }

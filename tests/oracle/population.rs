@@ -18,6 +18,8 @@ const CODES: [(&str, &str, &str); 5] = [
 ];
 const UNITS: [(&str, &str); 6] =
     [("mg", "mg"), ("g", "g"), ("ug", "µg"), ("mm[Hg]", "mmHg"), ("kPa", "kPa"), ("mL", "mL")];
+/// Where some of the codes below come from.
+pub const CODE_SYSTEM: &str = "http://example.org/codes";
 const UCUM: &str = "http://unitsofmeasure.org";
 const DATES: [&str; 14] = [
     "2011",
@@ -47,7 +49,7 @@ const OBSERVATIONS: usize = 120;
 type Maker = fn(&mut Random, usize) -> Value;
 
 pub fn make(random: &mut Random) -> Vec<Value> {
-    let makers: [(usize, Maker); 11] = [
+    let makers: [(usize, Maker); 16] = [
         (ORGANIZATIONS, organization),
         (PRACTITIONERS, practitioner),
         (PATIENTS, patient),
@@ -59,6 +61,11 @@ pub fn make(random: &mut Random) -> Vec<Value> {
         (30, appointment),
         (15, document),
         (15, provenance),
+        (1, code_system),
+        (2, value_set),
+        (6, questionnaire),
+        (12, response),
+        (8, location),
     ];
     makers.into_iter().flat_map(|(count, maker)| (0..count).map(|n| maker(random, n)).collect::<Vec<_>>()).collect()
 }
@@ -316,6 +323,52 @@ fn document(random: &mut Random, n: usize) -> Value {
         "description": *random.pick(&["Entlassungsbrief für den Patienten", "Discharge summary"]),
         "content": [{"attachment": {"contentType": "text/plain", "data": "aGVsbG8="}}],
     }))
+}
+
+/// The codes of observations, one above the other: what `:below` and `:in` go by.
+fn code_system(_: &mut Random, _: usize) -> Value {
+    json!({"resourceType": "CodeSystem", "id": "codes", "url": CODE_SYSTEM, "status": "active", "content": "complete",
+        "concept": [{"code": "blood", "concept": [{"code": "HB"}, {"code": "WBC"}]}, {"code": "other"}]})
+}
+
+fn value_set(_: &mut Random, n: usize) -> Value {
+    let include = match n {
+        0 => json!([{"system": CODE_SYSTEM, "filter": [{"property": "concept", "op": "is-a", "value": "blood"}]}]),
+        _ => json!([{"system": "http://loinc.org", "concept": [{"code": "8480-6"}]}, {"valueSet": [value_set_url(0)]}]),
+    };
+    json!({"resourceType": "ValueSet", "id": format!("set{n}"), "url": value_set_url(n), "status": "active",
+        "compose": {"include": include}})
+}
+
+pub fn value_set_url(n: usize) -> String {
+    format!("http://example.org/sets/{n}")
+}
+
+fn questionnaire(_: &mut Random, n: usize) -> Value {
+    json!({"resourceType": "Questionnaire", "id": format!("form{n}"), "url": format!("http://example.org/forms/{}", n / 3),
+        "version": (["1", "1.2", "2"][n % 3]), "status": "active", "title": format!("Form {n}")})
+}
+
+fn response(random: &mut Random, n: usize) -> Value {
+    let form = format!("http://example.org/forms/{}", random.below(2));
+    let form = match random.below(4) {
+        0 => form,
+        other => format!("{form}|{}", ["1", "1.2", "3"][other - 1]),
+    };
+    json!({"resourceType": "QuestionnaireResponse", "id": format!("response{n}"), "status": "completed",
+        "questionnaire": form, "subject": to_patient(random)})
+}
+
+fn location(random: &mut Random, n: usize) -> Value {
+    let part_of =
+        if n > 0 { json!({"reference": format!("Location/location{}", random.below(n))}) } else { Value::Null };
+    let position = maybe(
+        random,
+        80,
+        |random| json!({"latitude": 47.0 + random.below(8) as f64 / 10.0, "longitude": 8.0 + random.below(8) as f64 / 10.0}),
+    );
+    object(json!({"resourceType": "Location", "id": format!("location{n}"), "name": format!("Ward {n}"),
+        "partOf": part_of, "position": position}))
 }
 
 fn provenance(random: &mut Random, n: usize) -> Value {

@@ -8,6 +8,7 @@ use phial::search::values::Value;
 use phial::world::Instant;
 
 use super::Pairs;
+use super::population::{CODE_SYSTEM, value_set_url};
 use super::random::Random;
 use super::truth::Truth;
 
@@ -78,11 +79,126 @@ fn searchable(kind: TypeId) -> Vec<&'static Param> {
 }
 
 fn criterion(random: &mut Random, truth: &Truth, kind: TypeId, depth: usize) -> Option<(String, String)> {
-    match random.below(12) {
+    match random.below(16) {
+        12 => filter(random, truth, kind),
+        13 => set_of_codes(random, kind),
+        14 => hierarchy(random, truth, kind),
+        15 => special(random, kind, depth),
         0 | 1 if depth < 2 => chain(random, truth, kind, depth),
         2 if depth < 2 => has(random, truth, kind, depth),
         3 => missing(random, kind),
         _ => of_value(random, truth, kind),
+    }
+}
+
+/// Tests of parameters that are there, joined and negated at random.
+fn filter(random: &mut Random, truth: &Truth, kind: TypeId) -> Option<(String, String)> {
+    let mut tests = Vec::new();
+    for _ in 0..1 + random.below(3) {
+        let all = truth.values(kind);
+        let from = random.pick(&all);
+        let params: Vec<_> = from.params.keys().copied().collect();
+        if params.is_empty() {
+            return None;
+        }
+        let id = *random.pick(&params);
+        let param = searchable(kind).into_iter().find(|param| param.id == id)?;
+        tests.push(test(random, param, from.params.get(&id)?.first()?)?);
+    }
+    let mut whole = tests.pop()?;
+    for test in tests {
+        let word = random.pick::<&str>(&["and", "or"]);
+        whole = match random.below(3) {
+            0 => format!("{whole} {word} {test}"),
+            1 => format!("({whole} {word} {test})"),
+            _ => format!("{test} {word} not({whole})"),
+        };
+    }
+    Some(("_filter".into(), whole))
+}
+
+fn test(random: &mut Random, param: &Param, value: &Value) -> Option<String> {
+    let quoted = |text: &str| serde_json::to_string(text).ok();
+    let code = param.code;
+    Some(match value {
+        _ if random.below(6) == 0 && param.kind != ParamKind::Composite => format!("{code} pr {}", random.chance(50)),
+        Value::Text(text) if text.chars().any(char::is_alphanumeric) => {
+            let op = random.pick::<&str>(&["eq", "ne", "co", "sw", "ew"]);
+            format!("{code} {op} {}", quoted(&part(random, text, *op == "eq" || *op == "ew"))?)
+        }
+        Value::Token { system, code: Some(found), .. } | Value::Identifier { system, value: Some(found), .. } => {
+            let op = random.pick::<&str>(&["eq", "ne"]);
+            format!("{code} {op} {}", quoted(&token(random, system.as_deref(), found))?)
+        }
+        Value::Date(range) if range.lo != i64::MIN => {
+            let day = Instant(range.lo).to_fhir();
+            let op = random.pick::<&str>(&["eq", "ne", "gt", "lt", "ge", "le", "sa", "eb", "po"]);
+            format!("{code} {op} {}", &day[..*random.pick(&[4, 7, 10])])
+        }
+        Value::Quantity { lo, .. } if lo.is_finite() => {
+            format!("{code} {} {lo}", random.pick::<&str>(&["eq", "gt", "lt", "ge", "le"]))
+        }
+        Value::Reference { to: Some(Reference::Local { kind, id, .. }), .. } => {
+            let op = random.pick::<&str>(&["eq", "ne", "re"]);
+            format!("{code} {op} {}/{id}", definitions().type_name(*kind))
+        }
+        Value::Uri(uri) => {
+            format!("{code} {} {}", random.pick::<&str>(&["eq", "ne", "co", "sw", "ew"]), quoted(uri)?)
+        }
+        _ => return None,
+    })
+}
+
+/// `:in`, `:not-in`, `:above`, `:below` on codes.
+fn set_of_codes(random: &mut Random, kind: TypeId) -> Option<(String, String)> {
+    let tokens: Vec<_> = searchable(kind).into_iter().filter(|param| param.kind == ParamKind::Token).collect();
+    let usual: Vec<_> = tokens.iter().filter(|param| param.code.contains("code")).collect();
+    let code = if usual.is_empty() || random.chance(20) { random.pick(&tokens).code } else { random.pick(&usual).code };
+    let value = match random.below(2) {
+        0 => {
+            return Some((
+                format!("{code}:{}", random.pick::<&str>(&["in", "not-in"])),
+                value_set_url(random.below(2)),
+            ));
+        }
+        _ => format!("{CODE_SYSTEM}|{}", random.pick::<&str>(&["blood", "hb", "WBC", "other"])),
+    };
+    Some((format!("{code}:{}", random.pick::<&str>(&["above", "below"])), value))
+}
+
+/// `:above` and `:below` on references, literal and canonical.
+fn hierarchy(random: &mut Random, truth: &Truth, kind: TypeId) -> Option<(String, String)> {
+    let (of, code, value) = match random.below(4) {
+        0 => ("Organization", "partof", format!("Organization/organization{}", random.below(5))),
+        1 => ("Patient", "organization", format!("organization{}", random.below(5))),
+        2 => ("Location", "partof", format!("location{}", random.below(8))),
+        _ => (
+            "QuestionnaireResponse",
+            "questionnaire",
+            format!("http://example.org/forms/{}|{}", random.below(2), random.pick::<&str>(&["1", "1.2", "1.2.3"])),
+        ),
+    };
+    let name = format!("{code}:{}", random.pick::<&str>(&["above", "below"]));
+    (definitions().type_name(kind) == of && !truth.values(kind).is_empty()).then_some((name, value))
+}
+
+/// `near`, and chains through canonical references.
+fn special(random: &mut Random, kind: TypeId, depth: usize) -> Option<(String, String)> {
+    match definitions().type_name(kind) {
+        "Location" => {
+            let (lat, long) = (47.0 + random.below(9) as f64 / 10.0, 8.0 + random.below(9) as f64 / 10.0);
+            Some((
+                "near".into(),
+                format!("{lat}|{long}|{}|{}", random.below(60), random.pick::<&str>(&["km", "m", ""])),
+            ))
+        }
+        "QuestionnaireResponse" if depth < 2 => {
+            Some(("questionnaire.title".into(), format!("Form {}", random.below(6))))
+        }
+        "Questionnaire" if depth < 2 => {
+            Some(("_has:QuestionnaireResponse:questionnaire:_id".into(), format!("response{}", random.below(12))))
+        }
+        _ => None,
     }
 }
 
@@ -234,7 +350,10 @@ fn text(random: &mut Random, value: &Value, modifier: &str) -> Option<String> {
         },
         Value::Uri(uri) => match modifier {
             "above" => format!("{}/more", escape(uri)),
-            "below" => escape(uri.rsplit_once('/').map_or(uri, |(parent, _)| parent)),
+            "below" => {
+                let parent = uri.rsplit_once('/').map(|(parent, _)| parent).filter(|parent| parent.contains("://"));
+                escape(parent.unwrap_or(uri))
+            }
             _ => escape(uri),
         },
         Value::Composite(parts) => {
@@ -330,6 +449,8 @@ fn results(random: &mut Random, kind: TypeId, pairs: &mut Pairs) {
                 "Provenance:target",
             ]),
             "Encounter" => "Observation:encounter",
+            "Questionnaire" => "QuestionnaireResponse:questionnaire",
+            "Organization" | "Location" => "*",
             "Practitioner" => "Patient:general-practitioner",
             "Observation" => *random.pick(&["Provenance:target", "Observation:has-member"]),
             _ => return,

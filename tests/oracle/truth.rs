@@ -1,13 +1,18 @@
 //! The other side of the oracle: every resource in memory, every question put to each of them.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
 
 use phial::error::Result;
-use phial::fhir::{ParamKind, Resource, TypeId, definitions, json};
+use phial::fhir::definitions::Param;
+use phial::fhir::{ParamId, ParamKind, Resource, TypeId, definitions, json};
 use phial::search::Matcher;
 use phial::search::capsule::{View, encode};
 use phial::search::matcher::sort_key;
-use phial::search::query::{Criterion, Include, Query, QueryOptions, Summary, Take, Total, pending, supply};
+use phial::search::query::{
+    Criterion, Include, Query, QueryOptions, Summary, Take, Total, next_concepts, pending, supply, supply_concepts,
+};
+use phial::search::terminology::{Library, Need, Step, expand};
 use phial::search::values::{Values, values};
 use phial::world::{Instant, World};
 use serde_json::Value;
@@ -88,6 +93,7 @@ impl Truth {
         };
         let kind = definitions().type_id(kind).expect("a type");
         let mut query = Query::parse(kind, pairs, &options)?;
+        self.expand(&mut query.criteria)?;
         self.resolve(&mut query.criteria)?;
         let matches =
             self.matching(kind, &query.criteria, |view| Ok((view.id().to_owned(), sort_key(view, &query.sort)?.0)))?;
@@ -118,6 +124,26 @@ impl Truth {
             }
         }
         Ok(found)
+    }
+
+    /// Sets of codes, from the ValueSets and CodeSystems that are known.
+    fn expand(&self, criteria: &mut [Criterion]) -> Result<()> {
+        let mut library = Library::default();
+        while let Some(concepts) = next_concepts(criteria).cloned() {
+            let codes = loop {
+                match expand(&concepts, &library)? {
+                    Step::Done(codes) => break codes,
+                    Step::Needs(need) => {
+                        let (Need::ValueSet(url) | Need::CodeSystem(url)) = &need;
+                        let all = self.known.values().flat_map(BTreeMap::values);
+                        let node = all.map(|known| &known.node).find(|node| node["url"] == url.as_str()).cloned();
+                        library.put(need, node);
+                    }
+                }
+            };
+            supply_concepts(criteria, &concepts, &Arc::new(codes));
+        }
+        Ok(())
     }
 
     fn resolve(&self, criteria: &mut [Criterion]) -> Result<()> {
@@ -158,24 +184,50 @@ impl Truth {
     }
 
     fn targets(&self, include: &Include, from: &BTreeSet<(TypeId, String)>) -> Vec<(TypeId, String)> {
-        let sources = from.iter().filter(|(kind, _)| *kind == include.source);
-        let views = sources.filter_map(|(kind, id)| self.view(*kind, id));
-        let to = views.flat_map(|view| view.references(include.param).expect("decodes"));
-        to.filter(|(kind, id)| include.target.is_none_or(|target| target == *kind) && self.view(*kind, id).is_some())
+        let mut found = Vec::new();
+        for (kind, id) in from.iter().filter(|(kind, _)| *kind == include.source) {
+            let Some(view) = self.view(*kind, id) else { continue };
+            for target in self.known.keys().filter(|target| include.target.is_none_or(|only| only == **target)) {
+                let named = references(include.source, include.param).flat_map(|param| {
+                    let names = view.named(param.id, *target).expect("decodes");
+                    // A canonical counts where its type is one that the parameter refers to.
+                    names.into_iter().filter(|name| !name.contains(':') || param.targets.contains(target))
+                });
+                let named: HashSet<String> = named.collect();
+                found.extend(self.having(*target, &named));
+            }
+        }
+        found
+    }
+
+    /// The resources of a type that are called by one of these names.
+    fn having(&self, kind: TypeId, names: &HashSet<String>) -> Vec<(TypeId, String)> {
+        let all = self.known.get(&kind).into_iter().flatten();
+        let called = |view: View<'_>| view.names().expect("decodes").iter().any(|name| names.contains(name));
+        all.filter(|(_, known)| called(View::new(&known.capsule).expect("a capsule")))
+            .map(|(id, _)| (kind, id.clone()))
             .collect()
     }
 
     fn sources(&self, include: &Include, to: &BTreeSet<(TypeId, String)>) -> Vec<(TypeId, String)> {
+        let mut names: BTreeMap<TypeId, HashSet<String>> = BTreeMap::new();
+        for (kind, id) in to.iter().filter(|(kind, _)| include.target.is_none_or(|only| only == *kind)) {
+            names.entry(*kind).or_default().extend(self.view(*kind, id).expect("known").names().expect("decodes"));
+        }
         let all = self.known.get(&include.source).into_iter().flatten();
         let refers = |id: &str| {
             let view = self.view(include.source, id).expect("known");
-            let params = definitions().params(include.source).iter().filter(|param| {
-                param.kind == ParamKind::Reference && include.param.is_none_or(|only| only == param.id)
-            });
-            params
-                .flat_map(|param| view.references(Some(param.id)).expect("decodes"))
-                .any(|target| include.target.is_none_or(|kind| kind == target.0) && to.contains(&target))
+            names.iter().any(|(kind, names)| {
+                references(include.source, include.param)
+                    .any(|param| view.named(param.id, *kind).expect("decodes").iter().any(|name| names.contains(name)))
+            })
         };
         all.filter(|(id, _)| refers(id)).map(|(id, _)| (include.source, id.clone())).collect()
     }
+}
+
+/// The reference parameters that an include goes by.
+fn references(source: TypeId, only: Option<ParamId>) -> impl Iterator<Item = &'static Param> {
+    let params = definitions().params(source).iter().copied();
+    params.filter(move |param| param.kind == ParamKind::Reference && only.is_none_or(|only| only == param.id))
 }

@@ -126,6 +126,8 @@ async fn sets_of_codes_and_hierarchies() {
             ("Observation", "code:above=http://t.example/cs|hb", "hb"),
             ("Patient", "gender:in=http://hl7.org/fhir/ValueSet/administrative-gender", "p1 p2"),
             ("Patient", "_has:Observation:patient:code:in=http://t.example/vs", "p1"),
+            ("", "_type=Observation&code:in=http://t.example/vs", "hb"),
+            ("Observation/$lastn", "patient=p1&code:in=http://t.example/vs", "hb"),
             ("Organization", "partof:below=house", "floor ward"),
             ("Organization", "partof:below=Organization/floor", "ward"),
             ("Organization", "partof:above=ward", "floor ward"),

@@ -6,14 +6,14 @@ use serde_json::json;
 
 use super::Fault;
 use super::memo::{Address, Asked, Held, Hits, Memo, Road, Want};
-use crate::access::{Grants, Read, authorize};
+use crate::access::{Grants, Read, Search, authorize};
 use crate::audit::{Event, Released, Touched, What};
 use crate::error::{Error, Kind, Result};
 use crate::fhir::json as tree;
 use crate::fhir::{TypeId, definitions};
 
 use crate::interaction::search::asked_patients;
-use crate::interaction::{Pairs, Scene, cursor, form, is_audit, read};
+use crate::interaction::{Pairs, Scene, cursor, form, is_audit, read, terminology};
 use crate::search::query::Total;
 use crate::search::{Query, QueryOptions};
 use crate::store::{Count, Found, Position, Sealed};
@@ -253,6 +253,8 @@ async fn search(scene: Scene<'_>, asked: Asked) -> Result<Searched> {
     if counted {
         query.total = Total::Accurate;
     }
+    authorize::<Search>(scene.caller, kind)?;
+    terminology::resolve(scene, &mut query).await?;
     let grants = Grants::of(scene.caller, &query)?;
     let selection = scene.app.store.select(&grants, &query, after).await?;
     let matches: Vec<Sealed> = selection.matches.into_iter().skip(skip).collect();
