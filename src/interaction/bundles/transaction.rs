@@ -188,11 +188,16 @@ async fn attempt(scene: Scene<'_>, changes: &[Numbered], rests: &Rests, entries:
     let looked_at = changes.iter().filter(|(_, change)| !matches!(change, Change::Create { .. }));
     let looked_at: Vec<(TypeId, &str)> = looked_at.map(|(_, change)| change.target()).collect();
     tx.prefetch(&looked_at).await?;
+    let returns = scene.facts.prefer.returns.unwrap_or(Return::Minimal);
     let mut faults = Faults::default();
     let mut staged: Vec<(usize, Staged)> = Vec::with_capacity(changes.len());
     for (n, change) in changes {
-        let one = faults.take(change.stage(scene, &mut tx, &bases).await, *n)?;
-        staged.extend(one.map(|one| (*n, one)));
+        let Some(mut one) = faults.take(change.stage(scene, &mut tx, &bases).await, *n)? else { continue };
+        if returns != Return::Representation {
+            // A large transaction would be held once more for nothing.
+            one.resource = None;
+        }
+        staged.push((*n, one));
     }
     faults.told()?;
     let mut event = scene.event(What::Transaction, None);
@@ -201,7 +206,6 @@ async fn attempt(scene: Scene<'_>, changes: &[Numbered], rests: &Rests, entries:
         scene.app.trail.record(event).await?;
         return place(staged, HashMap::new(), Return::Minimal, entries);
     }
-    let returns = scene.facts.prefer.returns.unwrap_or(Return::Minimal);
     let wanted: Vec<Resource> = match returns {
         Return::Representation => staged.iter_mut().filter_map(|(_, staged)| staged.resource.take()).collect(),
         Return::Minimal | Return::OperationOutcome => Vec::new(),
