@@ -2,6 +2,7 @@
 
 mod check;
 mod log;
+mod user;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use clap::{Args, Parser, Subcommand};
 use phial::app::{App, Config, config};
 use phial::error::{Error, Result};
 use phial::jobs::{credentials, demo, import};
+use phial::oauth::ClientKind;
 use phial::world::World;
 
 /// A FHIR R4 server: sealed at rest, found by blind search, every access on record.
@@ -33,6 +35,9 @@ enum Command {
     /// Register clients.
     #[command(subcommand)]
     Client(ClientCommand),
+    /// Users: who may log in, and as what.
+    #[command(subcommand)]
+    User(user::UserCommand),
     /// Ask a running server for an access token, as a registered client, and print it.
     Token(TokenArgs),
     /// Keys: status and rotation.
@@ -92,15 +97,35 @@ struct ImportArgs {
 
 #[derive(Subcommand)]
 enum ClientCommand {
-    /// Register a backend service and print what it needs to ask for tokens. Without --jwks a key pair is made, and
-    /// its private half is in what is printed and nowhere else.
+    /// Register a client and print what it needs to ask for tokens. For an asymmetric client without --jwks a key pair
+    /// is made; its private half, like the secret of a symmetric client, is in what is printed and nowhere else.
     Add(ClientAddArgs),
+}
+
+#[derive(Clone, clap::ValueEnum)]
+enum KindOfClient {
+    Backend,
+    Public,
+    ConfidentialSymmetric,
+    ConfidentialAsymmetric,
 }
 
 #[derive(Args)]
 struct ClientAddArgs {
     #[command(flatten)]
     with: WithConfig,
+    /// How it proves who it is, and whether it has users.
+    #[arg(long, value_enum, default_value = "backend")]
+    kind: KindOfClient,
+    /// Where an app with users gets its codes; may be given more than once.
+    #[arg(long, value_name = "URI")]
+    redirect_uri: Vec<String>,
+    /// Where an EHR opens the app.
+    #[arg(long, value_name = "URI")]
+    launch_uri: Option<String>,
+    /// It is an EHR, which may make launch contexts.
+    #[arg(long)]
+    ehr: bool,
     /// Scopes it may be granted, separated by spaces: `system/Patient.rs system/Observation.rs`.
     #[arg(long, value_name = "SCOPES")]
     scopes: String,
@@ -134,6 +159,8 @@ enum KeysCommand {
     Status(WithConfig),
     /// Begin a new epoch of the key that wraps patients' keys.
     Rotate(WithConfig),
+    /// Begin to sign tokens with new keys. Tokens of the old ones work until they expire.
+    RotateSigning(WithConfig),
 }
 
 #[derive(Subcommand)]
@@ -181,9 +208,16 @@ async fn command(command: Command) -> Result<ExitCode> {
         Command::Demo(args) => run_demo(args).await,
         Command::Import(args) => run_import(args).await,
         Command::Client(ClientCommand::Add(args)) => add_client(args).await,
+        Command::User(command) => user::run(command).await,
         Command::Token(args) => token(&args),
         Command::Keys(KeysCommand::Status(with)) => check::keys_status(&settings(&with)?).await,
         Command::Keys(KeysCommand::Rotate(with)) => check::keys_rotate(&settings(&with)?).await,
+        Command::Keys(KeysCommand::RotateSigning(with)) => {
+            let app = open(&with).await?;
+            let rotated = app.oauth.rotate_keys().await;
+            app.close().await;
+            rotated.map(|()| ExitCode::SUCCESS)
+        }
         Command::Audit(AuditCommand::Verify(with)) => {
             let app = open(&with).await?;
             let code = check::audit_verify(&app).await;
@@ -265,8 +299,24 @@ async fn run_import(args: ImportArgs) -> Result<ExitCode> {
 async fn add_client(args: ClientAddArgs) -> Result<ExitCode> {
     let jwks = args.jwks.as_deref().map(read_json).transpose()?;
     let app = open(&args.with).await?;
-    let asked = credentials::Backend { client_id: args.id, name: args.name, scopes: args.scopes, jwks, demo: false };
-    let added = credentials::add_backend(&app, asked).await;
+    let kind = match args.kind {
+        KindOfClient::Backend => ClientKind::Backend,
+        KindOfClient::Public => ClientKind::Public,
+        KindOfClient::ConfidentialSymmetric => ClientKind::ConfidentialSymmetric,
+        KindOfClient::ConfidentialAsymmetric => ClientKind::ConfidentialAsymmetric,
+    };
+    let asked = credentials::NewClient {
+        client_id: args.id,
+        name: args.name,
+        kind,
+        scopes: args.scopes,
+        jwks,
+        redirect_uris: args.redirect_uri,
+        launch_uri: args.launch_uri,
+        ehr: args.ehr,
+        demo: false,
+    };
+    let added = credentials::add_client(&app, asked).await;
     app.close().await;
     println!("{:#}", added?);
     Ok(ExitCode::SUCCESS)

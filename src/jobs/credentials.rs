@@ -22,14 +22,19 @@ const ASSERTION_SECONDS: i64 = 240;
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What a backend client is registered with.
-pub struct Backend {
+/// What a client is registered with.
+pub struct NewClient {
     /// None: the server gives a random one.
     pub client_id: Option<String>,
     pub name: String,
+    pub kind: ClientKind,
     pub scopes: String,
-    /// The client's public JWK Set; None: a key pair is made, and its private half is in the answer, nowhere else.
+    /// An asymmetric client's public JWK Set; None: a key pair is made, and its private half is in the answer, nowhere
+    /// else.
     pub jwks: Option<Node>,
+    pub redirect_uris: Vec<String>,
+    pub launch_uri: Option<String>,
+    pub ehr: bool,
     pub demo: bool,
 }
 
@@ -38,46 +43,50 @@ pub fn token_url(app: &App) -> String {
     app.config.token_url()
 }
 
-/// Registers a backend client and gives what it needs to ask for tokens, in the form of `demo.json`.
+/// Registers a client and gives what it needs to ask for tokens, in the form of `demo.json`.
 ///
 /// # Errors
 /// What the registry has against it.
-pub async fn add_backend(app: &App, asked: Backend) -> Result<Node> {
+pub async fn add_client(app: &App, asked: NewClient) -> Result<Node> {
     let (private, public) = match asked.jwks {
-        Some(set) => (None, set),
-        None => {
+        Some(set) => (None, Some(set)),
+        None if asked.kind.is_asymmetric() => {
             let (private, public) = generate_es384()?;
-            (Some(private), json!({"keys": [public]}))
+            (Some(private), Some(json!({"keys": [public]})))
         }
+        None => (None, None),
     };
     let registration = Registration {
         client_id: asked.client_id,
         name: asked.name,
-        kind: ClientKind::Backend,
-        jwks: Some(public),
+        kind: asked.kind,
+        jwks: public,
         jwks_url: None,
         scopes: asked.scopes.clone(),
-        redirect_uris: Vec::new(),
-        launch_uri: None,
-        ehr: false,
+        redirect_uris: asked.redirect_uris.clone(),
+        launch_uri: asked.launch_uri,
+        ehr: asked.ehr,
         demo: asked.demo,
     };
     let registered = app.oauth.clients().add(registration).await?;
     let mut out = json!({
         "client_id": registered.client.client_id,
-        "kind": "backend",
+        "kind": asked.kind.to_string(),
         "scopes": asked.scopes,
-        "redirect_uris": [],
+        "redirect_uris": asked.redirect_uris,
         "token_url": token_url(app),
     });
     if let Some(private) = private {
         out["jwk"] = private;
     }
+    if let Some(secret) = registered.secret {
+        out["client_secret"] = json!(*secret);
+    }
     Ok(out)
 }
 
 /// Asks the token endpoint of a running server for a token, as the client that `client` describes (as
-/// [`add_backend`] gave it).
+/// [`add_client`] gave it).
 ///
 /// # Errors
 /// A description that lacks something, a server that does not answer, or its refusal.

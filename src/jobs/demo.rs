@@ -10,18 +10,34 @@ use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::credentials::{self, Backend};
+use super::credentials::{self, NewClient};
 use super::import::source::Origin;
 use super::import::unit::{Piece, Unit};
 use super::import::{Give, pipeline};
 use super::population::Plan;
 use super::progress::Progress;
+use crate::access::Role;
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::fhir::json::Node;
+use crate::oauth::users::random_password;
+use crate::oauth::{ClientKind, NewUser, totp};
 
 /// Everything a system may do: what the demonstration's backend client is registered for.
 const SCOPES: &str = "system/*.cruds";
+/// And its apps.
+const APP_SCOPES: &str = "openid fhirUser profile launch launch/patient launch/encounter offline_access online_access \
+                          patient/*.cruds user/*.cruds";
+/// Where the apps are: conformance tests and a sample on this machine.
+const REDIRECTS: [&str; 4] = [
+    "http://127.0.0.1:4567/custom/smart/redirect",
+    "http://127.0.0.1:4567/custom/smart_stu2/redirect",
+    "http://127.0.0.1:4567/custom/smart_stu2_2/redirect",
+    "http://127.0.0.1:8000/callback",
+];
+const LAUNCH: &str = "http://127.0.0.1:4567/custom/smart/launch";
+/// Bundles of the population that are looked through for the users' records.
+const RESOURCES_LOOKED_AT: usize = 60;
 const DESCRIPTION: &str = "demo.json";
 const STATE: &str = "population.json";
 
@@ -75,7 +91,7 @@ pub async fn prepare(app: &App, demo: &Demo) -> Result<String> {
     let mut state = state(app, demo)?;
     let file = demo.data.join(DESCRIPTION);
     let described = read(&file)?.unwrap_or_default();
-    let client = client(app, &demo.data, &described).await?;
+    let clients = clients(app, &demo.data, &described).await?;
     let plan = state.plan()?;
     if !state.complete {
         load(app, &plan)?;
@@ -86,13 +102,14 @@ pub async fn prepare(app: &App, demo: &Demo) -> Result<String> {
         known @ Node::Array(_) => known.clone(),
         _ => plan.bundles().filter_map(|bundle| patient_id(&bundle)).collect(),
     };
+    let users = users(app, &plan, &described).await?;
     let config = &app.config;
     let description = json!({
         "base_url": config.base_url,
         "issuer": config.issuer(),
         "token_url": credentials::token_url(app),
-        "clients": [client],
-        "users": [],
+        "clients": clients,
+        "users": users,
         "patients": patients,
     });
     write(&file, &description)?;
@@ -104,7 +121,7 @@ pub async fn prepare(app: &App, demo: &Demo) -> Result<String> {
 /// # Errors
 /// When the database does not answer.
 pub async fn is_demo(app: &App) -> Result<bool> {
-    app.oauth.clients().any_demo().await
+    Ok(app.oauth.clients().any_demo().await? || app.oauth.users().any_demo().await?)
 }
 
 /// The client that `DIR/demo.json` describes, for `phial token --data DIR`, and the token endpoint.
@@ -134,24 +151,105 @@ fn state(app: &App, demo: &Demo) -> Result<State> {
     Ok(state)
 }
 
-/// The registered client: that of `demo.json`, or a new one.
-async fn client(app: &App, data: &Path, described: &Node) -> Result<Node> {
-    if let Some(client) = described["clients"].get(0).cloned() {
-        let id = client["client_id"].as_str().unwrap_or_default();
-        if app.oauth.clients().get(id).await?.is_some() {
-            return Ok(client);
+/// The registered clients: those of `demo.json`, or new ones; the backend client first.
+async fn clients(app: &App, data: &Path, described: &Node) -> Result<Vec<Node>> {
+    let known = described["clients"].as_array().cloned().unwrap_or_default();
+    let mut clients = Vec::new();
+    let kinds = [
+        ("Demonstration", ClientKind::Backend),
+        ("Demonstration app", ClientKind::Public),
+        ("Demonstration app with a secret", ClientKind::ConfidentialSymmetric),
+        ("Demonstration app with a key", ClientKind::ConfidentialAsymmetric),
+    ];
+    for (name, kind) in kinds {
+        let word = kind.to_string();
+        let own = known.iter().find(|client| client["kind"] == word.as_str());
+        let id = own.and_then(|client| client["client_id"].as_str()).unwrap_or_default();
+        if let Some(own) = own.filter(|_| !id.is_empty())
+            && app.oauth.clients().get(id).await?.is_some()
+        {
+            clients.push(own.clone());
+            continue;
         }
+        let has_users = kind != ClientKind::Backend;
+        let asked = NewClient {
+            client_id: None,
+            name: name.into(),
+            kind,
+            scopes: if has_users { APP_SCOPES } else { SCOPES }.into(),
+            jwks: None,
+            redirect_uris: REDIRECTS.iter().filter(|_| has_users).map(|uri| (*uri).to_owned()).collect(),
+            launch_uri: has_users.then(|| LAUNCH.to_owned()),
+            ehr: !has_users,
+            demo: true,
+        };
+        let mut client = credentials::add_client(app, asked).await?;
+        if let Node::Object(members) = &mut client {
+            // Stands once for all clients, beside them.
+            members.shift_remove("token_url");
+        }
+        clients.push(client);
+        // Before the load: an interrupted first start must not leave a client behind that nobody knows.
+        write(&data.join(DESCRIPTION), &json!({"token_url": credentials::token_url(app), "clients": clients}))?;
     }
-    let asked =
-        Backend { client_id: None, name: "Demonstration".into(), scopes: SCOPES.into(), jwks: None, demo: true };
-    let mut client = credentials::add_backend(app, asked).await?;
-    if let Node::Object(members) = &mut client {
-        // Stands once for all clients, beside them.
-        members.shift_remove("token_url");
+    Ok(clients)
+}
+
+/// One user of every role, tied to records of the population, each with a password of this folder's alone: those of
+/// `demo.json` as far as they are registered, else new ones.
+async fn users(app: &App, plan: &Plan, described: &Node) -> Result<Vec<Node>> {
+    let known = described["users"].as_array().cloned().unwrap_or_default();
+    let resources: Vec<Node> = plan.bundles().take(RESOURCES_LOOKED_AT).flat_map(resources_of).collect();
+    let of = |kind: &str, n: usize| {
+        let mut all = resources.iter().filter(|one| one["resourceType"] == kind);
+        all.nth(n).and_then(|one| one["id"].as_str()).map(|id| format!("{kind}/{id}"))
+    };
+    let general = resources.iter().find(|one| one["resourceType"] == "Patient");
+    let doctor = general.and_then(|one| one["generalPractitioner"][0]["reference"].as_str()).map(str::to_owned);
+    let mut users = Vec::new();
+    for (username, role, record) in [
+        ("admin", Role::Admin, None),
+        ("doctor", Role::Provider, doctor),
+        ("nurse", Role::Nurse, of("Practitioner", 1)),
+        ("reception", Role::Receptionist, of("Practitioner", 2)),
+        ("staff", Role::Staff, of("Practitioner", 3)),
+        ("patient", Role::Patient, of("Patient", 0)),
+        ("guardian", Role::Guardian, of("RelatedPerson", 0)),
+    ] {
+        let registered = app.oauth.users().get(username).await?.is_some();
+        if let Some(own) = known.iter().find(|user| user["username"] == username).filter(|_| registered) {
+            users.push(own.clone());
+            continue;
+        }
+        if registered || (record.is_none() && !role.is_staff()) {
+            // A start that was interrupted between the two; or a population without a child.
+            continue;
+        }
+        let password = random_password();
+        let secret = role.is_staff().then(totp::secret);
+        let new = NewUser {
+            username: username.into(),
+            role,
+            fhir_user: record.clone(),
+            password: Some(password.clone()),
+            totp_secret: secret.as_ref().map(|secret| secret.to_vec()),
+            demo: true,
+        };
+        app.oauth.users().add(new).await?;
+        users.push(json!({
+            "username": username,
+            "password": *password,
+            "role": role.name(),
+            "fhir_user": record,
+            "totp_secret": secret.map(|secret| totp::base32(&secret)),
+        }));
     }
-    // Before the load: an interrupted first start must not leave a client behind that nobody knows.
-    write(&data.join(DESCRIPTION), &json!({"token_url": credentials::token_url(app), "clients": [client]}))?;
-    Ok(client)
+    Ok(users)
+}
+
+fn resources_of(mut bundle: Node) -> Vec<Node> {
+    let Node::Array(entries) = bundle["entry"].take() else { return Vec::new() };
+    entries.into_iter().map(|mut entry| entry["resource"].take()).collect()
 }
 
 fn load(app: &App, plan: &Plan) -> Result<()> {
@@ -219,12 +317,16 @@ fn greeting(app: &App, file: &Path, state: &State, demo: &Demo) -> String {
          \x20 FHIR base    {base}\n\
          \x20 metadata     {base}/metadata\n\
          \x20 token        {}\n\
-         \x20 credentials  {} (for clients and tests; this demonstration's alone)\n\n\
+         \x20 log in       {}/account\n\
+         \x20 launch       {}/launch\n\
+         \x20 credentials  {} (clients and users of every role; this demonstration's alone)\n\n\
          Try it from another terminal:\n\
          \x20 TOKEN=$({} token --data {data})\n\
          \x20 curl -H \"Authorization: Bearer $TOKEN\" '{base}/Patient?_count=3'\n",
         state.patients,
         credentials::token_url(app),
+        app.config.issuer(),
+        app.config.issuer(),
         file.display(),
         program(),
     )

@@ -1,5 +1,6 @@
 //! The server in process: the real router over a SQLite of its own, with a held clock and held ids.
 
+mod abuse;
 mod across;
 mod browser;
 mod bundles;
