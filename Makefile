@@ -1,7 +1,7 @@
 # What a newcomer or CI runs. Each target says in one line what it is for; `make help` lists them.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help run test check samples coverage bench soak definitions leakage postgres
+.PHONY: help run app test check samples coverage bench soak screenshots definitions leakage postgres browser
 
 # Where `make run` keeps its data and listens.
 DATA ?= phial-demo
@@ -11,11 +11,15 @@ PATIENTS ?= 120
 help: ## List the targets.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 14
 
-run: ## Build the release binary and serve a synthetic population on http://127.0.0.1:8080/fhir.
+run: ## Build the release binary and serve a synthetic population on http://127.0.0.1:8080/fhir, with a sample app.
+	@.ci/npm app || echo "The server starts all the same; the sample app will say that it lacks its library." >&2
 	cargo build --release --locked
 	./target/release/phial demo --data "$(DATA)" --listen "$(LISTEN)" --patients $(PATIENTS)
 
-test: postgres ## Everything that must be green: units, properties, both databases, the black-box tests.
+app: ## The library of the sample app, from npm (`make run` does this too).
+	.ci/npm app
+
+test: postgres browser ## Everything that must be green: units, properties, both databases, the black-box tests.
 	cargo test --locked --no-fail-fast
 
 check: ## The quick loop: format, lints, the library's tests and the house rules.
@@ -46,6 +50,12 @@ definitions: ## The R4 fact tables under fhir-profiles/r4, from the official pac
 
 leakage: ## docs/leakage.md, from the mappings and definitions.
 	PHIAL_WRITE_LEAKAGE=1 cargo test --locked --lib mapping::leakage
+
+screenshots: browser ## The pages and the sample app as pictures in docs/img.
+	PHIAL_SCREENSHOTS=docs/img cargo test --locked --test main browser:: -- --nocapture
+
+browser: # A headless Chromium and its driver; the tests that need them say so and are skipped when they cannot be had.
+	@.ci/browser || true
 
 postgres: # Debian's PostgreSQL server, which the tests start themselves; installed only when it is absent.
 	@.ci/postgres

@@ -18,3 +18,4 @@ pub mod app;
 pub mod interaction;
 pub mod jobs;
 pub mod http;
+pub mod selftest;

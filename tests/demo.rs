@@ -14,7 +14,7 @@ use crate::harness::{Client, free_port};
 
 const PATIENTS: &str = "12";
 
-struct Running(Child);
+pub struct Running(Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -30,12 +30,17 @@ fn phial(arguments: &[&str]) -> Command {
 }
 
 fn start(data: &Path, port: u16) -> Running {
+    start_with(data, port, &[])
+}
+
+pub fn start_with(data: &Path, port: u16, further: &[&str]) -> Running {
     let listen = format!("127.0.0.1:{port}");
     let mut command = phial(&["demo", "--data", data.to_str().unwrap(), "--listen", &listen, "--patients", PATIENTS]);
+    command.args(further);
     Running(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
 }
 
-fn wait_ready(client: &Client) {
+pub fn wait_ready(client: &Client) {
     let since = Instant::now();
     while !client.get("/readyz").is_ok_and(|reply| reply.status == 200) {
         assert!(since.elapsed() < Duration::from_secs(120), "the demonstration does not start");

@@ -1,6 +1,7 @@
 //! The one binary of black-box tests: the real program, started as a process, over HTTP.
 
 mod audit_faults;
+mod browser;
 mod canary;
 mod demo;
 mod graphql;
@@ -13,6 +14,7 @@ mod oracle;
 mod races;
 mod rules;
 mod samples;
+mod selftest;
 mod smoke;
 mod tidy;
 mod two_servers;

@@ -8,7 +8,7 @@ use super::person::Person;
 use super::reach::Reach;
 use super::scope::{Context, Letters, Scopes};
 use crate::error::Result;
-use crate::fhir::TypeId;
+use crate::fhir::{TypeId, definitions};
 use crate::search::query::Criterion;
 use crate::world::Instant;
 
@@ -51,6 +51,16 @@ pub(super) struct Rule {
     pub criteria: Option<Vec<Criterion>>,
 }
 
+/// The scope `fhirUser` lets an app read the record that its claim names (SMART App Launch, "Scopes for requesting identity
+/// data"), as far as the policy lets the person.
+fn own_record(scopes: &Scopes, person: &Person) -> Option<Rule> {
+    let (kind, id) = person.fhir_user.as_deref()?.split_once('/')?;
+    let kind = definitions().type_id(kind)?;
+    let asked = scopes.0.iter().any(|scope| scope.text() == "fhirUser");
+    let own = Criterion::IdIn(std::iter::once(id.to_owned()).collect());
+    asked.then(|| Rule { context: Context::User, kind: Some(kind), letters: Letters::READ, criteria: Some(vec![own]) })
+}
+
 /// Facts about the caller for the audit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Who {
@@ -81,6 +91,7 @@ impl Caller {
             };
             rules.push(Rule { context: scope.context, kind: scope.kind, letters: scope.letters, criteria });
         }
+        rules.extend(person.as_ref().and_then(|person| own_record(&scopes, person)));
         let (who, scopes, person) = (Arc::new(who), Arc::new(scopes), person.map(Arc::new));
         Ok(Caller { who, scopes, rules: rules.into(), person, reach: None })
     }

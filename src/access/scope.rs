@@ -66,6 +66,7 @@ const OTHER: [&str; 8] = [
 
 impl Letters {
     pub const ALL: Letters = Letters(0b1_1111);
+    pub(super) const READ: Letters = Letters(0b0_0010);
     const NONE: Letters = Letters(0);
 
     /// Whether the set has this letter.

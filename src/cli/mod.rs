@@ -12,8 +12,10 @@ use std::sync::Arc;
 use clap::{Args, Parser, Subcommand};
 use phial::app::{App, Config, config};
 use phial::error::{Error, Result};
+use phial::http::{SAMPLE_PLACE, Sample};
 use phial::jobs::{credentials, demo, import};
 use phial::oauth::ClientKind;
+use phial::selftest;
 use phial::world::World;
 
 /// A FHIR R4 server: sealed at rest, found by blind search, every access on record.
@@ -30,6 +32,11 @@ enum Command {
     Serve(WithConfig),
     /// Serve a synthetic population from a folder of its own, making it on the first start.
     Demo(DemoArgs),
+    /// What to type to log in to a demonstration: user name, password, and the code of this moment.
+    DemoLogin(DemoLoginArgs),
+    /// Check a running server as testers would.
+    #[command(subcommand)]
+    Selftest(SelftestCommand),
     /// Load Bundles (JSON, XML), NDJSON and folders of them, gzip too.
     Import(ImportArgs),
     /// Register clients.
@@ -84,6 +91,41 @@ struct DemoArgs {
     /// The same seed gives the same data.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
+    /// The library of the sample app, from the npm package fhirclient.
+    #[arg(long, value_name = "FILE", default_value = "target/npm/fhirclient/build/fhir-client.pure.min.js")]
+    fhirclient: PathBuf,
+}
+
+#[derive(Args)]
+struct DemoLoginArgs {
+    /// Data folder of the demonstration.
+    #[arg(long, value_name = "DIR", default_value = "phial-demo")]
+    data: PathBuf,
+    /// `provider`, `nurse`, `receptionist`, `staff`, `admin`, `patient` or `guardian`.
+    #[arg(default_value = "provider")]
+    user: String,
+}
+
+#[derive(Subcommand)]
+enum SelftestCommand {
+    /// Login, launches, tokens: every rule of the authorization server, with the clients and users of a demo.json.
+    Smart(SelftestArgs),
+}
+
+#[derive(Args)]
+struct SelftestArgs {
+    /// Data folder of the demonstration that is served.
+    #[arg(long, value_name = "DIR", default_value = "phial-demo")]
+    data: PathBuf,
+    /// FHIR base URL, when not the one in demo.json.
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// Where to keep the report as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Where to keep the report as a page.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -206,6 +248,11 @@ async fn command(command: Command) -> Result<ExitCode> {
     match command {
         Command::Serve(with) => serve(&with).await,
         Command::Demo(args) => run_demo(args).await,
+        Command::DemoLogin(args) => {
+            print!("{}", demo::login_of(&World::real(), &args.data, &args.user)?);
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Selftest(SelftestCommand::Smart(args)) => selftest_smart(&args),
         Command::Import(args) => run_import(args).await,
         Command::Client(ClientCommand::Add(args)) => add_client(args).await,
         Command::User(command) => user::run(command).await,
@@ -269,7 +316,7 @@ async fn serve(with: &WithConfig) -> Result<ExitCode> {
             "this data was made by `phial demo` and its credentials are public: serve it with `phial demo`, or start on an empty database",
         ));
     }
-    phial::http::serve(app).await?;
+    phial::http::serve(app, None).await?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -280,13 +327,44 @@ async fn run_demo(args: DemoArgs) -> Result<ExitCode> {
         ("database_url", format!("sqlite:{}", at("phial.db"))),
         ("key_database_url", format!("sqlite:{}", at("keys.db"))),
         ("keyring", at("keyring")),
+        // Apps that somebody writes and tries against it are served from anywhere.
+        ("cors_origins", "*".to_owned()),
     ];
     demo::folder(&args.data, &["phial.db", "keys.db"])?;
     let app = App::open(load(None, &set)?, Arc::new(World::real())).await?;
-    let text = demo::prepare(&app, &demo::Demo { data: args.data, patients: args.patients, seed: args.seed }).await?;
-    println!("{text}");
-    phial::http::serve(app).await?;
+    let asked = demo::Demo { data: args.data, patients: args.patients, seed: args.seed };
+    let prepared = demo::prepare(&app, &asked, SAMPLE_PLACE).await?;
+    println!("{}", prepared.text);
+    let library = match std::fs::read(&args.fhirclient) {
+        Ok(bytes) => Some(bytes.into()),
+        Err(error) => {
+            println!(
+                "The sample app is without its library ({}: {error}): `make app` fetches it.",
+                args.fhirclient.display()
+            );
+            None
+        }
+    };
+    phial::http::serve(app, Some(Sample { client_id: prepared.sample_client_id, library })).await?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn selftest_smart(args: &SelftestArgs) -> Result<ExitCode> {
+    let mut demo = read_json(&args.data.join("demo.json"))?;
+    if let Some(url) = &args.url {
+        demo["base_url"] = serde_json::json!(url);
+    }
+    let report = selftest::smart(demo, |finding| match &finding.fault {
+        None => println!("passed  {}: {}", finding.area, finding.title),
+        Some(fault) => println!("FAILED  {}: {}\n        {fault}", finding.area, finding.title),
+    })?;
+    for (file, text) in [(&args.json, format!("{:#}\n", report.json())), (&args.html, report.html())] {
+        if let Some(file) = file {
+            std::fs::write(file, text).map_err(|e| Error::invalid(format!("{}: {e}", file.display())))?;
+        }
+    }
+    println!("{} checks, {} failed.", report.findings.len(), report.failures());
+    Ok(if report.failures() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn run_import(args: ImportArgs) -> Result<ExitCode> {

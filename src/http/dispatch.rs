@@ -15,7 +15,8 @@ use axum::response::Response;
 use tokio::sync::Semaphore;
 
 use super::negotiate::Wanted;
-use super::{capability, cors, fhir, meter, oauth, outcome, pages, reply, site};
+use super::sample::Sample;
+use super::{capability, cors, fhir, meter, oauth, outcome, pages, reply, sample, site};
 use crate::app::App;
 use crate::error::{Error, Kind, Result};
 use crate::fhir::json::Node;
@@ -30,6 +31,8 @@ pub(super) const URL_BYTES_MAX: usize = 32 * 1024;
 pub struct Server {
     pub app: App,
     pub(super) statement: Node,
+    /// Of a demonstration.
+    pub(super) sample: Option<Sample>,
     places: Semaphore,
     /// Asynchronous requests under way.
     pub(super) jobs: Arc<Semaphore>,
@@ -43,12 +46,12 @@ pub(super) struct Served {
 }
 
 impl Server {
-    pub fn new(app: App) -> Arc<Server> {
+    pub fn new(app: App, sample: Option<Sample>) -> Arc<Server> {
         let statement = capability::statement(&app.config, &app.world.now().to_fhir());
         let places = Semaphore::new(app.config.requests_max.size());
         meter::handle();
         let jobs = Arc::new(Semaphore::new(JOBS_MAX));
-        Arc::new(Server { app, statement, places, jobs, waiting: AtomicUsize::new(0) })
+        Arc::new(Server { app, statement, sample, places, jobs, waiting: AtomicUsize::new(0) })
     }
 
     /// Answers one request.
@@ -103,6 +106,9 @@ impl Server {
     }
 
     async fn routed(self: &Arc<Self>, parts: &Parts, body: Body, request_id: &str) -> Served {
+        if let Some(served) = sample::page(self, parts) {
+            return served;
+        }
         if parts.uri.path_and_query().is_some_and(|whole| whole.as_str().len() > URL_BYTES_MAX) {
             let text =
                 format!("The address is longer than the {URL_BYTES_MAX} bytes this server takes: POST to _search.");

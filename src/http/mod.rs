@@ -12,6 +12,7 @@ mod oauth;
 mod outcome;
 mod pages;
 mod reply;
+mod sample;
 mod serve;
 mod site;
 mod write;
@@ -20,4 +21,5 @@ mod write;
 mod tests;
 
 pub use dispatch::Server;
+pub use sample::{PLACE as SAMPLE_PLACE, Sample};
 pub use serve::serve;

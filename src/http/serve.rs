@@ -20,7 +20,7 @@ use tower::{Layer, service_fn};
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
 
-use super::{Server, meter};
+use super::{Sample, Server, meter};
 use crate::app::App;
 use crate::audit::What;
 use crate::error::{Error, Kind, Result};
@@ -32,17 +32,17 @@ const UPKEEP_S: u64 = 5;
 /// Smaller replies are not compressed.
 const COMPRESS_MIN_BYTES: u64 = 1024;
 
-/// Serves until SIGTERM or SIGINT, finishes what is under way, and closes the app.
+/// Serves until SIGTERM or SIGINT, finishes what is under way, and closes the app. A demonstration has a sample app.
 ///
 /// # Errors
 /// When the address cannot be listened on.
-pub async fn serve(app: App) -> Result<()> {
+pub async fn serve(app: App, sample: Option<Sample>) -> Result<()> {
     let listener = TcpListener::bind(app.config.listen).await.map_err(|error| {
         Error::new(Kind::Unavailable, format!("cannot listen on {}", app.config.listen)).caused_by(error)
     })?;
     let stop = stopped()?;
     app.trail.record_task(What::ServerStart, "server", Vec::new()).await?;
-    let server = Server::new(app);
+    let server = Server::new(app, sample);
     tracing::info!(listen = %server.app.config.listen, base = server.app.config.base_url, "ready");
     run(server.clone(), listener, stop).await;
     if let Err(error) = server.app.trail.record_task(What::ServerStop, "server", Vec::new()).await {

@@ -94,16 +94,9 @@ pub fn fetch_token(world: &World, client: &Node, token_url: &str) -> Result<Zero
     let text = |name: &str| {
         client[name].as_str().ok_or_else(|| Error::invalid(format!("the client's description has no {name}")))
     };
-    let client_id = text("client_id")?;
-    let key = private_key(&client["jwk"])?;
     // For whom the assertion is: the address the server knows itself by, wherever it is reached.
     let audience = client["token_url"].as_str().unwrap_or(token_url);
-    let now = world.now().seconds();
-    let claims = json!({
-        "iss": client_id, "sub": client_id, "aud": audience, "jti": world.uuid(),
-        "iat": now, "exp": now + ASSERTION_SECONDS,
-    });
-    let assertion = key.sign("JWT", &claims)?;
+    let assertion = assertion(world, client, audience)?;
     let form = [
         ("grant_type", "client_credentials"),
         ("scope", text("scopes")?),
@@ -121,6 +114,22 @@ pub fn fetch_token(world: &World, client: &Node, token_url: &str) -> Result<Zero
             Err(Error::new(Kind::Unauthenticated, text))
         }
     }
+}
+
+/// A signed assertion of the client that `client` describes, for the token endpoint at `audience`.
+///
+/// # Errors
+/// A description without client_id or private key.
+pub fn assertion(world: &World, client: &Node, audience: &str) -> Result<String> {
+    let client_id = client["client_id"].as_str();
+    let client_id = client_id.ok_or_else(|| Error::invalid("the client's description has no client_id"))?;
+    let key = private_key(&client["jwk"])?;
+    let now = world.now().seconds();
+    let claims = json!({
+        "iss": client_id, "sub": client_id, "aud": audience, "jti": world.uuid(),
+        "iat": now, "exp": now + ASSERTION_SECONDS,
+    });
+    key.sign("JWT", &claims)
 }
 
 fn private_key(jwk: &Node) -> Result<SigningKey> {

@@ -10,34 +10,21 @@ use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::cast;
 use super::credentials::{self, NewClient};
 use super::import::source::Origin;
 use super::import::unit::{Piece, Unit};
 use super::import::{Give, pipeline};
 use super::population::Plan;
 use super::progress::Progress;
-use crate::access::Role;
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::fhir::json::Node;
-use crate::oauth::users::random_password;
-use crate::oauth::{ClientKind, NewUser, totp};
+use crate::oauth::{ClientKind, totp};
+use crate::world::World;
 
 /// Everything a system may do: what the demonstration's backend client is registered for.
 const SCOPES: &str = "system/*.cruds";
-/// And its apps.
-const APP_SCOPES: &str = "openid fhirUser profile launch launch/patient launch/encounter offline_access online_access \
-                          patient/*.cruds user/*.cruds";
-/// Where the apps are: conformance tests and a sample on this machine.
-const REDIRECTS: [&str; 4] = [
-    "http://127.0.0.1:4567/custom/smart/redirect",
-    "http://127.0.0.1:4567/custom/smart_stu2/redirect",
-    "http://127.0.0.1:4567/custom/smart_stu2_2/redirect",
-    "http://127.0.0.1:8000/callback",
-];
-const LAUNCH: &str = "http://127.0.0.1:4567/custom/smart/launch";
-/// Bundles of the population that are looked through for the users' records.
-const RESOURCES_LOOKED_AT: usize = 60;
 const DESCRIPTION: &str = "demo.json";
 const STATE: &str = "population.json";
 
@@ -82,38 +69,77 @@ pub fn folder(data: &Path, databases: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Makes the population and the credentials unless the data folder has them already, and gives the text to print
-/// (addresses, and how to get a token).
+/// A demonstration that can be served.
+pub struct Prepared {
+    /// To be printed: addresses, and how to get a token.
+    pub text: String,
+    /// The sample app as it is registered.
+    pub sample_client_id: String,
+}
+
+/// Makes the population and the credentials unless the data folder has them already. `sample_place` is where the sample
+/// app is served, below the issuer.
 ///
 /// # Errors
 /// Whatever stopped the load.
-pub async fn prepare(app: &App, demo: &Demo) -> Result<String> {
+pub async fn prepare(app: &App, demo: &Demo, sample_place: &str) -> Result<Prepared> {
     let mut state = state(app, demo)?;
     let file = demo.data.join(DESCRIPTION);
     let described = read(&file)?.unwrap_or_default();
-    let clients = clients(app, &demo.data, &described).await?;
+    let client = client(app, &demo.data, &described).await?;
     let plan = state.plan()?;
+    let config = &app.config;
+    let mut description = json!({
+        "base_url": config.base_url,
+        "issuer": config.issuer(),
+        "token_url": credentials::token_url(app),
+        "clients": [client],
+        "users": cast::users(&described, &plan)?,
+        "patients": described["patients"],
+    });
+    // Before anybody is registered: what an interrupted start leaves behind must be known.
+    write(&file, &description)?;
+    let clients = cast::clients(app, &described, sample_place).await?;
+    let sample_client_id = clients[0]["client_id"].as_str().unwrap_or_default().to_owned();
+    if let Node::Array(all) = &mut description["clients"] {
+        all.extend(clients);
+    }
+    cast::add_users(app, description["users"].as_array().map_or(&[], Vec::as_slice)).await?;
+    write(&file, &description)?;
     if !state.complete {
         load(app, &plan)?;
         state.complete = true;
         write(&demo.data.join(STATE), &json!(state))?;
     }
-    let patients = match &described["patients"] {
-        known @ Node::Array(_) => known.clone(),
-        _ => plan.bundles().filter_map(|bundle| patient_id(&bundle)).collect(),
+    if !description["patients"].is_array() {
+        description["patients"] = plan.bundles().filter_map(|bundle| patient_id(&bundle)).collect();
+        write(&file, &description)?;
+    }
+    Ok(Prepared { text: greeting(app, &file, &state, demo, sample_place), sample_client_id })
+}
+
+/// Name, password and present code of a described user, to be typed at a login.
+///
+/// # Errors
+/// When there is no such file or user.
+pub fn login_of(world: &World, data: &Path, username: &str) -> Result<String> {
+    let description = read(&data.join(DESCRIPTION))?
+        .ok_or_else(|| Error::invalid(format!("there is no {DESCRIPTION} in {}", data.display())))?;
+    let users = description["users"].as_array().map_or(&[][..], Vec::as_slice);
+    let Some(user) = users.iter().find(|user| user["username"] == username) else {
+        let names: Vec<&str> = users.iter().filter_map(|user| user["username"].as_str()).collect();
+        return Err(Error::invalid(format!(
+            "the demonstration has no user {username}: there are {}",
+            names.join(", ")
+        )));
     };
-    let users = users(app, &plan, &described).await?;
-    let config = &app.config;
-    let description = json!({
-        "base_url": config.base_url,
-        "issuer": config.issuer(),
-        "token_url": credentials::token_url(app),
-        "clients": clients,
-        "users": users,
-        "patients": patients,
-    });
-    write(&file, &description)?;
-    Ok(greeting(app, &file, &state, demo))
+    let mut out = format!("user name  {username}\npassword   {}\n", user["password"].as_str().unwrap_or_default());
+    if let Some(secret) = user["totp_secret"].as_str().and_then(totp::from_base32) {
+        let now = world.now();
+        let left = totp::STEP_SECONDS - now.seconds().rem_euclid(totp::STEP_SECONDS);
+        out += &format!("code       {} (changes in {left} s; each counts once)\n", totp::code_at(&secret, now));
+    }
+    Ok(out)
 }
 
 /// Whether a database was filled by `phial demo`: `phial serve` refuses to start on its public credentials.
@@ -151,105 +177,33 @@ fn state(app: &App, demo: &Demo) -> Result<State> {
     Ok(state)
 }
 
-/// The registered clients: those of `demo.json`, or new ones; the backend client first.
-async fn clients(app: &App, data: &Path, described: &Node) -> Result<Vec<Node>> {
-    let known = described["clients"].as_array().cloned().unwrap_or_default();
-    let mut clients = Vec::new();
-    let kinds = [
-        ("Demonstration", ClientKind::Backend),
-        ("Demonstration app", ClientKind::Public),
-        ("Demonstration app with a secret", ClientKind::ConfidentialSymmetric),
-        ("Demonstration app with a key", ClientKind::ConfidentialAsymmetric),
-    ];
-    for (name, kind) in kinds {
-        let word = kind.to_string();
-        let own = known.iter().find(|client| client["kind"] == word.as_str());
-        let id = own.and_then(|client| client["client_id"].as_str()).unwrap_or_default();
-        if let Some(own) = own.filter(|_| !id.is_empty())
-            && app.oauth.clients().get(id).await?.is_some()
-        {
-            clients.push(own.clone());
-            continue;
+/// The registered client: that of `demo.json`, or a new one.
+async fn client(app: &App, data: &Path, described: &Node) -> Result<Node> {
+    if let Some(client) = described["clients"].get(0).cloned() {
+        let id = client["client_id"].as_str().unwrap_or_default();
+        if app.oauth.clients().get(id).await?.is_some() {
+            return Ok(client);
         }
-        let has_users = kind != ClientKind::Backend;
-        let asked = NewClient {
-            client_id: None,
-            name: name.into(),
-            kind,
-            scopes: if has_users { APP_SCOPES } else { SCOPES }.into(),
-            jwks: None,
-            redirect_uris: REDIRECTS.iter().filter(|_| has_users).map(|uri| (*uri).to_owned()).collect(),
-            launch_uri: has_users.then(|| LAUNCH.to_owned()),
-            ehr: !has_users,
-            demo: true,
-        };
-        let mut client = credentials::add_client(app, asked).await?;
-        if let Node::Object(members) = &mut client {
-            // Stands once for all clients, beside them.
-            members.shift_remove("token_url");
-        }
-        clients.push(client);
-        // Before the load: an interrupted first start must not leave a client behind that nobody knows.
-        write(&data.join(DESCRIPTION), &json!({"token_url": credentials::token_url(app), "clients": clients}))?;
     }
-    Ok(clients)
-}
-
-/// One user of every role, tied to records of the population, each with a password of this folder's alone: those of
-/// `demo.json` as far as they are registered, else new ones.
-async fn users(app: &App, plan: &Plan, described: &Node) -> Result<Vec<Node>> {
-    let known = described["users"].as_array().cloned().unwrap_or_default();
-    let resources: Vec<Node> = plan.bundles().take(RESOURCES_LOOKED_AT).flat_map(resources_of).collect();
-    let of = |kind: &str, n: usize| {
-        let mut all = resources.iter().filter(|one| one["resourceType"] == kind);
-        all.nth(n).and_then(|one| one["id"].as_str()).map(|id| format!("{kind}/{id}"))
+    let asked = NewClient {
+        client_id: None,
+        name: "Demonstration".into(),
+        kind: ClientKind::Backend,
+        scopes: SCOPES.into(),
+        jwks: None,
+        redirect_uris: Vec::new(),
+        launch_uri: None,
+        ehr: false,
+        demo: true,
     };
-    let general = resources.iter().find(|one| one["resourceType"] == "Patient");
-    let doctor = general.and_then(|one| one["generalPractitioner"][0]["reference"].as_str()).map(str::to_owned);
-    let mut users = Vec::new();
-    for (username, role, record) in [
-        ("admin", Role::Admin, None),
-        ("doctor", Role::Provider, doctor),
-        ("nurse", Role::Nurse, of("Practitioner", 1)),
-        ("reception", Role::Receptionist, of("Practitioner", 2)),
-        ("staff", Role::Staff, of("Practitioner", 3)),
-        ("patient", Role::Patient, of("Patient", 0)),
-        ("guardian", Role::Guardian, of("RelatedPerson", 0)),
-    ] {
-        let registered = app.oauth.users().get(username).await?.is_some();
-        if let Some(own) = known.iter().find(|user| user["username"] == username).filter(|_| registered) {
-            users.push(own.clone());
-            continue;
-        }
-        if registered || (record.is_none() && !role.is_staff()) {
-            // A start that was interrupted between the two; or a population without a child.
-            continue;
-        }
-        let password = random_password();
-        let secret = role.is_staff().then(totp::secret);
-        let new = NewUser {
-            username: username.into(),
-            role,
-            fhir_user: record.clone(),
-            password: Some(password.clone()),
-            totp_secret: secret.as_ref().map(|secret| secret.to_vec()),
-            demo: true,
-        };
-        app.oauth.users().add(new).await?;
-        users.push(json!({
-            "username": username,
-            "password": *password,
-            "role": role.name(),
-            "fhir_user": record,
-            "totp_secret": secret.map(|secret| totp::base32(&secret)),
-        }));
+    let mut client = credentials::add_client(app, asked).await?;
+    if let Node::Object(members) = &mut client {
+        // Stands once for all clients, beside them.
+        members.shift_remove("token_url");
     }
-    Ok(users)
-}
-
-fn resources_of(mut bundle: Node) -> Vec<Node> {
-    let Node::Array(entries) = bundle["entry"].take() else { return Vec::new() };
-    entries.into_iter().map(|mut entry| entry["resource"].take()).collect()
+    // Before the load: an interrupted first start must not leave a client behind that nobody knows.
+    write(&data.join(DESCRIPTION), &json!({"token_url": credentials::token_url(app), "clients": [client]}))?;
+    Ok(client)
 }
 
 fn load(app: &App, plan: &Plan) -> Result<()> {
@@ -302,7 +256,7 @@ fn write(file: &Path, content: &Node) -> Result<()> {
     fs::rename(&new, file).map_err(failed)
 }
 
-fn greeting(app: &App, file: &Path, state: &State, demo: &Demo) -> String {
+fn greeting(app: &App, file: &Path, state: &State, demo: &Demo, sample_place: &str) -> String {
     let base = &app.config.base_url;
     let data = demo.data.display();
     let mut out = String::new();
@@ -317,10 +271,12 @@ fn greeting(app: &App, file: &Path, state: &State, demo: &Demo) -> String {
          \x20 FHIR base    {base}\n\
          \x20 metadata     {base}/metadata\n\
          \x20 token        {}\n\
-         \x20 log in       {}/account\n\
-         \x20 launch       {}/launch\n\
-         \x20 credentials  {} (clients and users of every role; this demonstration's alone)\n\n\
-         Try it from another terminal:\n\
+         \x20 sample app   {}{sample_place}\n\
+         \x20 launch page  {}/launch\n\
+         \x20 credentials  {} (for people, apps and tests; this demonstration's alone)\n\n\
+         Open the sample app and log in as a clinician; name, password and code are given by:\n\
+         \x20 {} demo-login --data {data}\n\n\
+         Or ask from another terminal:\n\
          \x20 TOKEN=$({} token --data {data})\n\
          \x20 curl -H \"Authorization: Bearer $TOKEN\" '{base}/Patient?_count=3'\n",
         state.patients,
@@ -328,6 +284,7 @@ fn greeting(app: &App, file: &Path, state: &State, demo: &Demo) -> String {
         app.config.issuer(),
         app.config.issuer(),
         file.display(),
+        program(),
         program(),
     )
 }

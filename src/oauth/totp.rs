@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::form::escaped;
 use crate::world::{self, Instant};
 
-const STEP_SECONDS: i64 = 30;
+pub const STEP_SECONDS: i64 = 30;
 const SECRET_BYTES: usize = 20;
 /// Steps that the clock of a phone may be off, either way.
 const DRIFT_STEPS: i64 = 1;

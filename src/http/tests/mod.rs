@@ -108,7 +108,7 @@ impl TestApp {
         set.extend(settings.iter().map(|(key, value)| (*key, (*value).to_owned())));
         let config = Config::load(None, [], &set).expect("valid settings");
         let app = App::open(config, Arc::new(World::held(Instant(NOW_MS), 7))).await.expect("the app opens");
-        TestApp { server: Server::new(app), _folder: folder }
+        TestApp { server: Server::new(app, None), _folder: folder }
     }
 
     pub fn app(&self) -> &App {

@@ -1,0 +1,223 @@
+// Drives a real headless browser through a demonstration: what people see, from the login to the app, with and without
+// JavaScript. Called by tests/browser.rs with a folder of one; prints one JSON line with what it saw, and keeps pictures
+// when PHIAL_SCREENSHOTS names a folder.
+import { createHmac } from "node:crypto";
+import { createRequire } from "node:module";
+import { mkdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+
+const [data, npm] = process.argv.slice(2);
+const { chromium } = createRequire(import.meta.url)(join(npm, "playwright-core"));
+const demo = JSON.parse(readFileSync(join(data, "demo.json"), "utf8"));
+const pictures = process.env.PHIAL_SCREENSHOTS ?? "";
+if (pictures) mkdirSync(pictures, { recursive: true });
+const saw = { faults: [] };
+const user = (name) => demo.users.find((one) => one.username === name);
+const app = `${demo.issuer}/apps/sample/`;
+
+/** The six digits of an authenticator app (RFC 6238). */
+function code(secret, step) {
+  const bits = [...secret].map((c) => "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567".indexOf(c).toString(2).padStart(5, "0")).join("");
+  const key = Buffer.from(bits.match(/.{8}/g).map((byte) => parseInt(byte, 2)));
+  const counter = Buffer.alloc(8);
+  counter.writeBigUInt64BE(BigInt(step));
+  const digest = createHmac("sha1", key).update(counter).digest();
+  const at = digest[19] & 15;
+  return String((digest.readUInt32BE(at) & 0x7fffffff) % 1_000_000).padStart(6, "0");
+}
+
+const used = new Map();
+/** A code that was not used before: a login may have to wait for the next one. */
+async function nextCode(one) {
+  for (;;) {
+    const step = Math.floor(Date.now() / 30_000);
+    // The server also takes the code before and after the present one.
+    const free = [step - 1, step, step + 1].find((candidate) => candidate > (used.get(one.username) ?? 0));
+    if (free !== undefined) {
+      used.set(one.username, free);
+      return code(one.totp_secret, free);
+    }
+    await new Promise((resolve) => setTimeout(resolve, 500));
+  }
+}
+
+const taken = new Set();
+/** One of each page: a second look at the same one is not kept. */
+async function picture(page, name) {
+  if (!pictures || taken.has(name) || name.startsWith("launch-")) return;
+  taken.add(name);
+  await page.screenshot({ path: join(pictures, `${name}.png`), fullPage: true });
+}
+
+/** No page is wider than the window, and every field and button has a name. */
+async function inspect(page, name) {
+  const found = await page.evaluate(() => {
+    const faults = [];
+    if (document.documentElement.scrollWidth > document.documentElement.clientWidth) faults.push("wider than the window");
+    if (!document.title) faults.push("no title");
+    if (document.documentElement.lang !== "en") faults.push("no language");
+    const headings = [...document.querySelectorAll("h1")].filter((one) => one.checkVisibility());
+    if (headings.length !== 1) faults.push(`${headings.length} first headings`);
+    for (const field of document.querySelectorAll("input:not([type=hidden]), select")) {
+      if (!(field.labels?.length > 0 || field.getAttribute("aria-label"))) faults.push(`the field ${field.name} has no label`);
+    }
+    for (const button of document.querySelectorAll("button")) {
+      if (!(button.textContent.trim() || button.getAttribute("aria-label"))) faults.push("a button has no text");
+      const box = button.getBoundingClientRect();
+      if (box.width > 0 && box.height < 24) faults.push(`the button ${button.textContent} is ${box.height} pixels high`);
+    }
+    return faults;
+  });
+  saw.faults.push(...found.map((fault) => `${name}: ${fault}`));
+}
+
+async function seen(page, name) {
+  await inspect(page, name);
+  await picture(page, name);
+}
+
+async function login(page, one, name) {
+  await page.waitForSelector("#username");
+  await seen(page, `${name}-login`);
+  await page.fill("#username", one.username);
+  await page.fill("#password", one.password);
+  await page.click("main button");
+  if (!one.totp_secret) return;
+  await page.waitForSelector("#code");
+  await seen(page, `${name}-factor`);
+  // A code may have been used a moment ago, by whatever else logged in as this user.
+  for (let tries = 0; tries < 4; tries += 1) {
+    await page.fill("#code", await nextCode(one));
+    await page.click("main button");
+    if (!(await page.$("[role=alert]"))) return;
+  }
+  throw new Error(`${name}: no code is taken`);
+}
+
+const browser = await chromium.launch({
+  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+  args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
+});
+
+async function visit(name, options, work) {
+  const context = await browser.newContext({ viewport: { width: 900, height: 700 }, ...options });
+  context.setDefaultTimeout(60_000);
+  const page = await context.newPage();
+  page.on("pageerror", (error) => saw.faults.push(`${name}: ${error.message}`));
+  page.on("console", (message) => {
+    // Browsers say every refusal aloud. A wrong password or code, a type that was denied and the icon of a site without one are
+    // no faults of the page.
+    const at = message.location().url ?? "";
+    const meant = message.text().includes("401") || at.includes("/fhir/Appointment") || at.endsWith("/favicon.ico");
+    if (message.type() === "error" && !meant) saw.faults.push(`${name}: ${message.text()}`);
+  });
+  try {
+    return await work(page, context);
+  } catch (error) {
+    const text = await page.textContent("main").catch(() => "");
+    throw new Error(`${name} at ${page.url().split("?")[0]}: ${error.message}\n${text.replace(/\s+/g, " ").slice(0, 600)}`);
+  } finally {
+    await context.close();
+  }
+}
+
+/** What the app shows of the record. */
+async function record(page) {
+  await page.waitForSelector("#record:not([hidden])");
+  return page.evaluate(() => ({
+    name: document.getElementById("name").textContent,
+    charts: document.querySelectorAll("svg.chart").length,
+    conditions: document.querySelectorAll("#conditions li").length,
+    appointments: document.querySelectorAll("#appointments li").length,
+    facts: document.getElementById("facts").textContent,
+    note: document.getElementById("footnote").textContent,
+  }));
+}
+
+/** A clinician opens the app by itself: login, second factor, patient, consent. */
+saw.standalone = await visit("standalone", {}, async (page) => {
+  await page.goto(app);
+  await page.waitForSelector("#begin");
+  await seen(page, "app-start");
+  await page.click("#begin");
+  await page.waitForSelector("#username");
+  await picture(page, "page-login");
+  await page.fill("#username", "provider");
+  await page.fill("#password", "not the password");
+  await page.click("main button");
+  saw.wrong = (await page.waitForSelector("[role=alert]").then((alert) => alert.textContent())).trim();
+  await login(page, user("provider"), "page");
+  await page.waitForSelector("#q");
+  await seen(page, "page-patient");
+  const first = (await page.textContent("ul.rows .name")).trim();
+  await page.fill("#q", first.split(" ").at(-1));
+  await page.click(".search button");
+  await page.waitForSelector(`ul.rows .name:has-text("${first}")`);
+  await page.click(`ul.rows li:has(.name:has-text("${first}")) button`);
+  await page.waitForSelector("button[value=allow]");
+  await seen(page, "page-consent");
+  await page.click("button[value=allow]");
+  const shown = await record(page);
+  await seen(page, "app-record");
+  await page.goto(`${demo.issuer}/account`);
+  await seen(page, "page-account");
+  return { picked: first, ...shown };
+});
+
+/** The same on a phone, in the dark, by a patient, who sees their own record without choosing; one type is denied. */
+saw.patient = await visit("patient", { viewport: { width: 390, height: 800 }, colorScheme: "dark", isMobile: true, hasTouch: true }, async (page) => {
+  await page.goto(app);
+  await page.click("#begin");
+  await login(page, user("patient"), "phone");
+  await page.waitForSelector("button[value=allow]");
+  await seen(page, "phone-consent");
+  await page.locator("fieldset", { hasText: /Appointment/ }).first().locator("input[type=checkbox]").uncheck();
+  await page.click("button[value=allow]");
+  const shown = await record(page);
+  await seen(page, "phone-record");
+  return { ...shown, denied: await page.textContent("#appointments") };
+});
+
+/** From the launch page, which stands in for an EHR. */
+saw.launch = await visit("launch", {}, async (page) => {
+  await page.goto(`${demo.issuer}/launch`);
+  await login(page, user("provider"), "launch");
+  await page.waitForSelector("#q");
+  const first = (await page.textContent("ul.rows .name")).trim();
+  await page.click("ul.rows button");
+  await page.waitForSelector("#encounter");
+  await seen(page, "page-launch");
+  await page.click(`li:has-text("Patient summary") button`);
+  await page.waitForSelector("button[value=allow]");
+  await page.click("button[value=allow]");
+  return { picked: first, ...(await record(page)) };
+});
+
+/** Without JavaScript the pages of the server do their work up to the redirect; the app says what it needs. */
+saw.plain = await visit("plain", { javaScriptEnabled: false }, async (page) => {
+  await page.goto(app);
+  const said = (await page.textContent("noscript")).trim();
+  const challenge = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
+  const client = demo.clients.find((one) => one.name === "Patient summary");
+  const ask = new URLSearchParams({
+    response_type: "code", client_id: client.client_id, redirect_uri: app, scope: "launch/patient patient/Patient.r",
+    state: "s", aud: demo.base_url, code_challenge: challenge, code_challenge_method: "S256",
+  });
+  await page.goto(`${demo.issuer}/oauth/authorize?${ask}`);
+  await page.fill("#username", "receptionist");
+  await page.fill("#password", user("receptionist").password);
+  await page.click("main button");
+  await page.fill("#code", await nextCode(user("receptionist")));
+  await page.click("main button");
+  await page.click("ul.rows button");
+  await page.click("button[value=allow]");
+  await page.waitForURL((url) => url.pathname === "/apps/sample/");
+  const answer = new URL(page.url()).searchParams;
+  await page.goto(`${demo.issuer}/account`);
+  await page.click("header button");
+  await page.waitForURL((url) => url.pathname === "/login");
+  return { said, code: answer.has("code"), state: answer.get("state") };
+});
+
+await browser.close();
+console.log(JSON.stringify(saw));
