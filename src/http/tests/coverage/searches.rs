@@ -117,19 +117,7 @@ fn coded(system: &Option<String>, code: &str) -> String {
 
 fn of_value(value: &Value) -> Vec<Try> {
     match value {
-        Value::Token { system, code: Some(code), text } => {
-            let whole = coded(system, code);
-            let mut tries = vec![
-                attempt("value", "", escaped(code), true),
-                attempt("value", "", format!("{}-none", escaped(code)), false),
-                attempt("with system", "", whole.clone(), true),
-                attempt("with system", "", format!("urn:none|{}", escaped(code)), false),
-                attempt(":not", ":not", whole, false),
-                attempt(":not", ":not", "no-such-code", true),
-            ];
-            tries.extend(text.iter().map(|text| attempt(":text", ":text", escaped(text), true)));
-            tries
-        }
+        Value::Token { system, code: Some(code), text } => of_token(system, code, text),
         Value::Identifier { system, value: Some(value), types, .. } => {
             let mut tries = vec![
                 attempt("value", "", escaped(value), true),
@@ -156,15 +144,7 @@ fn of_value(value: &Value) -> Vec<Try> {
                 attempt("sa", "", "sa0900-01-01", true),
             ]
         }
-        Value::Number { lo, hi } if lo == hi => {
-            vec![
-                attempt("value", "", lo.to_string(), true),
-                attempt("value", "", (lo + 1000.0).to_string(), false),
-                attempt("ge", "", format!("ge{lo}"), true),
-                attempt("gt", "", format!("gt{lo}"), false),
-                attempt("lt", "", format!("lt{}", lo + 1.0), true),
-            ]
-        }
+        Value::Number { lo, hi } if lo == hi => of_number(*lo),
         Value::Quantity { lo, hi, system, code, .. } if lo == hi => {
             let mut tries = vec![
                 attempt("value", "", lo.to_string(), true),
@@ -202,6 +182,30 @@ fn of_value(value: &Value) -> Vec<Try> {
         Value::Composite(parts) => of_composite(parts),
         _ => Vec::new(),
     }
+}
+
+fn of_token(system: &Option<String>, code: &str, text: &Option<String>) -> Vec<Try> {
+    let whole = coded(system, code);
+    let mut tries = vec![
+        attempt("value", "", escaped(code), true),
+        attempt("value", "", format!("{}-none", escaped(code)), false),
+        attempt("with system", "", whole.clone(), true),
+        attempt("with system", "", format!("urn:none|{}", escaped(code)), false),
+        attempt(":not", ":not", whole, false),
+        attempt(":not", ":not", "no-such-code", true),
+    ];
+    tries.extend(text.iter().map(|text| attempt(":text", ":text", escaped(text), true)));
+    tries
+}
+
+fn of_number(lo: f64) -> Vec<Try> {
+    vec![
+        attempt("value", "", lo.to_string(), true),
+        attempt("value", "", (lo + 1000.0).to_string(), false),
+        attempt("ge", "", format!("ge{lo}"), true),
+        attempt("gt", "", format!("gt{lo}"), false),
+        attempt("lt", "", format!("lt{}", lo + 1.0), true),
+    ]
 }
 
 fn of_text(text: &str) -> Vec<Try> {
