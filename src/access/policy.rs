@@ -59,6 +59,17 @@ pub struct Policy {
     /// Purpose of use (v3 ActReason) of each role where the token says none.
     purposes: HashMap<Role, String>,
     pub relations: Relations,
+    pub emergency: Emergency,
+}
+
+/// Who may break the glass, why, and for how long.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Emergency {
+    pub roles: Vec<Role>,
+    /// Codes of v3 ActReason.
+    pub purposes: Vec<String>,
+    pub minutes: u8,
 }
 
 #[derive(Deserialize)]
@@ -66,6 +77,7 @@ pub struct Policy {
 struct File {
     groups: BTreeMap<String, Vec<String>>,
     relations: Relations,
+    emergency: Emergency,
     roles: BTreeMap<String, RoleTable>,
 }
 
@@ -149,7 +161,11 @@ fn read(name: &str, text: &str) -> Result<Policy, String> {
         everyone: HashSet::new(),
         purposes: HashMap::new(),
         relations: file.relations,
+        emergency: file.emergency,
     };
+    if !(1..=60).contains(&policy.emergency.minutes) {
+        return Err(format!("{name}: emergency.minutes: 1 to 60 are expected"));
+    }
     for (group, types) in &file.groups {
         let unknown = types.iter().find(|kind| definitions().type_id(kind).is_none());
         if let Some(kind) = unknown {

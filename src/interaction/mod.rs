@@ -173,7 +173,9 @@ impl Scene<'_> {
     /// A successful event of this request, as yet without what it touched.
     fn event(&self, what: What, kind: Option<TypeId>) -> Event {
         let event = Event::new(self.app.world.now(), what, self.facts.request.clone());
-        Event { who: Some(self.caller.who().clone()), kind, detail: self.facts.detail(), ..event }
+        let emergency = self.caller.person().and_then(|person| person.emergency.as_deref());
+        let reason = emergency.map(|purpose| format!("emergency access ({purpose})"));
+        Event { who: Some(self.caller.who().clone()), kind, reason, detail: self.facts.detail(), ..event }
     }
 }
 

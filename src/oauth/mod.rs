@@ -8,6 +8,7 @@ pub mod authorize;
 pub mod client;
 pub mod consent;
 pub mod discovery;
+pub mod emergency;
 mod exchange;
 pub mod form;
 mod introspect;
@@ -189,6 +190,11 @@ impl State {
             verified => verified?,
         };
         let Some(person) = caller.person() else { return Ok(caller) };
+        // The people of tests have logged in nowhere.
+        #[cfg(test)]
+        if person.authorization == "test" {
+            return Ok(caller);
+        }
         let ended = || Error::new(Kind::Unauthenticated, "The access token has been revoked.");
         let authorization = self.authorizations.get(&person.authorization).await?.ok_or_else(ended)?;
         let user = self.users.get(&authorization.username).await?.ok_or_else(ended)?;

@@ -173,6 +173,11 @@ impl TestApp {
         self.somebody(person, scopes)
     }
 
+    /// Whoever has this token.
+    pub fn bearer(&self, token: &str) -> Persona<'_> {
+        Persona { app: self, token: token.to_owned() }
+    }
+
     pub fn somebody(&self, person: Person, scopes: &str) -> Persona<'_> {
         let token = format!("test-{}", self.app().world.uuid());
         let user = format!("user-of-{}", person.fhir_user.as_deref().unwrap_or_default());

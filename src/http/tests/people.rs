@@ -299,3 +299,58 @@ async fn a_receptionist_gives_appointments_and_sees_nothing_clinical() {
         assert_eq!(found, (of_desk, of_staff), "{query}");
     }
 }
+
+#[tokio::test]
+async fn the_glass_is_broken_for_one_patient_and_leaves_its_marks() {
+    let app = ward().await;
+    let office = app.persona("system/*.cruds").await;
+    let denial = json!({
+        "resourceType": "Consent", "id": "c", "status": "active", "patient": {"reference": "Patient/cid"},
+        "scope": {"coding": [{"code": "patient-privacy"}]}, "category": [{"text": "privacy"}],
+        "policyRule": {"coding": [{"code": "OPTOUT"}]},
+    });
+    put(&office, &denial).await;
+    let gp = app.person(Role::Provider, "Practitioner/gp", None, "user/*.rs");
+    let stated = |purpose: &str, reason: &str| {
+        json!({"resourceType": "Parameters", "parameter": [
+            {"name": "purpose", "valueCode": purpose}, {"name": "reason", "valueString": reason},
+        ]})
+    };
+    let reason = "Unconscious in the emergency room";
+    for (path, body, status) in [
+        ("Patient/cid/$emergency-access", stated("TREAT", reason), 400),
+        ("Patient/cid/$emergency-access", stated("ETREAT", "please"), 400),
+        ("Patient/nobody/$emergency-access", stated("ETREAT", reason), 404),
+    ] {
+        assert_eq!(gp.post(path, &body).await.status, status, "{path}");
+    }
+    let nurse = app.person(Role::Nurse, "Practitioner/doc", None, "user/*.rs");
+    for who in [&nurse, &office] {
+        assert_eq!(who.post("Patient/cid/$emergency-access", &stated("ETREAT", reason)).await.status, 403);
+    }
+    assert_eq!(office.get("Task").await.ids().len(), 0, "a refusal leaves no order");
+
+    let given = gp.post("Patient/cid/$emergency-access", &stated("ETREAT", reason)).await;
+    assert_eq!((given.status, given.header("cache-control")), (200, "no-store"), "{}", given.text());
+    let parameters = given.json()["parameter"].clone();
+    let named = |name: &str| parameters.as_array().unwrap().iter().find(|one| one["name"] == name).cloned().unwrap();
+    assert_eq!(named("expires_in")["valueInteger"], 15 * 60);
+    let emergency = app.bearer(named("access_token")["valueString"].as_str().unwrap());
+    // One patient, whatever the relation and the consent; and not even the own ones.
+    assert_eq!(sees(&emergency).await, "cid");
+    assert_eq!(sees(&gp).await, "ann");
+    assert_eq!(emergency.put("Observation/o-cid", &observation("o-cid", "cid", "3-3")).await.status, 403);
+    assert_eq!(emergency.post("Patient/bob/$emergency-access", &stated("BTG", reason)).await.status, 403);
+
+    let task = office.get(named("review")["valueReference"]["reference"].as_str().unwrap()).await.json();
+    assert_eq!((&task["for"]["reference"], &task["description"]), (&json!("Patient/cid"), &json!(reason)));
+    assert_eq!(office.get("Flag?patient=cid").await.ids().len(), 1);
+    let audit = office.audit_of(given.header("x-request-id")).await;
+    assert!(audit.iter().any(|event| event.to_string().contains(reason)), "{audit:?}");
+    let read = emergency.get("Patient/cid").await;
+    let audit = office.audit_of(read.header("x-request-id")).await;
+    assert!(audit.iter().all(|event| event["outcomeDesc"] == "emergency access (ETREAT)"), "{audit:?}");
+    assert!(!audit.is_empty());
+    app.pass(15 * 60);
+    assert_eq!(emergency.get("Patient/cid").await.status, 401);
+}

@@ -4,6 +4,7 @@
 mod definition;
 mod docref;
 mod document;
+mod emergency;
 mod everything;
 mod explain;
 mod input;
@@ -67,6 +68,7 @@ pub(super) async fn perform(scene: Scene<'_>, sent: Sent, query: Pairs, body: Op
         Run::Document => Box::pin(document::document(scene, &call)),
         Run::Convert => Box::pin(convert(scene, call)),
         Run::Validate => Box::pin(validate::validate(scene, call)),
+        Run::Emergency => Box::pin(emergency::emergency(scene, &call)),
         Run::Match => Box::pin(matching::patients(scene, call)),
         Run::Explain => Box::pin(explain::explain(scene, &call)),
         Run::MemberMatch => Box::pin(member::member_match(scene, call)),

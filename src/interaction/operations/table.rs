@@ -78,6 +78,7 @@ pub enum Run {
     Document,
     Convert,
     Validate,
+    Emergency,
     Match,
     MemberMatch,
     Explain,
@@ -283,6 +284,24 @@ pub const OPERATIONS: &[Operation] = &[
         ],
         returns: "OperationOutcome",
         run: Run::Validate,
+    },
+    Operation {
+        name: "emergency-access",
+        id: "Patient-emergency-access",
+        published: None,
+        about: "Break-glass: a short token for this patient's record whatever the care relation and consents. An alert \
+                and an order to review the access are made, and all that is done with the token is on record as such.",
+        levels: Levels { system: false, on_type: false, instance: true },
+        types: &["Patient"],
+        affects: true,
+        paged: false,
+        search: false,
+        params: &[
+            must("purpose", CODE, "Purpose of use (v3 ActReason): ETREAT or BTG."),
+            must("reason", Is::Simple("string"), "Why, in 10 to 1,000 characters."),
+        ],
+        returns: "Parameters",
+        run: Run::Emergency,
     },
     Operation {
         name: "match",
