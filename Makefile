@@ -31,10 +31,12 @@ check: ## The quick loop: format, lints, the library's tests and the house rules
 samples: ## Every sample set of ../shared/data/samples through HTTP, with a table of counts and times.
 	PHIAL_SAMPLES=all cargo test --locked --release --test main samples:: -- --nocapture --test-threads=1
 
-soak: postgres ## Hundreds of kill -9 under load, 20,000 searches against the oracle and 1,000 schedules of writes between pages, on both databases.
+soak: postgres ## Hundreds of kill -9 under load, 20,000 searches against the oracle and 1,000 schedules of writes between pages, on both databases; ten minutes of mutated input for every reader.
 	PHIAL_KILLS=200 cargo test --locked --release --test main kill:: -- --nocapture --test-threads=1
 	PHIAL_ORACLE_QUERIES=20000 cargo test --locked --release --test main oracle:: -- --nocapture --test-threads=1
 	PHIAL_SCHEDULES=1000 cargo test --locked --release --lib pages_add_up -- --test-threads=1
+	PHIAL_FUZZ_S=600 cargo test --locked --release --test main fuzz:: -- --nocapture --test-threads=2
+	PHIAL_REQUESTS=20000 cargo test --locked --release --test main random_requests:: -- --nocapture
 
 coverage: postgres ## conformance/coverage.md: every type, interaction, search parameter and modifier that ran on both databases.
 	PHIAL_COVERAGE=write cargo test --locked --lib http::tests::coverage

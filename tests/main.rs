@@ -3,7 +3,9 @@
 mod audit_faults;
 mod browser;
 mod canary;
+mod clients;
 mod demo;
+mod fuzz;
 mod graphql;
 mod harness;
 mod import;
@@ -12,6 +14,7 @@ mod leak;
 mod negotiation;
 mod oracle;
 mod races;
+mod random_requests;
 mod rules;
 mod samples;
 mod selftest;
