@@ -274,6 +274,7 @@ fn fail(client: &Client, heard: &mut Vec<(String, Vec<u8>)>) {
         {"resource": wrong, "request": {"method": "PUT", "url": format!("Patient/{}", marked("bad"))}},
     ]});
     let same = format!("/fhir/Patient/{}", marked("bad"));
+    let patch = json!([{"op": "add", "path": "/nothing/there", "value": marked("patched")}]);
     let cases: Vec<(&str, &str, String, String)> = vec![
         ("PUT", json, "/fhir/Patient/other".into(), body(&patient("another"))),
         ("PUT", json, "/fhir/Patient/p".into(), body(&unknown)),
@@ -290,7 +291,8 @@ fn fail(client: &Client, heard: &mut Vec<(String, Vec<u8>)>) {
         ("GET", json, format!("/fhir/Patient?birthdate={}", marked("nodate")), String::new()),
         ("GET", json, format!("/fhir/Patient?_cursor={}", marked("cursor")), String::new()),
         ("GET", json, format!("/{}", marked("elsewhere")), String::new()),
-        ("DELETE", json, format!("/fhir/Patient?identifier={}", marked("conditional")), String::new()),
+        ("DELETE", json, format!("/fhir/Patient?{}=1", marked("conditional")), String::new()),
+        ("PATCH", "application/json-patch+json", "/fhir/Patient/p".into(), patch.to_string()),
     ];
     for (method, media, path, text) in cases {
         let bytes = (!text.is_empty()).then_some(text.as_bytes());

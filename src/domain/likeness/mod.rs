@@ -1,4 +1,4 @@
-//! How alike the demographics of two patients are, by the table in `mappings/match.toml`: points for what agrees, is
+//! How alike the demographics of two patients are, by the table in `mappings/match/demographics.toml`: points for what agrees, is
 //! alike or differs, added up to a score between 0 and 1. Works on search values, so that nothing has to be opened.
 
 mod compare;
@@ -57,7 +57,7 @@ struct Field {
 }
 
 static TABLE: LazyLock<Table> = LazyLock::new(|| {
-    toml::from_str(include_str!("../../../mappings/match.toml")).expect("mappings/match.toml is read in a unit test")
+    toml::from_str(include_str!("../../../mappings/match/demographics.toml")).expect("the table is read in a unit test")
 });
 
 /// The demographics that others are compared with.
@@ -75,7 +75,8 @@ impl Likeness {
         let mut wanted = Vec::with_capacity(TABLE.fields.len());
         for (n, field) in TABLE.fields.iter().enumerate() {
             let param = definitions().param(kind, &field.param);
-            let param = param.ok_or_else(|| Error::internal("mappings/match.toml names an unknown parameter"))?.id;
+            let param =
+                param.ok_or_else(|| Error::internal("mappings/match/demographics.toml names an unknown parameter"))?.id;
             let of = values(param);
             if !of.is_empty() {
                 wanted.push((param, n, of));

@@ -162,7 +162,11 @@ async fn the_capability_statement_says_what_the_table_says() {
     let smart = get("/fhir/.well-known/smart-configuration").await;
     assert_eq!((smart.status, smart.header("content-type")), (200, "application/json"));
     assert_eq!(smart.json()["token_endpoint"], "http://phial.test/oauth/token");
-    assert_eq!(get("/oauth/jwks").await.json()["keys"].as_array().map(Vec::len), Some(1));
+    let jwks = get("/oauth/jwks").await.json();
+    let keys = jwks["keys"].as_array().expect("keys");
+    let algorithms: Vec<_> = keys.iter().map(|key| key["alg"].as_str().expect("alg")).collect();
+    assert_eq!(algorithms, ["ES384", "RS256"], "one for access tokens, one for id tokens");
+    assert!(keys.iter().all(|key| key.get("d").is_none()), "public parts alone");
     for path in ["/healthz", "/readyz", "/metrics"] {
         assert_eq!(get(path).await.status, 200, "{path}");
     }
