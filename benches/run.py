@@ -5,8 +5,8 @@
 to leave audit, authorization and encryption out, for the ratios). The client is ../shared/tools/fhirload, a neutral
 closed-loop harness that refuses any address off this machine. All loops are bounded in time.
 
-Environment: SECONDS_PER_CASE (5), PATIENTS (500), ENGINES (sqlite,postgres), CONNECTIONS (1,16,64), PARTS
-(load,import,ratios).
+Environment: SECONDS_PER_CASE (5), PATIENTS (500), ENGINES (sqlite,postgres), CONNECTIONS (1,16,64), RATIO_CONNECTIONS
+(16,64), PARTS (load,import,ratios).
 """
 import glob
 import json
@@ -36,6 +36,7 @@ PARTS = os.environ.get("PARTS", "load,import,ratios").split(",")
 # The cases of the load harness that this server answers.
 CASES = "read,obs-code,family,identifier,obs-sort,create-single,create-bundle"
 RATIO_CASES = "read,obs-code,create-bundle"
+RATIO_CONNECTIONS = os.environ.get("RATIO_CONNECTIONS", "16,64")
 OFF = ["", "audit", "authorization", "encryption", "audit,authorization,encryption"]
 # A token lives five minutes: one run of the harness has to end before.
 TOKEN_S = 280
@@ -214,12 +215,14 @@ def ratios(engine):
         server = Server(engine, SWITCHED, off)
         try:
             server.start()
-            measured = {row["case"]: row["per_s"] for row in server.load(RATIO_CASES, "16")}
+            measured = {(row["case"], row["conc"]): row["per_s"] for row in server.load(RATIO_CASES, RATIO_CONNECTIONS)}
         finally:
             server.stop()
         on = on or measured
-        cells = [f"{measured[case]:.0f} ({on[case] / measured[case]:.2f})" for case in RATIO_CASES.split(",")]
-        rows.append([engine, off or "nothing", *cells])
+        for connections in map(int, RATIO_CONNECTIONS.split(",")):
+            of = [(case, connections) for case in RATIO_CASES.split(",")]
+            cells = [f"{measured[one]:.0f} ({on[one] / measured[one]:.2f})" for one in of]
+            rows.append([engine, connections, off or "nothing", *cells])
     return rows
 
 
@@ -243,8 +246,9 @@ def main():
     if "ratios" in PARTS and SWITCHED.exists():
         rows = [row for engine in ENGINES for row in ratios(engine)]
         out += (
-            "## What protection costs\n\nRequests a second at 16 connections with a part left out (a bench-only build); in "
-            "brackets what everything on keeps of that.\n\n" + table(["database", "left out", *RATIO_CASES.split(",")], rows)
+            "## What protection costs\n\nRequests a second with a part left out (a bench-only build); in brackets what "
+            "everything on keeps of that.\n\n"
+            + table(["database", "connections", "left out", *RATIO_CASES.split(",")], rows)
         )
     (ROOT / "benches/RESULTS.md").write_text(out)
     print(out)

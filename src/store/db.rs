@@ -75,6 +75,8 @@ pub enum Fault {
 const MMAP_BYTES: &str = "0";
 /// Pages that a SQLite connection keeps, in KiB (a negative `cache_size`): it bounds what each may hold.
 const PAGE_CACHE: &str = "-2048";
+/// The same for the one writer, whose pages nobody else's commits take away: the indices it writes to stay in memory.
+const WRITER_PAGE_CACHE: &str = "-32768";
 const STATEMENTS_CACHED: usize = 256;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Milliseconds after which PostgreSQL gives up on one statement.
@@ -153,7 +155,11 @@ impl Db {
                 let options = options.clone().pragma("query_only", "ON");
                 Ok(Conn::Sqlite(options.connect().await.map_err(Fault::of)?))
             }
-            (Db::Sqlite(_), Use::Keyed) | (Db::Postgres(_), Use::Search) => self.connect().await,
+            (Db::Sqlite(options), Use::Keyed) => {
+                let options = options.clone().pragma("cache_size", WRITER_PAGE_CACHE);
+                Ok(Conn::Sqlite(options.connect().await.map_err(Fault::of)?))
+            }
+            (Db::Postgres(_), Use::Search) => self.connect().await,
             (Db::Postgres(options), Use::Keyed | Use::Lookup) => {
                 // Planned once, and never as a scan of the whole table, however empty it was at that time.
                 let settings = [("plan_cache_mode", "force_generic_plan"), ("enable_seqscan", "off")];
