@@ -53,7 +53,8 @@ pub enum Scope {
 pub struct Scopes(pub Vec<Scope>);
 
 pub(super) const LETTERS: [char; 5] = ['c', 'r', 'u', 'd', 's'];
-const OTHER: [&str; 8] = [
+/// Scopes that open no resource.
+pub const OTHER: [&str; 8] = [
     "openid",
     "fhirUser",
     "profile",

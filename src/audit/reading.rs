@@ -404,20 +404,7 @@ fn rows<O: Op>(grant: &Grant<O>) -> Vec<Criterion> {
 }
 
 fn plain_query(kind: TypeId, criteria: Vec<Criterion>, sort: Vec<SortBy>, count: usize) -> Query {
-    Query {
-        kind,
-        criteria,
-        sort,
-        count,
-        total: Total::None,
-        includes: Vec::new(),
-        revincludes: Vec::new(),
-        summary: Summary::False,
-        elements: Vec::new(),
-        applied: Vec::new(),
-        notes: Vec::new(),
-        cursor: None,
-    }
+    Query { criteria, sort, ..Query::all(kind, count) }
 }
 
 /// The AuditEvent of a slice, if it meets the criteria.

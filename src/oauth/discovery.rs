@@ -3,6 +3,7 @@
 use serde_json::{Value as Json, json};
 
 use super::form::{GRANT_TYPES, TOKEN_AUTH_METHODS};
+use crate::access::scope::OTHER;
 
 /// Everything this server can do of what SMART App Launch 2.2 names, no more.
 const CAPABILITIES: [&str; 19] = [
@@ -27,15 +28,8 @@ const CAPABILITIES: [&str; 19] = [
     "permission-v2",
 ];
 
-const SCOPES: [&str; 17] = [
-    "openid",
-    "fhirUser",
-    "profile",
-    "launch",
-    "launch/patient",
-    "launch/encounter",
-    "offline_access",
-    "online_access",
+/// Scopes for resources, as examples: types, granular and other letters are taken too.
+const RESOURCE_SCOPES: [&str; 9] = [
     "patient/*.cruds",
     "patient/*.rs",
     "user/*.cruds",
@@ -87,7 +81,7 @@ impl Endpoints {
             "grant_types_supported": GRANT_TYPES,
             "response_types_supported": ["code"],
             "response_modes_supported": ["query"],
-            "scopes_supported": SCOPES,
+            "scopes_supported": OTHER.into_iter().chain(RESOURCE_SCOPES).collect::<Vec<_>>(),
             "code_challenge_methods_supported": ["S256"],
             "token_endpoint_auth_methods_supported": TOKEN_AUTH_METHODS,
             "token_endpoint_auth_signing_alg_values_supported": ["RS384", "ES384"],

@@ -122,14 +122,14 @@ async fn index(conn: &mut Conn, sql: &str, params: Vec<Param>) -> Result<bool, F
     let taken = conn.rows(sql, params).await?;
     let mut terms = Vec::new();
     for row in &taken {
-        let n = row.int(0)?;
-        terms.extend(row.ints(1)?.into_iter().map(|term| (term, n)));
+        let (n, waiting) = pending(row)?;
+        terms.extend(waiting.into_iter().map(|term| (term, n)));
     }
     insert_terms(conn, terms).await?;
     Ok(taken.len() as i64 == INDEXED_AT_ONCE)
 }
 
-/// Reads a row of `audit_pending` (n, terms).
+/// Reads the columns n and terms of a row of `audit_pending`.
 pub fn pending(row: &Row) -> Result<(i64, Vec<i64>), Fault> {
     Ok((row.int(0)?, row.ints(1)?))
 }

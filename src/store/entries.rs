@@ -125,7 +125,6 @@ impl Store {
 
     /// How many of these terms lead to the segment, in the index or waiting for it.
     pub async fn audit_indexed(&self, n: i64, terms: &[i64]) -> Result<usize> {
-        let params = || vec![Param::Int(n), Param::List(terms.to_vec())];
         let waiting = self.inner.readers.rows("select n, terms from audit_pending where n = $1", vec![Param::Int(n)]);
         let waiting = waiting.await?;
         let known = match waiting.first() {
@@ -133,7 +132,7 @@ impl Store {
             None => Vec::new(),
         };
         let sql = format!("select term from audit_term where n = $1 and {}", self.inner.db.list("term", 2));
-        let rows = self.inner.readers.rows(&sql, params()).await?;
+        let rows = self.inner.readers.rows(&sql, vec![Param::Int(n), Param::List(terms.to_vec())]).await?;
         let indexed: Vec<i64> = rows.iter().map(|row| row.int(0)).collect::<Result<_, _>>()?;
         Ok(terms.iter().filter(|term| indexed.contains(term) || known.binary_search(term).is_ok()).count())
     }

@@ -184,8 +184,7 @@ impl Lane {
     /// Moves what waits into the index of the trail: many terms in order cost a fraction of what they cost one by one.
     /// What cannot be moved now is tried again later; searches look at it where it waits.
     async fn index(&mut self) {
-        let done = self.index_some().await;
-        match done {
+        match self.index_some().await {
             Ok(true) => {}
             Ok(false) => self.waiting = 0,
             Err(fault) => {

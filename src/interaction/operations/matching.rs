@@ -4,14 +4,13 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use super::{Call, escaped, every, note, options};
+use super::{Call, escaped, every, graded, note, options};
 use crate::access::Grants;
 use crate::audit::What;
 use crate::domain::likeness::{Grade, Likeness, grade};
 use crate::error::{Error, Issue, Kind, Result};
 use crate::fhir::{Resource, TypeId, definitions};
-use crate::interaction::search::full_url;
-use crate::interaction::{Answer, Bundle, BundleKind, Content, Entry, Mode, Scene, Shape};
+use crate::interaction::{Answer, Scene};
 use crate::search::query::QueryOptions;
 use crate::search::values::{Value, Values, values};
 use crate::search::{Criterion, Query, View, text};
@@ -95,33 +94,11 @@ pub(super) async fn matches(
 
 async fn bundle(scene: Scene<'_>, kind: TypeId, found: Vec<Match>, notes: Vec<Issue>) -> Result<Answer> {
     let event = scene.event(What::Operation, Some(kind));
-    let mut grades = Vec::with_capacity(found.len());
-    let mut sealed = Vec::with_capacity(found.len());
-    for one in found {
+    let with_grade = |one: Match| {
         // Three digits: more would say what is not known.
-        grades.push(((one.score * 1000.0).floor() / 1000.0, one.grade.code()));
-        sealed.push(one.sealed);
-    }
-    let released = match sealed.is_empty() {
-        true => scene.app.trail.record(event).await.map(|_| Vec::new())?,
-        false => scene.app.trail.disclose(event, sealed).await?,
+        (one.sealed, Some(((one.score * 1000.0).floor() / 1000.0, one.grade.code())))
     };
-    let total = Some(released.len() as u64);
-    let matched = released.into_iter().zip(grades).map(|(released, grade)| Entry {
-        full_url: Some(full_url(scene, released.kind(), released.id())),
-        content: Some(Content::Released(released, Shape::Full)),
-        mode: Some(Mode::Match),
-        grade: Some(grade),
-        ..Entry::default()
-    });
-    let outcome = (!notes.is_empty()).then(|| Entry {
-        content: Some(Content::Outcome(notes)),
-        mode: Some(Mode::Outcome),
-        ..Entry::default()
-    });
-    let entries = matched.chain(outcome).collect();
-    let (id, at) = (scene.app.world.uuid(), scene.app.world.now());
-    Ok(Answer::bundle(Bundle { id, kind: BundleKind::Searchset, at, total, links: Vec::new(), entries }))
+    graded(scene, event, found.into_iter().map(with_grade).collect(), notes).await
 }
 
 /// What a candidate must share, in one way or another: lists of criteria of which each begins with one that narrows.

@@ -131,15 +131,28 @@ async fn opened(scene: Scene<'_>, sealed: Sealed) -> Result<(Released, Node)> {
 
 /// Matches as a searchset without pages, their disclosure on record.
 async fn searchset(scene: Scene<'_>, event: Event, matches: Vec<Sealed>, notes: Vec<Issue>) -> Result<Answer> {
+    let matches = matches.into_iter().map(|sealed| (sealed, None)).collect();
+    graded(scene, event, matches, notes).await
+}
+
+/// The same, each match with how well it matches, where that is known.
+async fn graded(
+    scene: Scene<'_>,
+    event: Event,
+    matches: Vec<(Sealed, Option<(f64, &'static str)>)>,
+    notes: Vec<Issue>,
+) -> Result<Answer> {
+    let (matches, grades): (Vec<Sealed>, Vec<_>) = matches.into_iter().unzip();
     let released = match matches.is_empty() {
         true => scene.app.trail.record(event).await.map(|_| Vec::new())?,
         false => scene.app.trail.disclose(event, matches).await?,
     };
     let total = Some(released.len() as u64);
-    let matched = released.into_iter().map(|released| Entry {
+    let matched = released.into_iter().zip(grades).map(|(released, grade)| Entry {
         full_url: Some(full_url(scene, released.kind(), released.id())),
         content: Some(Content::Released(released, Shape::Full)),
         mode: Some(Mode::Match),
+        grade,
         ..Entry::default()
     });
     let outcome = (!notes.is_empty()).then(|| Entry {

@@ -32,6 +32,24 @@ struct Draft<'a> {
 }
 
 impl Query {
+    /// Everything of a type, `count` a page.
+    pub fn all(kind: TypeId, count: usize) -> Query {
+        Query {
+            kind,
+            criteria: Vec::new(),
+            sort: Vec::new(),
+            count,
+            total: Total::None,
+            includes: Vec::new(),
+            revincludes: Vec::new(),
+            summary: Summary::False,
+            elements: Vec::new(),
+            applied: Vec::new(),
+            notes: Vec::new(),
+            cursor: None,
+        }
+    }
+
     /// Parses decoded (name, value) pairs, in order.
     ///
     /// # Errors
@@ -83,20 +101,7 @@ impl Criterion {
 
 impl<'a> Draft<'a> {
     fn new(kind: TypeId, options: &'a QueryOptions) -> Self {
-        let query = Query {
-            kind,
-            criteria: Vec::new(),
-            sort: Vec::new(),
-            count: options.count_default.min(options.count_max),
-            total: Total::None,
-            includes: Vec::new(),
-            revincludes: Vec::new(),
-            summary: Summary::False,
-            elements: Vec::new(),
-            applied: Vec::new(),
-            notes: Vec::new(),
-            cursor: None,
-        };
+        let query = Query::all(kind, options.count_default.min(options.count_max));
         Draft { query, options, links: Links::default(), seen: Vec::new() }
     }
 
