@@ -5,6 +5,7 @@
 
 pub mod error;
 pub mod world;
+pub mod fetch;
 pub mod fhir;
 pub mod vault;
 pub mod mapping;

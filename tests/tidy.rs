@@ -16,7 +16,8 @@ const EXCEPTIONS: &[(&str, &str)] = &[];
 /// (what, words that show it, rooms that may). A word is matched in code, not in comments, strings or unit tests.
 const ONLY_IN: &[(&str, &[&str], &[&str])] = &[
     ("sqlx", &["sqlx::"], &["store"]),
-    ("HTTP server crates", &["axum::", "hyper::", "hyper_util::", "tower::", "tower_http::"], &["http"]),
+    ("HTTP server crates", &["axum::", "tower::", "tower_http::"], &["http"]),
+    ("HTTP on the wire", &["hyper::", "hyper_util::", "rustls::", "tokio_rustls::"], &["http", "fetch"]),
     (
         "clock",
         &["SystemTime::now", "Instant::now", "Timestamp::now", "Zoned::now", "SystemTime::UNIX_EPOCH.elapsed"],

@@ -43,7 +43,7 @@ impl App {
         };
         let store = Store::open(store_config, vault.clone(), world.clone()).await?;
         let trail = Trail::new(store.clone(), vault.clone(), world.clone());
-        let oauth = oauth::State::open(store.clone(), vault.clone(), trail.clone(), world.clone(), config.oauth());
+        let oauth = oauth::State::open(store.clone(), vault.clone(), trail.clone(), world.clone(), config.oauth()?);
         let oauth = oauth.await?;
         Ok(App { config, world, vault, store, trail, oauth })
     }

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Issue, Kind, Result};
+use crate::fetch;
 use crate::oauth::{Endpoints, Limits, Settings};
 
 /// Variables of the environment that belong to the program itself and are no settings.
@@ -130,6 +131,20 @@ impl FromSetting for Origins {
     }
 }
 
+/// Names of hosts, each with or without a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hosts(Vec<String>);
+
+impl FromSetting for Hosts {
+    fn from_setting(text: &str) -> std::result::Result<Self, String> {
+        let hosts: Vec<String> = text.split_ascii_whitespace().map(str::to_owned).collect();
+        match hosts.iter().any(|host| host.contains(['/', '*', '@', '?', ','])) {
+            false => Ok(Hosts(hosts)),
+            true => Err("hosts separated by spaces are expected: `keys.clinic.internal 10.0.0.7:8443`".into()),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     Text,
@@ -226,6 +241,11 @@ settings! {
     /// Origins of browser apps that may call the FHIR and OAuth addresses (CORS), separated by spaces, such as
     /// `https://app.example.org`; `*` for any. Discovery and metadata may be read from every origin.
     cors_origins: Origins = "";
+    /// Hosts inside the own network that the server may fetch from although others name them, such as the key set of an
+    /// app: `keys.clinic.internal` or `10.0.0.7:8443`, separated by spaces. All others must be in the public internet.
+    private_hosts: Hosts = "";
+    /// PEM file of certificate authorities that are trusted besides the public ones when the server asks others.
+    trusted_authorities: String = "";
     /// Seconds that requests under way get to finish after SIGTERM.
     shutdown_grace_s: Within<1, 600> = "30";
     /// What is logged: `error`, `warn`, `info`, `debug`, or directives such as `info,phial::store=debug`. Logs hold no PHI at any level.
@@ -379,10 +399,19 @@ impl Config {
         self.base_url.strip_suffix("/fhir").unwrap_or(&self.base_url)
     }
 
+    /// The client that asks other servers.
+    fn fetch(&self) -> Result<fetch::Client> {
+        let authorities = (!self.trusted_authorities.is_empty()).then(|| PathBuf::from(&self.trusted_authorities));
+        fetch::Client::new(fetch::Settings { private_hosts: self.private_hosts.0.clone(), authorities })
+    }
+
     /// What the authorization server is opened with.
-    pub fn oauth(&self) -> Settings {
+    ///
+    /// # Errors
+    /// When a file that a setting names cannot be read.
+    pub fn oauth(&self) -> Result<Settings> {
         let seconds = |value: u64| i64::try_from(value).unwrap_or(i64::MAX / 1000);
-        Settings {
+        Ok(Settings {
             issuer: self.issuer().to_owned(),
             base: self.base_url.clone(),
             limits: Limits {
@@ -392,7 +421,8 @@ impl Config {
                 session_max_ms: 1000 * seconds(self.session_max_s.get()),
             },
             staff_factor: self.staff_second_factor == Need::Required,
-        }
+            fetch: self.fetch()?,
+        })
     }
 
     /// Path of the issuer, without a trailing slash; empty when it is the root.

@@ -33,6 +33,7 @@ use tokio::sync::Semaphore;
 use crate::access::{Caller, TokenKeys, verify};
 use crate::audit::{Request, Trail, What};
 use crate::error::{Error, Kind, Result};
+use crate::fetch;
 use crate::store::Store;
 use crate::vault::Vault;
 use crate::world::{Instant, World};
@@ -81,6 +82,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Whether users of the provider must have a second factor.
     pub staff_factor: bool,
+    /// What asks other servers.
+    pub fetch: fetch::Client,
 }
 
 /// The authorization server: one per process, equal on all servers of one database.
@@ -106,6 +109,7 @@ pub struct State {
     style_url: String,
     limits: Limits,
     staff_factor: bool,
+    fetch: fetch::Client,
     /// Places for password hashing.
     hashing: Semaphore,
     /// Answers of the token endpoint so far, so that now and then what is used up is swept away.
@@ -124,7 +128,7 @@ impl State {
         world: Arc<World>,
         settings: Settings,
     ) -> Result<Arc<State>> {
-        let Settings { issuer, base, limits, staff_factor } = settings;
+        let Settings { issuer, base, limits, staff_factor, fetch } = settings;
         let rings = Shelf::new(&store, &vault, ring::SPACE);
         let ring = Ring::load(&rings).await?;
         let keys = TokenKeys::new(&issuer, &base, ring.verifying())?;
@@ -146,6 +150,7 @@ impl State {
             style_url: endpoints.style,
             limits,
             staff_factor,
+            fetch,
             hashing: Semaphore::new(login::HASHES_MAX),
             answers: AtomicU64::new(0),
             #[cfg(test)]
@@ -155,6 +160,11 @@ impl State {
             trail,
             world,
         }))
+    }
+
+    /// The client that asks other servers.
+    pub fn fetch(&self) -> &fetch::Client {
+        &self.fetch
     }
 
     pub fn clients(&self) -> &Clients {

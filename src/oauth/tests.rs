@@ -33,7 +33,8 @@ async fn open(store: Store, vault: Vault, world: Arc<World>) -> Arc<State> {
         session_idle_ms: 1_800_000,
         session_max_ms: 43_200_000,
     };
-    let settings = Settings { issuer: ISSUER.into(), base: BASE.into(), limits, staff_factor: true };
+    let fetch = crate::fetch::Client::new(crate::fetch::Settings::default()).unwrap();
+    let settings = Settings { issuer: ISSUER.into(), base: BASE.into(), limits, staff_factor: true, fetch };
     State::open(store, vault, trail, world, settings).await.unwrap()
 }
 
