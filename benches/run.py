@@ -104,6 +104,10 @@ class Server:
             "PHIAL_KEY_DATABASE_URL": self.place("phial_keys"),
             "PHIAL_KEYRING": f"{self.dir}/keyring",
             "PHIAL_LOG": "warn",
+            # What is measured is the server, not its limits.
+            "PHIAL_RATE_FREE_ADDRESSES": "127.0.0.0/8",
+            "PHIAL_RATE_USER_MAX": "0",
+            "PHIAL_RATE_CLIENT_MAX": "0",
         }
         if off:
             self.env["PHIAL_BENCH_OFF"] = off

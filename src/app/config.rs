@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use super::networks::{ClientRates, Networks};
 use crate::error::{Error, Issue, Kind, Result};
 use crate::fetch;
 use crate::oauth::{Endpoints, Limits, Settings};
@@ -70,6 +71,30 @@ impl FromSetting for Need {
             "required" => Ok(Need::Required),
             "optional" => Ok(Need::Optional),
             _ => Err("`required` or `optional` is expected".into()),
+        }
+    }
+}
+
+impl FromSetting for Networks {
+    fn from_setting(text: &str) -> std::result::Result<Self, String> {
+        let wrong = "addresses or networks separated by spaces are expected: `10.0.0.0/8 2001:db8::1`";
+        Networks::parse(text).ok_or_else(|| wrong.into())
+    }
+}
+
+impl FromSetting for ClientRates {
+    fn from_setting(text: &str) -> std::result::Result<Self, String> {
+        let wrong = "client ids with numbers, separated by spaces, are expected: `loader=0 portal=50000`";
+        ClientRates::parse(text, RATE_MAX).ok_or_else(|| wrong.into())
+    }
+}
+
+impl FromSetting for ProxyHeader {
+    fn from_setting(text: &str) -> std::result::Result<Self, String> {
+        match text {
+            "x-forwarded-for" => Ok(ProxyHeader::XForwardedFor),
+            "forwarded" => Ok(ProxyHeader::Forwarded),
+            _ => Err("`x-forwarded-for` or `forwarded` is expected".into()),
         }
     }
 }
@@ -156,6 +181,19 @@ pub enum Need {
     Required,
     Optional,
 }
+
+/// The header in which proxies say for whom they ask. One of the two: of the other, whatever the client sent may stand there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyHeader {
+    XForwardedFor,
+    Forwarded,
+}
+
+/// Largest number of requests in five minutes that a limit may state.
+pub const RATE_MAX: u64 = 100_000_000;
+
+/// A limit on requests in five minutes; 0: none.
+pub type Rate = Within<0, RATE_MAX>;
 
 macro_rules! settings {
     ($( $(#[doc = $doc:literal])+ $name:ident: $type:ty = $default:literal $($secret:ident)?; )+) => {
@@ -246,6 +284,29 @@ settings! {
     private_hosts: Hosts = "";
     /// PEM file of certificate authorities that are trusted besides the public ones when the server asks others.
     trusted_authorities: String = "";
+    /// Requests that one address (of IPv6: one /64) may make in five minutes; more are answered 429 with `Retry-After`.
+    /// An allowance is used up at once or bit by bit, and fills again evenly. 0: no limit. Health addresses are never limited.
+    rate_address_max: Rate = "2000";
+    /// Requests in five minutes in the name of one person, whatever the app and address. 0: no limit.
+    rate_user_max: Rate = "2000";
+    /// Requests in five minutes with tokens of one client, whatever the person and address. 0: no limit.
+    rate_client_max: Rate = "20000";
+    /// Limits of single clients in place of `rate_client_max`, as `client_id=NUMBER` separated by spaces; 0: no limit, as
+    /// for a service that loads data. Requests with a token of such a client do not count for their address.
+    rate_clients: ClientRates = "";
+    /// Failed steps of logins (password, code) of one address in five minutes. 0: no limit.
+    rate_login_max: Rate = "30";
+    /// Refused requests to the token, introspection and revocation endpoints of one address in five minutes. 0: no limit.
+    rate_token_failures_max: Rate = "60";
+    /// Launches and authorization requests of one address in five minutes. 0: no limit.
+    rate_launch_max: Rate = "300";
+    /// Addresses and networks (`10.1.0.0/16 2001:db8::7`) that no limit by address holds for, such as one's own gateway.
+    rate_free_addresses: Networks = "";
+    /// Addresses and networks of proxies that are believed when they say for whom they ask. When empty, a request comes from
+    /// whoever opened the connection.
+    trusted_proxies: Networks = "";
+    /// The header in which they say it: `x-forwarded-for` or `forwarded` (RFC 7239). The other one is not looked at.
+    proxy_header: ProxyHeader = "x-forwarded-for";
     /// Seconds that requests under way get to finish after SIGTERM.
     shutdown_grace_s: Within<1, 600> = "30";
     /// What is logged: `error`, `warn`, `info`, `debug`, or directives such as `info,phial::store=debug`. Logs hold no PHI at any level.

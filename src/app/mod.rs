@@ -2,6 +2,7 @@
 
 pub mod build;
 pub mod config;
+pub mod networks;
 
 pub use build::App;
 pub use config::Config;

@@ -45,6 +45,8 @@ pub enum What {
     TokenIntrospected,
     TokenRevoked,
     KeysRotated,
+    /// The first of the requests that were refused by rate.
+    RateLimited,
 }
 
 /// `audit-event-outcome`.
@@ -145,10 +147,11 @@ impl What {
             What::TokenIntrospected => "token-introspected",
             What::TokenRevoked => "token-revoked",
             What::KeysRotated => "keys-rotated",
+            What::RateLimited => "rate-limited",
         }
     }
 
-    pub(super) const ALL: [What; 37] = [
+    pub(super) const ALL: [What; 38] = [
         What::Read,
         What::Vread,
         What::HistoryInstance,
@@ -186,6 +189,7 @@ impl What {
         What::TokenIntrospected,
         What::TokenRevoked,
         What::KeysRotated,
+        What::RateLimited,
     ];
 
     pub(super) fn from_code(code: &str) -> Option<What> {

@@ -1,13 +1,11 @@
 //! One request: server addresses first, then FHIR by the address table. Every FHIR request ends on record, refused or
 //! performed; only the CapabilityStatement and the SMART configuration need no token and no record.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::ConnectInfo;
 use axum::http::header::HOST;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Request, StatusCode};
@@ -15,8 +13,9 @@ use axum::response::Response;
 use tokio::sync::Semaphore;
 
 use super::negotiate::Wanted;
+use super::rate::Rates;
 use super::sample::Sample;
-use super::{capability, cors, fhir, meter, oauth, outcome, pages, reply, sample, site};
+use super::{capability, cors, fhir, meter, oauth, outcome, pages, peer, reply, sample, site};
 use crate::app::App;
 use crate::error::{Error, Kind, Result};
 use crate::fhir::json::Node;
@@ -34,6 +33,7 @@ pub struct Server {
     /// Of a demonstration.
     pub(super) sample: Option<Sample>,
     places: Semaphore,
+    pub(super) rates: Rates,
     /// Asynchronous requests under way.
     pub(super) jobs: Arc<Semaphore>,
     waiting: AtomicUsize,
@@ -51,13 +51,14 @@ impl Server {
         let places = Semaphore::new(app.config.requests_max.size());
         meter::handle();
         let jobs = Arc::new(Semaphore::new(JOBS_MAX));
-        Arc::new(Server { app, statement, sample, places, jobs, waiting: AtomicUsize::new(0) })
+        Arc::new(Server { app, statement, sample, places, rates: Rates::new(), jobs, waiting: AtomicUsize::new(0) })
     }
 
     /// Answers one request.
     pub async fn serve(self: Arc<Self>, request: Request<Body>) -> Response {
         let watch = Stopwatch::start();
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        peer::found(&self.app.config, &mut parts);
         let request_id = request_id(&parts.headers, &self.app);
         let _flight = meter::InFlight::new();
         let mut served = match cors::is_preflight(&parts) {
@@ -77,11 +78,23 @@ impl Server {
         served.reply
     }
 
-    /// Gives the request a place and its time.
+    /// Lets the request in, then gives it a place and its time.
     async fn limited(self: &Arc<Self>, parts: &Parts, body: Body, request_id: &str) -> Served {
         if let Some(served) = pages::server_page(self, parts).await {
             return served;
         }
+        let entered = match self.enter(parts) {
+            Ok(entered) => entered,
+            Err(over) => {
+                return Served { reply: self.too_many(&over, parts, None, request_id).await, route: "(limited)" };
+            }
+        };
+        let served = self.placed(parts, body, request_id).await;
+        self.leave(&entered, parts, served.reply.status());
+        served
+    }
+
+    async fn placed(self: &Arc<Self>, parts: &Parts, body: Body, request_id: &str) -> Served {
         let limits = &self.app.config;
         let _place = match self.places.try_acquire() {
             Ok(place) => place,
@@ -167,12 +180,11 @@ fn method_label(parts: &Parts) -> &'static str {
 
 /// Facts of the request for the audit. `raw` is PHI and is kept sealed only.
 pub(super) fn facts_of(parts: &Parts, request_id: &str) -> crate::audit::Request {
-    let address = parts.extensions.get::<ConnectInfo<SocketAddr>>();
     let raw = parts.uri.path_and_query().map(|whole| whole.as_str().to_owned()).unwrap_or_default();
     let host = parts.headers.get(HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
     crate::audit::Request {
         id: request_id.to_owned(),
-        address: address.map(|info| info.0.ip().to_string()).unwrap_or_default(),
+        address: peer::of(parts).map(|address| address.to_string()).unwrap_or_default(),
         raw,
         host: host.to_owned(),
     }

@@ -100,6 +100,10 @@ impl FhirRequest<'_> {
             Ok(caller) => caller,
             Err(error) => return Err(self.refuse(None, about, error).await),
         };
+        if let Err(over) = self.server.admit(caller.who()) {
+            let who = Some(caller.who().clone());
+            return Ok(self.server.too_many(&over, self.parts, who, self.request_id).await);
+        }
         if let Ok(Found {
             route: route::Route { verb: verb @ (Verb::Status | Verb::Cancel), .. }, id: Some(id), ..
         }) = &found

@@ -19,6 +19,7 @@ pub(super) fn handle() -> &'static PrometheusHandle {
             tracing::warn!("another metrics recorder is installed: /metrics stays empty");
         }
         metrics::describe_counter!("phial_requests_total", "Requests answered");
+        metrics::describe_counter!("phial_rate_limited_total", "Requests refused by a rate limit");
         metrics::describe_histogram!("phial_request_seconds", "Time from the request's head to the reply's head");
         metrics::describe_gauge!("phial_requests_in_flight", "Requests being worked on");
         handle

@@ -11,10 +11,13 @@ mod negotiate;
 mod oauth;
 mod outcome;
 mod pages;
+mod peer;
+mod rate;
 mod reply;
 mod sample;
 mod serve;
 mod site;
+mod throttle;
 mod write;
 
 #[cfg(test)]

@@ -36,6 +36,11 @@ pub(super) fn route(server: &Server, parts: &Parts) -> Option<Route> {
     ROUTES.iter().find(|(route, _)| route[1..] == *path)
 }
 
+/// Whether an address answers clients, with the errors of OAuth.
+pub(super) fn is_for_clients(server: &Server, parts: &Parts) -> bool {
+    route(server, parts).is_some_and(|(route, _)| !matches!(*route, "/oauth/jwks" | "/oauth/launch"))
+}
+
 pub(super) async fn serve(server: &Server, found: Route, parts: &Parts, sent: Body, request_id: &str) -> Served {
     let (route, allowed) = *found;
     if parts.method != allowed {
@@ -78,7 +83,7 @@ async fn client(server: &Server, route: &str, parts: &Parts, sent: Body, request
     })
 }
 
-fn refusal_of(refusal: &Refusal) -> Response<Body> {
+pub(super) fn refusal_of(refusal: &Refusal) -> Response<Body> {
     let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::BAD_REQUEST);
     let mut reply = document(status, refusal.body());
     if status == StatusCode::UNAUTHORIZED {
@@ -98,6 +103,9 @@ async fn launch(server: &Server, parts: &Parts, sent: Body, request_id: &str) ->
         return Err(missing());
     }
     let caller = oauth.caller(token.trim()).await?;
+    if let Err(over) = server.admit(caller.who()) {
+        return Ok(server.too_many(&over, parts, Some(caller.who().clone()), request_id).await);
+    }
     let client = oauth.clients().get(&caller.who().client_id).await?;
     if caller.person().is_some() || !client.is_some_and(|client| client.ehr && !client.disabled) {
         return Err(Error::new(Kind::Forbidden, "Launch contexts are made by clients that are registered as an EHR."));

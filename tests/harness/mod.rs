@@ -110,6 +110,10 @@ impl Data {
             .env("PHIAL_KEY_DATABASE_URL", &self.key_database_url)
             .env("PHIAL_KEYRING", self.path("keyring"))
             .env("PHIAL_LOG", "debug")
+            // Tests ask as fast as they can.
+            .env("PHIAL_RATE_FREE_ADDRESSES", "127.0.0.0/8")
+            .env("PHIAL_RATE_USER_MAX", "0")
+            .env("PHIAL_RATE_CLIENT_MAX", "0")
             .env("RUST_BACKTRACE", "1")
             .current_dir(self.dir.path());
         command

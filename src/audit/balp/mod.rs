@@ -148,6 +148,7 @@ fn kinds(what: What) -> (Json, Option<Json>) {
         What::Import => (dcm("110107"), None),
         // Security alert: security configuration.
         What::ClientRegistered | What::ClientDisabled | What::KeysRotated => (dcm("110113"), Some(dcm("110129"))),
+        What::RateLimited => (dcm("110113"), None),
         _ => (
             json!({ "system": "http://terminology.hl7.org/CodeSystem/audit-event-type", "code": "rest" }),
             Some(json!({ "system": "http://hl7.org/fhir/restful-interaction", "code": what.code() })),

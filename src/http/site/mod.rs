@@ -10,7 +10,9 @@ mod view;
 mod words;
 
 use axum::body::Body;
-use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, COOKIE, LOCATION, ORIGIN, SET_COOKIE, USER_AGENT};
+use axum::http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, COOKIE, LOCATION, ORIGIN, RETRY_AFTER, SET_COOKIE, USER_AGENT,
+};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Response, StatusCode};
 use minijinja::context;
@@ -47,6 +49,16 @@ pub(super) type Route = &'static (&'static str, &'static str);
 pub(super) fn route(server: &Server, parts: &Parts) -> Option<Route> {
     let path = below(parts.uri.path(), server.app.config.issuer_path())?;
     ROUTES.iter().chain(DOCUMENTS).find(|(known, _)| known[1..] == *path)
+}
+
+/// Whether an address is a page for people.
+pub(super) fn is_page(server: &Server, parts: &Parts) -> bool {
+    route(server, parts).is_some_and(|found| ROUTES.iter().any(|(page, _)| *page == found.0))
+}
+
+/// A page that shows an error to a browser of which nothing is known.
+pub(super) fn refused(server: &Server, error: &Error) -> Response<Body> {
+    view::plain(server, error)
 }
 
 pub(super) async fn serve(server: &Server, found: Route, parts: &Parts, sent: Body, request_id: &str) -> Served {
@@ -225,7 +237,11 @@ impl Visit<'_> {
         } else {
             error.issues.first().map(|issue| issue.diagnostics.to_string()).unwrap_or_default()
         };
-        self.error(status, &text)
+        let mut reply = self.error(status, &text);
+        if error.kind == Kind::Throttled {
+            reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from(self.server.page_wait_s()));
+        }
+        reply
     }
 
     pub fn error(&self, status: StatusCode, text: &str) -> Response<Body> {
@@ -247,12 +263,13 @@ impl Visit<'_> {
         self.redirect(StatusCode::SEE_OTHER, &self.url(path), cookie)
     }
 
-    /// Gives the browser a new cookie, or its first one.
+    /// Gives the browser a new cookie, or its first one. A form that another site has sent comes without the cookie that
+    /// the browser does have: it must not take its place.
     fn set_cookie(&self, reply: &mut Response<Body>, cookie: Option<&str>) {
         let value = match (cookie, self.is_new) {
             (Some(value), _) => value,
-            (None, true) => &self.cookie,
-            (None, false) => return,
+            (None, true) if self.parts.method != "POST" => &self.cookie,
+            (None, _) => return,
         };
         let secure = if is_https(self.server) { "; Secure" } else { "" };
         let text = format!("{}={value}; Path=/; HttpOnly; SameSite=Lax{secure}", cookie_name(self.server));

@@ -6,6 +6,7 @@ mod browser;
 mod bundles;
 mod coding;
 mod leak;
+mod limits;
 mod cross_origin;
 mod coverage;
 mod consents;
@@ -104,6 +105,10 @@ impl TestApp {
             ("database_url", format!("sqlite:{}", at("phial.db"))),
             ("key_database_url", format!("sqlite:{}", at("keys.db"))),
             ("keyring", at("keyring")),
+            // Requests of these tests come through no socket, as if all from one address; limits have tests of their own.
+            ("rate_free_addresses", "0.0.0.0".to_owned()),
+            ("rate_user_max", "0".to_owned()),
+            ("rate_client_max", "0".to_owned()),
         ];
         set.extend(settings.iter().map(|(key, value)| (*key, (*value).to_owned())));
         let config = Config::load(None, [], &set).expect("valid settings");
