@@ -12,6 +12,7 @@ use super::{body, reply};
 use crate::error::{Error, Kind, Result};
 use crate::fhir::json::{self, Node};
 use crate::interaction::form;
+use crate::interaction::operations::exchange;
 use crate::oauth::authorization::Context;
 use crate::oauth::launch::Launch;
 use crate::oauth::{Refusal, TokenRequest};
@@ -75,7 +76,11 @@ async fn client(server: &Server, route: &str, parts: &Parts, sent: Body, request
     let answer = match route {
         "/oauth/introspect" => oauth.introspect(request).await,
         "/oauth/revoke" => oauth.revoke(request).await.map(|()| Vec::new()),
-        _ => oauth.token(request).await.map(|granted| granted.body()),
+        _ => {
+            let facts = facts_of(parts, request_id);
+            let emergency = |asked| exchange(&server.app, facts, asked);
+            oauth.token(request, emergency).await.map(|granted| granted.body())
+        }
     };
     Ok(match answer {
         Ok(bytes) => document(StatusCode::OK, bytes),

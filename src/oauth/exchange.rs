@@ -255,14 +255,14 @@ impl State {
     }
 }
 
-/// The scopes of a refreshed token: those that were granted, or fewer of them.
-fn narrowed(granted: &str, asked: Option<&str>) -> Result<String, Refusal> {
+/// The scopes of a token that follows another: those that were granted, or fewer of them.
+pub(super) fn narrowed(granted: &str, asked: Option<&str>) -> Result<String, Refusal> {
     let Some(asked) = asked else { return Ok(granted.to_owned()) };
     let invalid = |text: String| Refusal::new("invalid_scope", text);
     let asked = Scopes::parse(asked).map_err(|error| invalid(error.to_string()))?;
     let granted = Scopes::parse(granted).map_err(unavailable)?;
     if asked.is_empty() || asked.narrowed_by(&granted) != asked {
-        return Err(invalid("A refreshed token has the scopes that were granted, or fewer.".to_owned()));
+        return Err(invalid("A token that follows another has the scopes of that one, or fewer.".to_owned()));
     }
     Ok(asked.to_string())
 }

@@ -12,8 +12,17 @@ use super::assertion::{ASSERTION_TYPE, Why};
 pub const TOKEN_AUTH_METHODS: [&str; 3] = ["private_key_jwt", "client_secret_basic", "client_secret_post"];
 
 /// Parameters that must never reach a log or the audit.
-const SECRETS: [&str; 7] =
-    ["client_secret", "client_assertion", "code", "code_verifier", "refresh_token", "password", "token"];
+const SECRETS: [&str; 9] = [
+    "client_secret",
+    "client_assertion",
+    "code",
+    "code_verifier",
+    "refresh_token",
+    "password",
+    "token",
+    "subject_token",
+    "actor_token",
+];
 
 /// A refused token request.
 #[derive(Debug, PartialEq, Eq)]
@@ -73,6 +82,8 @@ pub enum Wants<'a> {
     ClientCredentials { scope: &'a str },
     Code { code: &'a str, redirect_uri: &'a str, verifier: &'a str },
     Refresh { token: &'a str, scope: Option<&'a str> },
+    /// A token for an emergency.
+    Exchange,
 }
 
 impl<'a> ClientForm<'a> {
@@ -115,6 +126,7 @@ impl<'a> ClientForm<'a> {
             "refresh_token" => {
                 Ok(Wants::Refresh { token: self.required("refresh_token")?, scope: self.value("scope") })
             }
+            EXCHANGE => Ok(Wants::Exchange),
             _ => {
                 let missing = || Refusal::new("invalid_scope", "The parameter scope is missing.");
                 Ok(Wants::ClientCredentials { scope: self.value("scope").ok_or_else(missing)? })
@@ -128,7 +140,9 @@ fn value<'a>(form: &'a [(String, String)], name: &str) -> Option<&'a str> {
 }
 
 /// Grant types, as the discovery documents name them.
-pub const GRANT_TYPES: [&str; 3] = ["authorization_code", "refresh_token", "client_credentials"];
+pub const GRANT_TYPES: [&str; 4] = ["authorization_code", "refresh_token", "client_credentials", EXCHANGE];
+/// Token exchange (RFC 8693): here, for an emergency.
+pub const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 
 /// The grant type of a token request; looked at before the client is, so that a wrong one is named as such.
 ///
@@ -226,7 +240,16 @@ pub fn escaped(text: &str) -> String {
 /// The form for the audit: as sent, without anything secret, in form encoding.
 pub fn without_secrets(form: &[(String, String)]) -> String {
     // Names that are unknown here could hold anything: their values stay out too.
-    let known = ["grant_type", "scope", "client_id", "client_assertion_type", "redirect_uri"];
+    let known = [
+        "grant_type",
+        "scope",
+        "client_id",
+        "client_assertion_type",
+        "redirect_uri",
+        "subject_token_type",
+        "requested_token_type",
+        "purpose",
+    ];
     let shown = form.iter().map(|(name, value)| {
         let value = if known.contains(&name.as_str()) { escaped(value) } else { String::new() };
         if SECRETS.contains(&name.as_str()) || known.contains(&name.as_str()) {

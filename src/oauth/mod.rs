@@ -40,6 +40,7 @@ use crate::world::{Instant, World};
 
 pub use client::{Client, ClientKind, Registration, Secret};
 pub use discovery::Endpoints;
+pub use emergency::{EmergencyAsked, EmergencyGiven};
 pub use form::Refusal;
 pub use keys::{SigningKey, generate_es384};
 pub use registry::{Clients, Registered};

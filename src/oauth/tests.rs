@@ -58,7 +58,8 @@ impl Bench {
         let form: Vec<(String, String)> =
             form.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let request = Request { id: "r".into(), address: "192.0.2.1".into(), ..Request::default() };
-        self.state.token(TokenRequest { form: &form, authorization: None, request }).await
+        let no_emergency = |_| async { Err(Error::internal("no break-glass here")) };
+        self.state.token(TokenRequest { form: &form, authorization: None, request }, no_emergency).await
     }
 
     async fn ask_with(&self, assertion: &str, scope: &str) -> Result<Granted, Refusal> {

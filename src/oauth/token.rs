@@ -6,12 +6,13 @@ use serde_json::{Map, Value as Json, json};
 
 use super::assertion::Unverified;
 use super::client::{Client, ClientKind, check_filters};
+use super::emergency::{self, EmergencyAsked, EmergencyGiven};
 use super::form::{ClientForm, Proof, Refusal, Wants, check_grant_type, without_secrets};
 use super::{State, TokenRequest};
 use crate::access::scope::Context;
 use crate::access::{Claims, Scope, Scopes, Who};
 use crate::audit::{Event, Outcome, What};
-use crate::error::Error;
+use crate::error::{self, Error};
 use crate::world::Instant;
 
 const JTI_SPACE: &str = "oauth-jti";
@@ -30,6 +31,10 @@ pub struct Granted {
 }
 
 impl Granted {
+    pub(super) fn new(access_token: String, scope: String, expires_in: i64) -> Granted {
+        Granted { access_token, scope, expires_in, more: Map::new() }
+    }
+
     pub fn access_token(&self) -> &str {
         &self.access_token
     }
@@ -55,16 +60,24 @@ pub(super) fn unavailable(error: Error) -> Refusal {
 }
 
 impl State {
-    /// Answers a request to the token endpoint. Grants and refusals are on record before this returns.
+    /// Answers a request to the token endpoint. Grants and refusals are on record before this returns. `emergency`
+    /// decides about emergency tokens and puts the access on record.
     ///
     /// # Errors
     /// The refusal to send.
-    pub async fn token(&self, request: TokenRequest<'_>) -> Result<Granted, Refusal> {
+    pub async fn token<F>(
+        &self,
+        request: TokenRequest<'_>,
+        emergency: impl FnOnce(EmergencyAsked) -> F,
+    ) -> Result<Granted, Refusal>
+    where
+        F: Future<Output = error::Result<EmergencyGiven>>,
+    {
         let now = self.world.now();
         let TokenRequest { form, authorization, mut request } = request;
         request.raw = without_secrets(form);
         let mut event = Event::new(now, What::TokenIssued, request);
-        let answer = self.granted_for(form, authorization, now, &mut event).await;
+        let answer = self.granted_for(form, authorization, emergency, &mut event).await;
         if let Err(refusal) = &answer {
             event.what = What::TokenRefused;
             event.outcome = if refusal.status == 503 { Outcome::Serious } else { Outcome::Minor };
@@ -79,13 +92,17 @@ impl State {
         answer
     }
 
-    async fn granted_for(
+    async fn granted_for<F>(
         &self,
         form: &[(String, String)],
         authorization: Option<&str>,
-        now: Instant,
+        emergency: impl FnOnce(EmergencyAsked) -> F,
         event: &mut Event,
-    ) -> Result<Granted, Refusal> {
+    ) -> Result<Granted, Refusal>
+    where
+        F: Future<Output = error::Result<EmergencyGiven>>,
+    {
+        let now = event.at;
         check_grant_type(form)?;
         let asked = ClientForm::read(form, authorization)?;
         let wants = asked.wants();
@@ -97,6 +114,16 @@ impl State {
                 self.by_code(&client, [code, redirect_uri, verifier], now, event).await
             }
             Wants::Refresh { token, scope } => self.by_refresh(&client, token, scope, now, event).await,
+            Wants::Exchange => {
+                let asked = self.exchange_asked(&client, &asked).await?;
+                if let Some(who) = &mut event.who {
+                    who.user = asked.caller.who().user.clone();
+                }
+                event.patients.push(asked.patient.clone());
+                let about = [asked.patient.clone(), asked.purpose.clone()];
+                let given = emergency(asked).await.map_err(emergency::refused)?;
+                Ok(self.exchanged(given, &about, event))
+            }
         }
     }
 
@@ -157,7 +184,7 @@ impl State {
         event.patients.extend(claims.person.as_ref().and_then(|person| person.patient.clone()));
         event.detail.push(("scope".to_owned(), claims.scope.clone()));
         let expires_in = claims.exp - claims.iat;
-        Ok(Granted { access_token, scope: claims.scope, expires_in, more: Map::new() })
+        Ok(Granted::new(access_token, claims.scope, expires_in))
     }
 
     /// The client that proves itself.

@@ -11,6 +11,7 @@ mod cross_origin;
 mod coverage;
 mod consents;
 mod everything;
+mod exchange;
 mod operations;
 mod people;
 mod histories;

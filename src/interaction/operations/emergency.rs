@@ -1,5 +1,6 @@
-//! `$emergency-access` (break-glass): a person states purpose and reason and gets a short token for one patient. Before the
-//! token is given out, an alert on the record (Flag) and an order to review it (Task) are written, with the record of it all.
+//! Break-glass, by `$emergency-access` or by token exchange: a person states purpose and reason and gets a short token for
+//! one patient. Before the token is given out, an alert on the record (Flag) and an order to review it (Task) are written,
+//! with the record of it all.
 
 use serde_json::json;
 
@@ -12,7 +13,9 @@ use crate::fhir::json::Node;
 use crate::fhir::{Resource, definitions};
 use crate::interaction::write::patch::Bases;
 use crate::interaction::write::stage::Change;
-use crate::interaction::{Answer, Scene};
+use crate::app::App;
+use crate::interaction::{Answer, Facts, Scene};
+use crate::oauth::{EmergencyAsked, EmergencyGiven};
 use crate::search::query::Criterion;
 use crate::world::Instant;
 
@@ -21,25 +24,22 @@ const REASON: &str = "http://terminology.hl7.org/CodeSystem/v3-ActReason";
 /// Characters of a reason.
 const REASON_LENGTH: std::ops::RangeInclusive<usize> = 10..=1_000;
 
-/// What is stated, checked.
+/// What is stated, and the places of purpose and reason in the request.
 struct Stated<'a> {
     patient: &'a str,
     purpose: &'a str,
     reason: &'a str,
-    /// The person's own record.
-    user: &'a str,
+    places: [String; 2],
 }
 
 pub(super) async fn emergency(scene: Scene<'_>, call: &Call) -> Result<Answer> {
-    let stated = stated(scene, call)?;
-    if !exists(scene, stated.patient).await? {
-        return Err(Error::not_found());
-    }
-    let seconds = i64::from(policy().emergency.minutes) * 60;
-    let token = scene.app.oauth.emergency(scene.caller, stated.patient, stated.purpose, seconds)?;
-    let task = put_down(scene, &stated, token.expires, &token.token_id).await?;
-    tracing::warn!(role = scene.caller.person().map_or("", |person| person.role.name()), "emergency access was given");
-    metrics::counter!("phial_emergency_accesses_total").increment(1);
+    let stated = Stated {
+        patient: call.id()?,
+        purpose: call.input.text("purpose").unwrap_or_default(),
+        reason: call.input.text("reason").unwrap_or_default(),
+        places: [call.input.place("purpose"), call.input.place("reason")],
+    };
+    let EmergencyGiven { token, review } = give(scene, &stated, scene.caller.scopes().to_string()).await?;
     let expires_in = (token.expires.0 - scene.app.world.now().0) / 1000;
     let text = |name: &str, value: &str| json!({"name": name, "valueString": value});
     let parameters = json!([
@@ -48,31 +48,56 @@ pub(super) async fn emergency(scene: Scene<'_>, call: &Call) -> Result<Answer> {
         {"name": "expires_in", "valueInteger": expires_in},
         text("scope", &token.scope),
         text("patient", stated.patient),
-        {"name": "review", "valueReference": {"reference": format!("Task/{task}")}},
+        {"name": "review", "valueReference": {"reference": review}},
     ]);
     Ok(Answer::made(json!({"resourceType": "Parameters", "parameter": parameters})))
 }
 
-/// Who asks, for whom, and why.
+/// The same for a token exchange at the token endpoint, which answers and puts its refusals on record itself.
+///
+/// # Errors
+/// As the operation.
+pub async fn exchange(app: &App, request: crate::audit::Request, asked: EmergencyAsked) -> Result<EmergencyGiven> {
+    let facts = Facts { request, operation: Some("emergency-access"), ..Facts::default() };
+    let EmergencyAsked { caller, patient, purpose, reason, scope } = asked;
+    let places = ["purpose".to_owned(), "reason".to_owned()];
+    let stated = Stated { patient: &patient, purpose: &purpose, reason: &reason, places };
+    give(Scene { app, caller: &caller, facts: &facts }, &stated, scope).await
+}
+
+/// Decides, writes alert and order with the record, and only then gives the token.
+async fn give(scene: Scene<'_>, stated: &Stated<'_>, scope: String) -> Result<EmergencyGiven> {
+    let user = permitted(scene, stated)?;
+    if !exists(scene, stated.patient).await? {
+        return Err(Error::not_found());
+    }
+    let seconds = i64::from(policy().emergency.minutes) * 60;
+    let token = scene.app.oauth.emergency(scene.caller, [stated.patient, stated.purpose], scope, seconds)?;
+    let task = put_down(scene, stated, user, (token.expires, &token.token_id)).await?;
+    tracing::warn!(role = scene.caller.person().map_or("", |person| person.role.name()), "emergency access was given");
+    metrics::counter!("phial_emergency_accesses_total").increment(1);
+    Ok(EmergencyGiven { token, review: format!("Task/{task}") })
+}
+
+/// Whether this caller may, for this purpose and reason; gives the person's own record.
 ///
 /// # Errors
 /// `Kind::Forbidden` for who may not, `Kind::Invalid` for a purpose or reason that will not do.
-fn stated<'a>(scene: Scene<'a>, call: &'a Call) -> Result<Stated<'a>> {
+fn permitted<'a>(scene: Scene<'a>, stated: &Stated<'_>) -> Result<&'a str> {
     let may = &policy().emergency;
     let person = scene.caller.person().filter(|person| may.roles.contains(&person.role) && person.emergency.is_none());
     let user = person.and_then(|person| person.fhir_user.as_deref());
     let user = user.ok_or_else(|| Error::new(Kind::Forbidden, "Emergency access is not open to this caller."))?;
-    let purpose = call.input.text("purpose").unwrap_or_default();
-    if !may.purposes.iter().any(|known| known == purpose) {
+    let [purpose_at, reason_at] = &stated.places;
+    if !may.purposes.iter().any(|known| known == stated.purpose) {
         let text = format!("The purpose of an emergency access must be one of {}.", may.purposes.join(", "));
-        return Err(Error::invalid(text).at(call.input.place("purpose")));
+        return Err(Error::invalid(text).at(purpose_at.clone()));
     }
-    let reason = call.input.text("reason").unwrap_or_default().trim();
-    if !REASON_LENGTH.contains(&reason.chars().count()) {
+    if !REASON_LENGTH.contains(&stated.reason.trim().chars().count()) {
         let text = "The reason of an emergency access must be said in 10 to 1,000 characters.";
-        return Err(Error::invalid(text).at(call.input.place("reason")));
+        return Err(Error::invalid(text).at(reason_at.clone()));
     }
-    Ok(Stated { patient: call.id()?, purpose, reason, user })
+    Ok(user)
 }
 
 /// Whether there is such a patient: looked up as part of the decision, nothing of it is let out.
@@ -84,18 +109,24 @@ async fn exists(scene: Scene<'_>, patient: &str) -> Result<bool> {
 }
 
 /// Writes alert and order with the record of the access, in one transaction; gives the id of the order.
-async fn put_down(scene: Scene<'_>, stated: &Stated<'_>, until: Instant, token_id: &str) -> Result<String> {
+async fn put_down(
+    scene: Scene<'_>,
+    stated: &Stated<'_>,
+    user: &str,
+    (until, token_id): (Instant, &str),
+) -> Result<String> {
+    let reason = stated.reason.trim();
     let (from, until) = (stamp(scene.app.world.now()), stamp(until));
     let patient = json!({"reference": format!("Patient/{}", stated.patient)});
-    let user = json!({"reference": stated.user});
-    let purpose = json!({"coding": [{"system": REASON, "code": stated.purpose}], "text": stated.reason});
+    let user = json!({"reference": user});
+    let purpose = json!({"coding": [{"system": REASON, "code": stated.purpose}], "text": reason});
     let flag = json!({
         "resourceType": "Flag", "status": "active", "code": {"text": "Emergency access to this record"},
         "subject": patient, "author": user, "period": {"start": from, "end": until},
     });
     let task = json!({
         "resourceType": "Task", "status": "requested", "intent": "order", "priority": "urgent",
-        "code": {"text": "Review an emergency access"}, "description": stated.reason, "for": patient,
+        "code": {"text": "Review an emergency access"}, "description": reason, "for": patient,
         "requester": user, "reasonCode": purpose, "authoredOn": from,
     });
     let (flag, _) = ordered(scene, flag)?;
@@ -107,7 +138,7 @@ async fn put_down(scene: Scene<'_>, stated: &Stated<'_>, until: Instant, token_i
         change.stage(scene, &mut tx, &bases).await?;
     }
     let mut event = Event {
-        reason: Some(format!("emergency access ({}): {}", stated.purpose, stated.reason)),
+        reason: Some(format!("emergency access ({}): {}", stated.purpose, reason)),
         patients: vec![stated.patient.to_owned()],
         ..scene.event(What::Operation, definitions().type_id("Patient"))
     };

@@ -15,6 +15,7 @@ mod meta;
 mod table;
 mod validate;
 
+pub use emergency::exchange;
 use input::Input;
 use table::Run;
 pub use table::{Is, OPERATIONS, Operation, Param, find};
