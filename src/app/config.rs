@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use super::networks::{ClientRates, Networks};
 use crate::error::{Error, Issue, Kind, Result};
 use crate::fetch;
-use crate::oauth::{Endpoints, Limits, Settings};
+use crate::oauth::{Endpoints, Limits, Registering, Settings};
 
 /// Variables of the environment that belong to the program itself and are no settings.
 const ENV_PREFIX: &str = "PHIAL_";
@@ -52,6 +52,17 @@ impl FromSetting for PathBuf {
 impl FromSetting for SocketAddr {
     fn from_setting(text: &str) -> std::result::Result<Self, String> {
         text.parse().map_err(|_| "an address and port is expected, such as 127.0.0.1:8080 or [::]:8080".into())
+    }
+}
+
+impl FromSetting for Registering {
+    fn from_setting(text: &str) -> std::result::Result<Self, String> {
+        match text {
+            "off" => Ok(Registering::Off),
+            "token" => Ok(Registering::Token),
+            "open" => Ok(Registering::Open),
+            _ => Err("`off`, `token` or `open` is expected".into()),
+        }
     }
 }
 
@@ -279,6 +290,9 @@ settings! {
     /// Origins of browser apps that may call the FHIR and OAuth addresses (CORS), separated by spaces, such as
     /// `https://app.example.org`; `*` for any. Discovery and metadata may be read from every origin.
     cors_origins: Origins = "";
+    /// Whether apps may ask to be registered (RFC 7591): `off`, `token` (with a token from `phial`), or `open`
+    /// (anybody). None counts until an administrator approves it.
+    client_registration: Registering = "off";
     /// Hosts inside the own network that the server may fetch from although others name them, such as the key set of an
     /// app: `keys.clinic.internal` or `10.0.0.7:8443`, separated by spaces. All others must be in the public internet.
     private_hosts: Hosts = "";
@@ -482,6 +496,7 @@ impl Config {
                 session_max_ms: 1000 * seconds(self.session_max_s.get()),
             },
             staff_factor: self.staff_second_factor == Need::Required,
+            registering: self.client_registration,
             fetch: self.fetch()?,
         })
     }
@@ -489,6 +504,12 @@ impl Config {
     /// Path of the issuer, without a trailing slash; empty when it is the root.
     pub fn issuer_path(&self) -> &str {
         path_of(self.issuer())
+    }
+
+    /// Addresses of the authorization server.
+    pub fn endpoints(&self) -> Endpoints {
+        let endpoints = Endpoints::of(self.issuer());
+        if self.client_registration == Registering::Off { endpoints } else { endpoints.registering() }
     }
 
     /// The absolute address of the token endpoint.

@@ -47,6 +47,12 @@ pub enum What {
     KeysRotated,
     /// The first of the requests that were refused by rate.
     RateLimited,
+    ClientApproved,
+    ClientRejected,
+    ClientDeleted,
+    RegistrationAsked,
+    RegistrationRead,
+    RegistrationTokenMade,
 }
 
 /// `audit-event-outcome`.
@@ -148,10 +154,16 @@ impl What {
             What::TokenRevoked => "token-revoked",
             What::KeysRotated => "keys-rotated",
             What::RateLimited => "rate-limited",
+            What::ClientApproved => "client-approved",
+            What::ClientRejected => "client-rejected",
+            What::ClientDeleted => "client-deleted",
+            What::RegistrationAsked => "registration-asked",
+            What::RegistrationRead => "registration-read",
+            What::RegistrationTokenMade => "registration-token-made",
         }
     }
 
-    pub(super) const ALL: [What; 38] = [
+    pub(super) const ALL: &[What] = &[
         What::Read,
         What::Vread,
         What::HistoryInstance,
@@ -190,6 +202,12 @@ impl What {
         What::TokenRevoked,
         What::KeysRotated,
         What::RateLimited,
+        What::ClientApproved,
+        What::ClientRejected,
+        What::ClientDeleted,
+        What::RegistrationAsked,
+        What::RegistrationRead,
+        What::RegistrationTokenMade,
     ];
 
     pub(super) fn from_code(code: &str) -> Option<What> {
@@ -204,17 +222,29 @@ impl What {
             | What::ClientRegistered
             | What::UserAdded
             | What::AuthorizationGranted
-            | What::LaunchMade => "C",
+            | What::LaunchMade
+            | What::RegistrationAsked
+            | What::RegistrationTokenMade => "C",
             What::Update
             | What::Patch
             | What::ClientDisabled
+            | What::ClientApproved
             | What::FactorEnrolled
             | What::PasswordChanged
             | What::PasswordReset
             | What::UserDisabled
             | What::KeysRotated => "U",
-            What::Delete | What::AuthorizationEnded | What::TokenRevoked => "D",
-            What::Read | What::Vread | What::HistoryInstance | What::Capabilities | What::TokenIntrospected => "R",
+            What::Delete
+            | What::AuthorizationEnded
+            | What::TokenRevoked
+            | What::ClientRejected
+            | What::ClientDeleted => "D",
+            What::Read
+            | What::Vread
+            | What::HistoryInstance
+            | What::Capabilities
+            | What::TokenIntrospected
+            | What::RegistrationRead => "R",
             _ => "E",
         }
     }

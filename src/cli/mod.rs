@@ -393,6 +393,7 @@ async fn add_client(args: ClientAddArgs) -> Result<ExitCode> {
         kind,
         scopes: args.scopes,
         jwks,
+        jwks_url: None,
         redirect_uris: args.redirect_uri,
         launch_uri: args.launch_uri,
         ehr: args.ehr,

@@ -14,7 +14,6 @@ use crate::interaction::across::COMPARTMENTS;
 use crate::interaction::operations::{OPERATIONS, Operation};
 use crate::interaction::route::{self, ROUTES, Verb};
 use crate::mapping::{Treatment, treatment};
-use crate::oauth::Endpoints;
 use crate::search::query::limits;
 
 /// Builds it. `date` is when this server started, as a FHIR instant.
@@ -76,7 +75,7 @@ fn stated_limits(config: &Config) -> String {
 }
 
 fn security(config: &Config) -> Node {
-    let at = Endpoints::of(config.issuer());
+    let at = config.endpoints();
     let addresses = [
         ("authorize", at.authorize),
         ("token", at.token),
@@ -84,7 +83,8 @@ fn security(config: &Config) -> Node {
         ("revoke", at.revoke),
         ("manage", at.manage),
     ];
-    let addresses: Vec<Node> = addresses.iter().map(|(name, url)| json!({"url": name, "valueUri": url})).collect();
+    let addresses = addresses.into_iter().chain(at.register.map(|register| ("register", register)));
+    let addresses: Vec<Node> = addresses.map(|(name, url)| json!({"url": name, "valueUri": url})).collect();
     json!({
         "extension": [{
             "url": "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris",

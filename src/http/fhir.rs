@@ -25,7 +25,6 @@ use crate::fhir::{definitions, xml};
 use crate::interaction::deferred::{self, Status};
 use crate::interaction::route::{self, Found, Method, Verb};
 use crate::interaction::{self, About, Conditions, Facts, Interaction, Operation, Pairs, Prefer, Shape, Target, form};
-use crate::oauth;
 
 /// Bodies up to this size are parsed where they are read.
 const PARSE_INLINE_MAX: usize = 256 * 1024;
@@ -35,7 +34,7 @@ pub(super) async fn serve(server: &Arc<Server>, parts: &Parts, path: &str, sent:
     let method = Method::parse(parts.method.as_str());
     if path == ".well-known/smart-configuration" && method == Some(Method::Get) {
         let config = &server.app.config;
-        let bytes = oauth::Endpoints::of(config.issuer()).smart_configuration();
+        let bytes = config.endpoints().smart_configuration();
         let reply = json_document(bytes).unwrap_or_else(|error| refused(&error, Wanted::default(), request_id));
         return Served { reply, route: "/.well-known/smart-configuration" };
     }

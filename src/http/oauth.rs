@@ -15,13 +15,15 @@ use crate::interaction::form;
 use crate::interaction::operations::exchange;
 use crate::oauth::authorization::Context;
 use crate::oauth::launch::Launch;
-use crate::oauth::{Refusal, TokenRequest};
+use crate::oauth::{Refusal, Registering, TokenRequest};
 
 /// Requests to these endpoints are small.
 const FORM_BYTES_MAX: usize = 64 * 1024;
 
 /// Address and method of every endpoint.
 const ROUTES: &[(&str, &str)] = &[
+    ("/oauth/register", "POST"),
+    (REGISTRATION, "GET, DELETE"),
     ("/oauth/token", "POST"),
     ("/oauth/introspect", "POST"),
     ("/oauth/revoke", "POST"),
@@ -29,12 +31,21 @@ const ROUTES: &[(&str, &str)] = &[
     ("/oauth/jwks", "GET"),
 ];
 
+/// Of one client that registered itself.
+const REGISTRATION: &str = "/oauth/register/{id}";
+
 pub(super) type Route = &'static (&'static str, &'static str);
 
 /// The endpoint at an address.
 pub(super) fn route(server: &Server, parts: &Parts) -> Option<Route> {
     let path = below(parts.uri.path(), server.app.config.issuer_path())?;
-    ROUTES.iter().find(|(route, _)| route[1..] == *path)
+    let pattern = match path.strip_prefix("oauth/register/") {
+        Some(id) if !id.is_empty() && !id.contains('/') => &REGISTRATION[1..],
+        _ => path,
+    };
+    let off = server.app.config.client_registration == Registering::Off;
+    let open = |route: &&(&str, &str)| !(off && route.0.starts_with("/oauth/register"));
+    ROUTES.iter().filter(open).find(|(route, _)| route[1..] == *pattern)
 }
 
 /// Whether an address answers clients, with the errors of OAuth.
@@ -44,7 +55,7 @@ pub(super) fn is_for_clients(server: &Server, parts: &Parts) -> bool {
 
 pub(super) async fn serve(server: &Server, found: Route, parts: &Parts, sent: Body, request_id: &str) -> Served {
     let (route, allowed) = *found;
-    if parts.method != allowed {
+    if !allowed.split(", ").any(|method| parts.method == method) {
         let mut reply = reply::document(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "method not allowed\n");
         reply.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
         return Served { reply, route };
@@ -52,6 +63,7 @@ pub(super) async fn serve(server: &Server, found: Route, parts: &Parts, sent: Bo
     let answer = match route {
         "/oauth/jwks" => server.app.oauth.jwks().await.map(|bytes| document(StatusCode::OK, bytes)),
         "/oauth/launch" => launch(server, parts, sent, request_id).await,
+        "/oauth/register" | REGISTRATION => register(server, parts, sent, request_id).await,
         _ => client(server, route, parts, sent, request_id).await,
     };
     let reply = answer.unwrap_or_else(|error| refused(&error, Wanted::default(), request_id));
@@ -97,17 +109,52 @@ pub(super) fn refusal_of(refusal: &Refusal) -> Response<Body> {
     reply
 }
 
+/// The token of an `Authorization: Bearer` header.
+fn bearer(parts: &Parts) -> Option<&str> {
+    let header = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok())?;
+    let (scheme, token) = header.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// Registration of apps by themselves (RFC 7591) and its management (RFC 7592).
+async fn register(server: &Server, parts: &Parts, sent: Body, request_id: &str) -> Result<Response<Body>> {
+    let (oauth, bearer, facts) = (&server.app.oauth, bearer(parts), facts_of(parts, request_id));
+    let id = parts.uri.path().trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    let answer = match parts.method.as_str() {
+        "GET" => oauth.registration(id, bearer, facts).await.map(|bytes| document(StatusCode::OK, bytes)),
+        "DELETE" => {
+            let mut gone = Response::new(Body::empty());
+            *gone.status_mut() = StatusCode::NO_CONTENT;
+            oauth.deregister(id, bearer, facts).await.map(|()| gone)
+        }
+        _ => {
+            if negotiate::sent(&parts.headers)? != Sent::Fhir(Format::Json) {
+                return Err(Error::new(Kind::MediaType, "Client metadata is application/json."));
+            }
+            let bytes = body::read(&parts.headers, sent, FORM_BYTES_MAX).await?;
+            match json::parse(&bytes) {
+                Ok(node) => oauth.register(&node, bearer, facts).await,
+                Err(error) => Err(Refusal::new("invalid_client_metadata", error.to_string())),
+            }
+            .map(|bytes| document(StatusCode::CREATED, bytes))
+        }
+    };
+    Ok(answer.unwrap_or_else(|refusal| {
+        let mut reply = refusal_of(&refusal);
+        if refusal.status == 401 {
+            let challenge = HeaderValue::from_static("Bearer realm=\"phial\", error=\"invalid_token\"");
+            reply.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+        }
+        reply
+    }))
+}
+
 /// An EHR makes a launch context: `{"patient", "encounter", "intent", "need_patient_banner", "client_id", "username"}`,
 /// all but the patient optional. The answer has the handle, and where the app is to be told it came from.
 async fn launch(server: &Server, parts: &Parts, sent: Body, request_id: &str) -> Result<Response<Body>> {
     let oauth = &server.app.oauth;
     let missing = || Error::new(Kind::Unauthenticated, "An access token is needed: Authorization: Bearer.");
-    let header = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).ok_or_else(missing)?;
-    let (scheme, token) = header.split_once(' ').ok_or_else(missing)?;
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return Err(missing());
-    }
-    let caller = oauth.caller(token.trim()).await?;
+    let caller = oauth.caller(bearer(parts).ok_or_else(missing)?).await?;
     if let Err(over) = server.admit(caller.who()) {
         return Ok(server.too_many(&over, parts, Some(caller.who().clone()), request_id).await);
     }

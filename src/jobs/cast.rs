@@ -187,6 +187,7 @@ fn blank(name: &str, kind: ClientKind) -> NewClient {
         kind,
         scopes: String::new(),
         jwks: None,
+        jwks_url: None,
         redirect_uris: Vec::new(),
         launch_uri: None,
         ehr: false,

@@ -32,6 +32,8 @@ pub struct NewClient {
     /// An asymmetric client's public JWK Set; None: a key pair is made, and its private half is in the answer, nowhere
     /// else.
     pub jwks: Option<Node>,
+    /// Where it publishes its JWK Set; no key pair is made then.
+    pub jwks_url: Option<String>,
     pub redirect_uris: Vec<String>,
     pub launch_uri: Option<String>,
     pub ehr: bool,
@@ -50,6 +52,7 @@ pub fn token_url(app: &App) -> String {
 pub async fn add_client(app: &App, asked: NewClient) -> Result<Node> {
     let (private, public) = match asked.jwks {
         Some(set) => (None, Some(set)),
+        None if asked.jwks_url.is_some() => (None, None),
         None if asked.kind.is_asymmetric() => {
             let (private, public) = generate_es384()?;
             (Some(private), Some(json!({"keys": [public]})))
@@ -61,7 +64,7 @@ pub async fn add_client(app: &App, asked: NewClient) -> Result<Node> {
         name: asked.name,
         kind: asked.kind,
         jwks: public,
-        jwks_url: None,
+        jwks_url: asked.jwks_url,
         scopes: asked.scopes.clone(),
         redirect_uris: asked.redirect_uris.clone(),
         launch_uri: asked.launch_uri,

@@ -191,6 +191,7 @@ async fn client(app: &App, data: &Path, described: &Node) -> Result<Node> {
         kind: ClientKind::Backend,
         scopes: SCOPES.into(),
         jwks: None,
+        jwks_url: None,
         redirect_uris: Vec::new(),
         launch_uri: None,
         ehr: false,

@@ -1,8 +1,8 @@
 //! `private_key_jwt` client assertions (RFC 7523, SMART Backend Services): which client signs, and whether it did.
-//! Pure: the client is looked up, and the one-time `jti` remembered, by the caller.
+//! Pure: client and key are looked up, and the one-time `jti` remembered, by the caller.
 
 use jsonwebtoken::dangerous::insecure_decode_claims;
-use jsonwebtoken::{Algorithm, Header, Validation, decode, decode_header};
+use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation, decode, decode_header};
 use serde::Deserialize;
 use serde_json::Number;
 
@@ -80,17 +80,28 @@ impl<'a> Unverified<'a> {
         &self.issuer
     }
 
-    /// Verifies against the client's registered keys and the token endpoint's URL.
-    pub fn verify(&self, client: &Client, token_url: &str, now: Instant) -> Result<Assertion, Why> {
-        let kid = self.header.kid.as_deref().ok_or("The client assertion's header needs a kid.")?;
-        let key = client.jwks.as_ref().and_then(|jwks| jwks.find(kid, self.header.alg));
-        let key = key.ok_or("The client has no key with this kid for this alg.")?;
+    /// The id and algorithm of the key that it says it is signed with.
+    ///
+    /// # Errors
+    /// When it says none, or names an address of keys that is not the client's.
+    pub fn key_wanted(&self, client: &Client) -> Result<(&str, Algorithm), Why> {
         // Keys come from the registration alone; a jku can only contradict what is registered.
-        if let (Some(jku), Some(registered)) = (&self.header.jku, &client.jwks_url)
-            && jku != registered
-        {
+        if self.header.jku.is_some() && self.header.jku != client.jwks_url {
             return Err("The client assertion's jku is not the registered JWK Set URL.");
         }
+        let kid = self.header.kid.as_deref().ok_or("The client assertion's header needs a kid.")?;
+        Ok((kid, self.header.alg))
+    }
+
+    /// Verifies against that key of the client, and the token endpoint's URL.
+    pub fn verify(
+        &self,
+        client: &Client,
+        key: Option<DecodingKey>,
+        token_url: &str,
+        now: Instant,
+    ) -> Result<Assertion, Why> {
+        let key = key.ok_or("The client has no key with this kid for this alg.")?;
         // Only the signature is left to the library; the claims are checked below, against our own clock.
         let mut validation = Validation::new(self.header.alg);
         validation.validate_exp = false;
@@ -177,7 +188,10 @@ pub mod tests {
     }
 
     fn verified(text: &str, client: &Client) -> Result<Assertion, Why> {
-        Unverified::read(text)?.verify(client, TOKEN_URL, NOW)
+        let unverified = Unverified::read(text)?;
+        let (kid, algorithm) = unverified.key_wanted(client)?;
+        let key = client.jwks.as_ref().and_then(|jwks| jwks.find(kid, algorithm));
+        unverified.verify(client, key, TOKEN_URL, NOW)
     }
 
     fn header(alg: Algorithm, kid: &str) -> Header {
@@ -237,11 +251,12 @@ pub mod tests {
         ] {
             assert!(verified(&text, &client).is_err(), "{name}");
         }
-        // A jku that nobody registered changes nothing: keys come from the registration.
-        assert!(verified(&es384(&jku), &client).is_ok());
+        assert!(verified(&es384(&jku), &client).unwrap_err().contains("jku"), "of a client without a URL");
         let mut with_url = client.clone();
         with_url.jwks_url = Some("https://app.example/jwks".into());
         assert!(verified(&es384(&jku), &with_url).unwrap_err().contains("jku"));
+        jku.jku = with_url.jwks_url.clone();
+        assert!(verified(&es384(&jku), &with_url).is_ok());
         assert!(verified(&good, &client).is_ok());
     }
 

@@ -18,6 +18,7 @@ use crate::world::{self, Instant};
 const NAME_LENGTH_MAX: usize = 200;
 const REDIRECT_URIS_MAX: usize = 20;
 const SECRET_BYTES: usize = 32;
+const URL_LENGTH_MAX: usize = 2_000;
 
 /// How a client proves who it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,7 +43,7 @@ pub struct Registration {
     pub kind: ClientKind,
     /// JWK Set of an asymmetric client, inline.
     pub jwks: Option<Node>,
-    /// Where the client publishes its JWK Set. It is compared with `jku` headers; the server fetches nothing.
+    /// Where the client publishes its JWK Set, which is fetched when there is none inline; what a `jku` header may say.
     pub jwks_url: Option<String>,
     /// Space-separated scopes the client may be granted.
     pub scopes: String,
@@ -73,6 +74,33 @@ pub struct Client {
     secret_hash: Option<[u8; 32]>,
     pub demo: bool,
     pub disabled: bool,
+    /// Of an app that registered itself (RFC 7591).
+    #[serde(default)]
+    pub self_registered: Option<SelfRegistered>,
+}
+
+/// How an app came to be registered by itself.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct SelfRegistered {
+    /// SHA-256 of the registration access token, which has 256 random bits.
+    token_hash: [u8; 32],
+    /// As it was registered, in the words of RFC 7591.
+    pub metadata: Node,
+    /// Milliseconds since 1970.
+    pub at: i64,
+    /// Network address it came from.
+    pub from: String,
+}
+
+impl SelfRegistered {
+    pub fn new(token: &str, metadata: Node, at: Instant, from: String) -> SelfRegistered {
+        SelfRegistered { token_hash: secret_hash(token), metadata, at: at.0, from }
+    }
+
+    /// Whether this is its registration access token.
+    pub fn has_token(&self, token: &str) -> bool {
+        self.token_hash.ct_eq(&secret_hash(token)).into()
+    }
 }
 
 /// A new client's secret, shown once.
@@ -118,18 +146,13 @@ impl Client {
         let jwks = match (&asked.jwks, asked.kind.is_asymmetric()) {
             (Some(set), true) => Some(Jwks::check(set)?),
             (None, false) => None,
-            (None, true) if asked.jwks_url.is_some() => {
-                let text = "The server does not fetch JWK Sets from a URL yet: register the JWK Set itself.";
-                return Err(Error::unsupported(text).at("jwks_url"));
-            }
+            (None, true) if asked.jwks_url.is_some() => None,
             (None, true) => return Err(Error::invalid("An asymmetric client needs a JWK Set.").at("jwks")),
             (Some(_), false) => {
                 return Err(Error::invalid("Only asymmetric clients have a JWK Set.").at("jwks"));
             }
         };
-        if asked.jwks_url.as_deref().is_some_and(|url| !url.starts_with("https://")) {
-            return Err(Error::invalid("A JWK Set URL begins with https://.").at("jwks_url"));
-        }
+        check_jwks_url(asked.kind, asked.jwks_url.as_deref())?;
         check_redirects(asked.kind, &asked.redirect_uris)?;
         if asked.launch_uri.as_deref().is_some_and(|uri| asked.redirect_uris.is_empty() || !is_app_address(uri)) {
             return Err(Error::invalid("A launch URI is an https address of an app with users.").at("launch_uri"));
@@ -160,6 +183,7 @@ impl Client {
             secret_hash: secret.as_deref().map(|secret| secret_hash(secret)),
             demo: asked.demo,
             disabled: false,
+            self_registered: None,
         };
         Ok((client, secret))
     }
@@ -187,16 +211,31 @@ pub fn check_filters(scopes: &Scopes, base: &str, now: Instant) -> Result<()> {
     Ok(())
 }
 
+fn is_local(scheme_less: &str) -> bool {
+    let tail = |host: &str| scheme_less.strip_prefix(host);
+    let ends = |tail: &str| tail.is_empty() || tail.starts_with([':', '/', '?']);
+    ["//localhost", "//127.0.0.1", "//[::1]"].into_iter().filter_map(tail).any(ends)
+}
+
+/// An address that keys may be fetched from: https, or http on the own machine, for trying things out. Whether it may
+/// lead into the own network is for the settings to say.
+fn check_jwks_url(kind: ClientKind, url: Option<&str>) -> Result<()> {
+    let Some(url) = url else { return Ok(()) };
+    let plain = url.len() <= URL_LENGTH_MAX && !url.contains('#') && url.bytes().all(|b| matches!(b, 0x21..=0x7E));
+    let secure = url.starts_with("https://") || url.strip_prefix("http:").is_some_and(is_local);
+    match plain && secure && kind.is_asymmetric() {
+        true => Ok(()),
+        false => Err(Error::invalid("A JWK Set URL is an https address, of an asymmetric client.").at("jwks_url")),
+    }
+}
+
 /// An absolute address without fragment: https, http on the own machine, or the private scheme of an installed app
 /// (RFC 8252: it has a dot).
 fn is_app_address(uri: &str) -> bool {
     let (scheme, rest) = uri.split_once(':').unwrap_or(("", ""));
-    let local = ["//localhost", "//127.0.0.1", "//[::1]"]
-        .iter()
-        .any(|host| rest.strip_prefix(host).is_some_and(|tail| tail.is_empty() || tail.starts_with([':', '/', '?'])));
     let good = match scheme {
         "https" => rest.starts_with("//") && rest.len() > 2,
-        "http" => local,
+        "http" => is_local(rest),
         _ => scheme.contains('.') && !rest.is_empty(),
     };
     good && !uri.contains('#') && uri.bytes().all(|b| matches!(b, 0x21..=0x7E))
@@ -284,10 +323,7 @@ mod tests {
             ("client_id", ClientKind::Backend, |r| r.client_id = Some("a b".into())),
             ("name", ClientKind::Backend, |r| r.name = " ".into()),
             ("jwks", ClientKind::Backend, |r| r.jwks = None),
-            ("jwks_url", ClientKind::Backend, |r| {
-                r.jwks = None;
-                r.jwks_url = Some("https://app.example/jwks".into());
-            }),
+            ("jwks_url", ClientKind::Public, |r| r.jwks_url = Some("https://app.example/jwks".into())),
             ("jwks_url", ClientKind::Backend, |r| r.jwks_url = Some("http://app.example/jwks".into())),
             ("jwks", ClientKind::Public, |r| r.jwks = Some(json!({ "keys": [] }))),
             ("redirect_uris", ClientKind::Public, |r| r.redirect_uris.clear()),

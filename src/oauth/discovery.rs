@@ -52,6 +52,8 @@ pub struct Endpoints {
     pub manage: String,
     /// The style that apps launched from here may follow.
     pub style: String,
+    /// Where apps ask to be registered; None: they may not.
+    pub register: Option<String>,
     issuer: String,
 }
 
@@ -66,12 +68,18 @@ impl Endpoints {
             revoke: at("oauth/revoke"),
             manage: at("account"),
             style: at("smart-style-1.json"),
+            register: None,
             issuer: issuer.to_owned(),
         }
     }
 
+    /// The same, with the address at which apps ask to be registered.
+    pub fn registering(self) -> Endpoints {
+        Endpoints { register: Some(format!("{}/oauth/register", self.issuer)), ..self }
+    }
+
     fn shared(&self) -> Json {
-        json!({
+        let mut document = json!({
             "issuer": self.issuer,
             "authorization_endpoint": self.authorize,
             "token_endpoint": self.token,
@@ -86,7 +94,11 @@ impl Endpoints {
             "token_endpoint_auth_methods_supported": TOKEN_AUTH_METHODS,
             "token_endpoint_auth_signing_alg_values_supported": ["RS384", "ES384"],
             "authorization_response_iss_parameter_supported": true,
-        })
+        });
+        if let Some(register) = &self.register {
+            document["registration_endpoint"] = json!(register);
+        }
+        document
     }
 
     /// SMART App Launch 2.2, section 3.1.1.

@@ -79,9 +79,18 @@ pub struct ClientForm<'a> {
 /// What a token request is for.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Wants<'a> {
-    ClientCredentials { scope: &'a str },
-    Code { code: &'a str, redirect_uri: &'a str, verifier: &'a str },
-    Refresh { token: &'a str, scope: Option<&'a str> },
+    ClientCredentials {
+        scope: &'a str,
+    },
+    Code {
+        code: &'a str,
+        redirect_uri: &'a str,
+        verifier: &'a str,
+    },
+    Refresh {
+        token: &'a str,
+        scope: Option<&'a str>,
+    },
     /// A token for an emergency.
     Exchange,
 }

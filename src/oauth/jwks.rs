@@ -10,6 +10,8 @@ use crate::fhir::json::Node;
 
 /// Keys a client may register.
 pub const KEYS_MAX: usize = 20;
+/// Keys of a published set that are looked at.
+const PUBLISHED_MAX: usize = 100;
 /// Bytes of an RSA modulus: 2048 to 8192 bits.
 const RSA_BYTES: std::ops::RangeInclusive<usize> = 256..=1024;
 const P384_BYTES: usize = 48;
@@ -55,14 +57,20 @@ impl Jwks {
         Ok(Jwks(checked))
     }
 
+    /// Those keys of a set published elsewhere that can be used here; others are none of this server's business (RFC
+    /// 7517, section 5). None: it is no JWK Set. Of several keys of one id and kind the first counts.
+    pub fn usable(set: &Node) -> Option<Jwks> {
+        let keys = set.get("keys")?.as_array()?;
+        Some(Jwks(keys.iter().take(PUBLISHED_MAX).filter_map(|key| public_key(key).ok()).collect()))
+    }
+
     /// The key of this id that can verify this algorithm.
     pub fn find(&self, kid: &str, algorithm: Algorithm) -> Option<DecodingKey> {
-        let key = self.0.iter().find(|key| key.kid == kid)?;
-        match (&key.material, algorithm) {
+        self.0.iter().filter(|key| key.kid == kid).find_map(|key| match (&key.material, algorithm) {
             (Material::Rsa { n, e }, Algorithm::RS384) => DecodingKey::from_rsa_components(n, e).ok(),
             (Material::P384 { x, y }, Algorithm::ES384) => DecodingKey::from_ec_components(x, y).ok(),
             _ => None,
-        }
+        })
     }
 }
 
@@ -147,5 +155,10 @@ mod tests {
         ] {
             assert!(Jwks::check(&bad).is_err());
         }
+        let (_, other) = generate_es384().unwrap();
+        let published = json!({ "keys": [private, changed("use", json!("enc"))["keys"][0], {}, 1, public, other] });
+        let usable = Jwks::usable(&published).unwrap();
+        assert!(usable.find(kid, Algorithm::ES384).is_some() && usable.0.len() == 2);
+        assert!(Jwks::usable(&json!({})).is_none() && Jwks::usable(&json!({ "keys": [] })).unwrap().0.is_empty());
     }
 }

@@ -14,9 +14,12 @@ pub mod form;
 mod introspect;
 pub mod jwks;
 pub mod keys;
+mod keysets;
 pub mod launch;
 pub mod login;
+mod metadata;
 pub mod password;
+pub mod registration;
 pub mod registry;
 mod ring;
 mod shelf;
@@ -43,11 +46,13 @@ pub use discovery::Endpoints;
 pub use emergency::{EmergencyAsked, EmergencyGiven};
 pub use form::Refusal;
 pub use keys::{SigningKey, generate_es384};
+pub use registration::Registering;
 pub use registry::{Clients, Registered};
 pub use shelf::Held;
 pub use token::Granted;
 pub use users::{NewUser, User, Users};
 
+use keysets::KeySets;
 use ring::Ring;
 use shelf::Shelf;
 
@@ -83,6 +88,7 @@ pub struct Settings {
     pub limits: Limits,
     /// Whether users of the provider must have a second factor.
     pub staff_factor: bool,
+    pub registering: Registering,
     /// What asks other servers.
     pub fetch: fetch::Client,
 }
@@ -110,6 +116,8 @@ pub struct State {
     style_url: String,
     limits: Limits,
     staff_factor: bool,
+    registering: Registering,
+    key_sets: KeySets,
     fetch: fetch::Client,
     /// Places for password hashing.
     hashing: Semaphore,
@@ -129,7 +137,7 @@ impl State {
         world: Arc<World>,
         settings: Settings,
     ) -> Result<Arc<State>> {
-        let Settings { issuer, base, limits, staff_factor, fetch } = settings;
+        let Settings { issuer, base, limits, staff_factor, registering, fetch } = settings;
         let rings = Shelf::new(&store, &vault, ring::SPACE);
         let ring = Ring::load(&rings).await?;
         let keys = TokenKeys::new(&issuer, &base, ring.verifying())?;
@@ -151,6 +159,8 @@ impl State {
             style_url: endpoints.style,
             limits,
             staff_factor,
+            registering,
+            key_sets: KeySets::new(fetch.clone(), world.clone()),
             fetch,
             hashing: Semaphore::new(login::HASHES_MAX),
             answers: AtomicU64::new(0),

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use super::client::{Client, Registration, Secret};
+use super::registration::{PENDING_SPACE, TICKET_SPACE, Ticket};
+use super::shelf::Shelf;
 use crate::audit::{Trail, What};
 use crate::error::{Error, Kind, Result};
 use crate::store::Store;
@@ -25,15 +27,19 @@ pub struct Registered {
 pub struct Clients {
     store: Store,
     vault: Vault,
-    trail: Trail,
-    world: Arc<World>,
+    pub(super) trail: Trail,
+    pub(super) world: Arc<World>,
     base: String,
+    pub(super) pending: Shelf<Client>,
+    pub(super) tickets: Shelf<Ticket>,
 }
 
 impl Clients {
     /// `base` is the FHIR base URL, against which filters of scopes are read.
     pub fn new(store: Store, vault: Vault, trail: Trail, world: Arc<World>, base: &str) -> Clients {
-        Clients { store, vault, trail, world, base: base.to_owned() }
+        let pending = Shelf::new(&store, &vault, PENDING_SPACE);
+        let tickets = Shelf::new(&store, &vault, TICKET_SPACE);
+        Clients { store, vault, trail, world, base: base.to_owned(), pending, tickets }
     }
 
     /// Registers a client.
@@ -42,22 +48,33 @@ impl Clients {
     /// `Kind::Invalid` / `Kind::Unsupported` with the place of the fault; `Kind::Conflict` when the id is taken.
     pub async fn add(&self, asked: Registration) -> Result<Registered> {
         let (client, secret) = Client::check(asked, self.world.uuid(), &self.base, self.world.now())?;
-        if self.store.kv_list(SPACE).await?.len() >= CLIENTS_MAX {
-            return Err(Error::new(Kind::TooCostly, format!("A server keeps at most {CLIENTS_MAX} clients.")));
-        }
-        let (key, sealed) = self.sealed(&client).await?;
-        if !self.store.kv_insert_new(SPACE, &key, &sealed, None).await? {
-            return Err(Error::new(Kind::Conflict, "There is a client of this client_id already.").at("client_id"));
-        }
-        if let Err(error) = self.record(What::ClientRegistered, &client).await {
-            self.store.kv_delete(SPACE, &key).await?;
-            return Err(error);
-        }
+        self.keep(&client, What::ClientRegistered).await?;
         Ok(Registered { client, secret })
     }
 
+    /// Adds a checked client; on record as this.
+    pub(super) async fn keep(&self, client: &Client, what: What) -> Result<()> {
+        if self.store.kv_list(SPACE).await?.len() >= CLIENTS_MAX {
+            return Err(Error::new(Kind::TooCostly, format!("A server keeps at most {CLIENTS_MAX} clients.")));
+        }
+        let (key, sealed) = self.sealed(client).await?;
+        if !self.store.kv_insert_new(SPACE, &key, &sealed, None).await? {
+            return Err(Error::new(Kind::Conflict, "There is a client of this client_id already.").at("client_id"));
+        }
+        if let Err(error) = self.record(what, client).await {
+            self.store.kv_delete(SPACE, &key).await?;
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Forgets a client; whoever asks for that puts it on record. False: there is no such client.
+    pub(super) async fn delete(&self, client_id: &str) -> Result<bool> {
+        self.store.kv_delete(SPACE, &self.key(client_id)).await
+    }
+
     /// Changes to the registry are on record with all that is not secret.
-    async fn record(&self, what: What, client: &Client) -> Result<()> {
+    pub(super) async fn record(&self, what: What, client: &Client) -> Result<()> {
         let facts = [
             ("client_id", client.client_id.clone()),
             ("kind", client.kind.to_string()),

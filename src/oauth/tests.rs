@@ -34,7 +34,14 @@ async fn open(store: Store, vault: Vault, world: Arc<World>) -> Arc<State> {
         session_max_ms: 43_200_000,
     };
     let fetch = crate::fetch::Client::new(crate::fetch::Settings::default()).unwrap();
-    let settings = Settings { issuer: ISSUER.into(), base: BASE.into(), limits, staff_factor: true, fetch };
+    let settings = Settings {
+        issuer: ISSUER.into(),
+        base: BASE.into(),
+        limits,
+        staff_factor: true,
+        registering: Registering::Off,
+        fetch,
+    };
     State::open(store, vault, trail, world, settings).await.unwrap()
 }
 

@@ -221,7 +221,13 @@ impl State {
         let client = self.clients.get(unverified.client_id()).await.map_err(unavailable)?;
         let client = client.filter(|client| !client.disabled);
         let client = client.ok_or_else(|| refused("The client assertion's iss is no client of this server."))?;
-        let assertion = unverified.verify(&client, &self.token_url, now).map_err(refused)?;
+        let (kid, algorithm) = unverified.key_wanted(&client).map_err(refused)?;
+        let key = match (&client.jwks, &client.jwks_url) {
+            (Some(jwks), _) => jwks.find(kid, algorithm),
+            (None, Some(url)) => self.key_sets.find(url, kid, algorithm).await,
+            (None, None) => None,
+        };
+        let assertion = unverified.verify(&client, key, &self.token_url, now).map_err(refused)?;
         // Last, so that only genuine assertions are remembered; one-time on all servers of this database.
         let value = [client.client_id.as_bytes(), b"\0", assertion.jti.as_bytes()].concat();
         let key = self.vault.token(JTI_SPACE, &value);

@@ -105,7 +105,7 @@ fn document(server: &Server, route: &str) -> Response<Body> {
     let (content_type, bytes, may_be_kept) = match route {
         "/style.css" => ("text/css; charset=utf-8", view::STYLE.into(), true),
         "/smart-style-1.json" => ("application/json", discovery::style(), true),
-        _ => ("application/json", oauth::Endpoints::of(server.app.config.issuer()).openid_configuration(), false),
+        _ => ("application/json", server.app.config.endpoints().openid_configuration(), false),
     };
     let mut reply = reply::document(StatusCode::OK, content_type, bytes);
     if may_be_kept {

@@ -11,6 +11,8 @@ mod cross_origin;
 mod coverage;
 mod consents;
 mod everything;
+mod key_sets;
+mod registering;
 mod exchange;
 mod operations;
 mod people;

@@ -1,0 +1,196 @@
+//! Apps that register themselves (RFC 7591, RFC 7592), and what an administrator has to say about it.
+
+use axum::body::Body;
+use axum::http::Request;
+use serde_json::{Value, json};
+
+use super::browser::{Browser, CHALLENGE};
+use super::{Reply, TestApp, patient};
+use crate::access::Role;
+
+fn app_of_somebody() -> Value {
+    json!({
+        "client_name": "Growth chart", "redirect_uris": ["https://app.example/cb"],
+        "token_endpoint_auth_method": "none", "grant_types": ["authorization_code", "refresh_token"],
+        "scope": "launch/patient patient/*.rs", "contacts": ["dev@app.example"],
+    })
+}
+
+async fn send(app: &TestApp, method: &str, path: &str, bearer: Option<&str>, body: String) -> Reply {
+    let mut request = Request::builder().method(method).uri(path).header("content-type", "application/json");
+    if let Some(bearer) = bearer {
+        request = request.header("authorization", format!("Bearer {bearer}"));
+    }
+    app.send(request.body(Body::from(body)).unwrap()).await
+}
+
+async fn register(app: &TestApp, metadata: &Value, bearer: Option<&str>) -> Reply {
+    send(app, "POST", "/oauth/register", bearer, metadata.to_string()).await
+}
+
+fn text(answer: &Value, name: &str) -> String {
+    answer[name].as_str().unwrap_or_else(|| panic!("{name} in {answer}")).to_owned()
+}
+
+async fn discovered(app: &TestApp) -> [Value; 2] {
+    let mut browser = Browser::new(app);
+    let smart = browser.get("/fhir/.well-known/smart-configuration").await.json();
+    [smart, browser.get("/.well-known/openid-configuration").await.json()]
+}
+
+#[tokio::test]
+async fn registration_is_off_unless_it_is_turned_on() {
+    let app = TestApp::new().await;
+    assert_eq!(register(&app, &app_of_somebody(), None).await.status, 404);
+    assert_eq!(send(&app, "GET", "/oauth/register/x", Some("x"), String::new()).await.status, 404);
+    for document in discovered(&app).await {
+        assert!(document.get("registration_endpoint").is_none());
+    }
+    let app = TestApp::with(&[("client_registration", "open")]).await;
+    for document in discovered(&app).await {
+        assert_eq!(document["registration_endpoint"], "http://phial.test/oauth/register");
+    }
+}
+
+#[tokio::test]
+async fn a_registration_waits_for_an_administrator_and_counts_for_nothing_until_then() {
+    let app = TestApp::with(&[("client_registration", "open")]).await;
+    let office = app.persona("system/*.cruds").await;
+    assert_eq!(office.put("Patient/p1", &patient("p1", "Adams")).await.status, 201);
+    app.user("adams", Role::Patient, Some("Patient/p1")).await;
+
+    let reply = register(&app, &app_of_somebody(), None).await;
+    let answer = reply.json();
+    assert_eq!((reply.status, reply.header("cache-control")), (201, "no-store"), "{answer}");
+    let (id, own) = (text(&answer, "client_id"), text(&answer, "registration_access_token"));
+    assert_eq!(
+        (&answer["contacts"][0], &answer["scope"]),
+        (&json!("dev@app.example"), &json!("launch/patient patient/*.rs"))
+    );
+    assert!(answer["client_id_issued_at"].as_i64().unwrap() > 0 && answer.get("client_secret").is_none());
+    let audit = office.audit_of(reply.header("x-request-id")).await;
+    assert!(json!(audit).to_string().contains(&id) && !json!(audit).to_string().contains(&own), "{audit:?}");
+
+    let scope = "launch/patient patient/*.rs";
+    let begin = app.authorize(&id, scope, &[]);
+    assert!(begin.contains(CHALLENGE));
+    assert_eq!(Browser::new(&app).get(&begin).await.status, 400, "as if there were no such client");
+    let refresh = app.refresh(&id, "r1.a.1.b").await;
+    assert_eq!(text(&refresh.json(), "error"), "invalid_client");
+
+    // Its own view of it, with its own token alone.
+    let uri = text(&answer, "registration_client_uri");
+    let uri = uri.strip_prefix("http://phial.test").unwrap();
+    let mine = send(&app, "GET", uri, Some(&own), String::new()).await;
+    assert_eq!((mine.status, &mine.json()["client_name"]), (200, &json!("Growth chart")));
+    assert!(!mine.text().contains(&own));
+    for wrong in [None, Some("x"), Some(id.as_str())] {
+        let reply = send(&app, "GET", uri, wrong, String::new()).await;
+        assert_eq!(reply.status, 401);
+        assert!(reply.header("www-authenticate").contains("invalid_token"), "{:?}", reply.headers);
+    }
+    assert_eq!(send(&app, "PUT", uri, Some(&own), String::new()).await.status, 405);
+
+    let clients = app.app().oauth.clients();
+    assert_eq!(clients.pending().await.unwrap().len(), 1);
+    assert!(!clients.approve("nobody").await.unwrap());
+    assert!(clients.approve(&id).await.unwrap());
+    assert_eq!(clients.pending().await.unwrap().len(), 0);
+    let launched = app.launched(&id, "adams", scope, None).await;
+    let token = text(&launched, "access_token");
+    assert_eq!(app.fhir(&token, "Patient/p1").await.status, 200);
+
+    // Who holds the registration ends it, and all that it was given.
+    assert_eq!(send(&app, "DELETE", uri, Some("x"), String::new()).await.status, 401);
+    assert_eq!(app.fhir(&token, "Patient/p1").await.status, 200);
+    assert_eq!(send(&app, "DELETE", uri, Some(&own), String::new()).await.status, 204);
+    assert_eq!(app.fhir(&token, "Patient/p1").await.status, 401);
+    assert_eq!(send(&app, "GET", uri, Some(&own), String::new()).await.status, 401);
+    assert_eq!(Browser::new(&app).get(&begin).await.status, 400);
+}
+
+#[tokio::test]
+async fn a_rejected_registration_is_gone_and_one_that_nobody_looks_at_ends() {
+    let app = TestApp::with(&[("client_registration", "open")]).await;
+    let clients = app.app().oauth.clients();
+    let rejected = text(&register(&app, &app_of_somebody(), None).await.json(), "client_id");
+    assert!(clients.reject(&rejected).await.unwrap() && !clients.approve(&rejected).await.unwrap());
+    let forgotten = text(&register(&app, &app_of_somebody(), None).await.json(), "client_id");
+    app.pass(31 * 24 * 3600);
+    assert!(!clients.approve(&forgotten).await.unwrap());
+    for id in [rejected, forgotten] {
+        assert!(clients.get(&id).await.unwrap().is_none());
+    }
+}
+
+#[tokio::test]
+async fn with_tokens_each_registers_one_app() {
+    let app = TestApp::with(&[("client_registration", "token")]).await;
+    let clients = app.app().oauth.clients();
+    let token = clients.registration_token().await.unwrap();
+    for (bearer, status) in [(None, 401), (Some("made-up"), 401)] {
+        let reply = register(&app, &app_of_somebody(), bearer).await;
+        assert_eq!((reply.status, text(&reply.json(), "error")), (status, "invalid_token".to_owned()));
+    }
+    let faulty = json!({"redirect_uris": ["https://app.example/cb"]});
+    assert_eq!(register(&app, &faulty, Some(&token)).await.status, 400, "a slip does not use it up");
+    let secret = json!({
+        "redirect_uris": ["https://app.example/cb"], "scope": "system/Patient.rs user/Patient.rs",
+        "grant_types": ["authorization_code", "client_credentials"],
+    });
+    let answer = register(&app, &secret, Some(&token)).await.json();
+    assert_eq!(register(&app, &secret, Some(&token)).await.status, 401, "once");
+    let (id, secret) = (text(&answer, "client_id"), text(&answer, "client_secret"));
+    assert_eq!(answer["client_secret_expires_at"], 0);
+    let form = [
+        ("grant_type", "client_credentials"),
+        ("client_id", id.as_str()),
+        ("client_secret", secret.as_str()),
+        ("scope", "system/Patient.rs"),
+    ];
+    assert_eq!(app.form("/oauth/token", &form, None).await.status, 401, "it waits");
+    assert!(clients.approve(&id).await.unwrap());
+    assert_eq!(app.form("/oauth/token", &form, None).await.status, 200);
+
+    let old = clients.registration_token().await.unwrap();
+    app.pass(8 * 24 * 3600);
+    assert_eq!(register(&app, &app_of_somebody(), Some(&old)).await.status, 401, "a week");
+}
+
+#[tokio::test]
+async fn what_is_not_metadata_is_refused_and_too_many_wait() {
+    let app = TestApp::with(&[("client_registration", "open")]).await;
+    for (change, error) in [
+        (json!({"redirect_uris": ["http://app.example/cb"]}), "invalid_redirect_uri"),
+        (json!({"redirect_uris": ["https://app.example/#x"]}), "invalid_redirect_uri"),
+        (json!({"redirect_uris": []}), "invalid_redirect_uri"),
+        (json!({"scope": "patient/Patient.rs?nonsense=1"}), "invalid_client_metadata"),
+        (json!({"token_endpoint_auth_method": "private_key_jwt"}), "invalid_client_metadata"),
+        (json!({"token_endpoint_auth_method": "private_key_jwt", "jwks": {"keys": []}}), "invalid_client_metadata"),
+        (
+            json!({"token_endpoint_auth_method": "private_key_jwt", "jwks_uri": "http://a.example/"}),
+            "invalid_client_metadata",
+        ),
+        (json!({"jwks_uri": "https://app.example/jwks"}), "invalid_client_metadata"),
+        (json!({"software_statement": "eyJ"}), "unapproved_software_statement"),
+    ] {
+        let mut asked = app_of_somebody();
+        for (name, value) in change.as_object().unwrap() {
+            asked[name] = value.clone();
+        }
+        let reply = register(&app, &asked, None).await;
+        assert_eq!((reply.status, text(&reply.json(), "error")), (400, error.to_owned()), "{change}");
+    }
+    for broken in ["", "[]", "{\"a\":1,\"a\":2}", "{"] {
+        let reply = send(&app, "POST", "/oauth/register", None, broken.to_owned()).await;
+        assert_eq!(reply.status, 400, "{broken}: {}", reply.text());
+    }
+    let clients = app.app().oauth.clients();
+    assert_eq!(clients.pending().await.unwrap().len(), 0);
+    for _ in 0..crate::oauth::registration::PENDING_OF_ADDRESS_MAX {
+        assert_eq!(register(&app, &app_of_somebody(), None).await.status, 201);
+    }
+    assert_eq!(register(&app, &app_of_somebody(), None).await.status, 429, "of one address");
+    app.pass(3601);
+    assert_eq!(register(&app, &app_of_somebody(), None).await.status, 201, "an hour later");
+}

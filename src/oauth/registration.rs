@@ -1,0 +1,233 @@
+//! Dynamic client registration (RFC 7591) and its management (RFC 7592): an app asks to be registered, and waits for an
+//! administrator. What waits lies apart from the registry, so that no road to a token knows of it.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use super::State;
+use super::client::{Client, SelfRegistered};
+use super::form::Refusal;
+use super::metadata::{self, Metadata};
+use super::registry::Clients;
+use super::shelf::Held;
+use super::token::unavailable;
+use crate::audit::{Event, Outcome, Request, What};
+use crate::error::Result;
+use crate::fhir::json::Node;
+use crate::world::{self, Instant};
+
+pub(super) const PENDING_SPACE: &str = "oauth-client-pending";
+pub(super) const TICKET_SPACE: &str = "oauth-registration-token";
+/// Registrations that wait for an administrator at most, and of one address within an hour.
+pub const PENDING_MAX: usize = 100;
+pub const PENDING_OF_ADDRESS_MAX: usize = 10;
+/// What nobody has approved by then is forgotten.
+pub const PENDING_LIFE_MS: i64 = 30 * 24 * HOUR_MS;
+/// An initial access token counts once, and so long.
+pub const TICKET_LIFE_MS: i64 = 7 * 24 * HOUR_MS;
+const HOUR_MS: i64 = 3600 * 1000;
+
+/// Whether apps may ask to be registered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Registering {
+    Off,
+    /// With an initial access token that an administrator gave.
+    Token,
+    /// Anybody.
+    Open,
+}
+
+/// Stands for an initial access token that was given and not used.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Ticket {
+    made: i64,
+}
+
+fn random() -> Zeroizing<String> {
+    let mut bytes = Zeroizing::new([0u8; 32]);
+    world::secret(&mut *bytes);
+    Zeroizing::new(URL_SAFE_NO_PAD.encode(*bytes))
+}
+
+fn invalid_token() -> Refusal {
+    Refusal { status: 401, ..Refusal::new("invalid_token", "The bearer token is not one that is good for this.") }
+}
+
+impl Clients {
+    /// An initial access token, to be given to somebody who may register one app.
+    pub async fn registration_token(&self) -> Result<Zeroizing<String>> {
+        let (token, now) = (random(), self.world.now());
+        self.trail.record_task(What::RegistrationTokenMade, "administration", Vec::new()).await?;
+        let ticket = Ticket { made: now.0 };
+        self.tickets.insert(&token, &ticket, Some(now.plus_ms(TICKET_LIFE_MS)), None).await?;
+        Ok(token)
+    }
+
+    /// Registrations that wait, the oldest first.
+    pub async fn pending(&self) -> Result<Vec<Held<Client>>> {
+        let mut all = self.pending.all().await?;
+        all.sort_by_key(|client| client.self_registered.as_ref().map(|own| own.at));
+        Ok(all)
+    }
+
+    /// Makes a registration that waits a client. False: there is none of this id.
+    ///
+    /// # Errors
+    /// `Kind::TooCostly` when the server has as many clients as it keeps.
+    pub async fn approve(&self, client_id: &str) -> Result<bool> {
+        let Some(held) = self.pending.get(client_id).await? else { return Ok(false) };
+        self.keep(&held, What::ClientApproved).await?;
+        self.pending.delete_by_key(held.key()).await?;
+        Ok(true)
+    }
+
+    /// Forgets a registration that waits. False: there is none of this id.
+    pub async fn reject(&self, client_id: &str) -> Result<bool> {
+        let Some(held) = self.pending.get(client_id).await? else { return Ok(false) };
+        self.record(What::ClientRejected, &held).await?;
+        self.pending.delete_by_key(held.key()).await
+    }
+}
+
+impl State {
+    /// Answers a request to register (RFC 7591, section 3): the metadata as registered, with client_id and
+    /// tokens. It is pending until an administrator approves it.
+    ///
+    /// # Errors
+    /// The refusal to send.
+    pub async fn register(&self, sent: &Node, bearer: Option<&str>, request: Request) -> Result<Vec<u8>, Refusal> {
+        let mut event = Event::new(self.world.now(), What::RegistrationAsked, request);
+        let answer = self.registered(sent, bearer, &mut event).await;
+        self.answered(answer, event).await
+    }
+
+    async fn answered<T>(&self, answer: Result<T, Refusal>, mut event: Event) -> Result<T, Refusal> {
+        if let Err(refusal) = &answer {
+            event.outcome = if refusal.status == 503 { Outcome::Serious } else { Outcome::Minor };
+            event.reason = Some(refusal.error.to_owned());
+        }
+        self.trail.record(event).await.map_err(unavailable)?;
+        answer
+    }
+
+    async fn registered(&self, sent: &Node, bearer: Option<&str>, event: &mut Event) -> Result<Vec<u8>, Refusal> {
+        let clients = &self.clients;
+        let now = event.at;
+        let ticket = match (self.registering, bearer) {
+            (Registering::Open, _) => None,
+            (Registering::Token, Some(token)) => {
+                clients.tickets.get(token).await.map_err(unavailable)?.ok_or_else(invalid_token)?;
+                Some(token)
+            }
+            (Registering::Token | Registering::Off, _) => return Err(invalid_token()),
+        };
+        let Metadata { registration, registered } = metadata::read(sent)?;
+        let checked = Client::check(registration, self.world.uuid(), self.keys.audience(), now);
+        let (mut client, secret) = checked.map_err(|error| metadata::refused(&error))?;
+        self.room_for_one(&event.request.address, now).await?;
+        let token = random();
+        client.self_registered = Some(SelfRegistered::new(&token, registered, now, event.request.address.clone()));
+        let facts = [("client_id", client.client_id.clone()), ("kind", client.kind.to_string())];
+        event.detail.extend(facts.map(|(name, value)| (name.to_owned(), value)));
+        // Last: a token is used up by what is registered with it, and by nothing else; of two who use it at once
+        // one is first.
+        if let Some(ticket) = ticket
+            && !clients.tickets.delete(ticket).await.map_err(unavailable)?
+        {
+            return Err(invalid_token());
+        }
+        let expires = Some(now.plus_ms(PENDING_LIFE_MS));
+        clients.pending.insert(&client.client_id, &client, expires, None).await.map_err(unavailable)?;
+        let mut shown = self.shown(&client);
+        shown["registration_access_token"] = json!(*token);
+        if let Some(secret) = secret {
+            shown["client_secret"] = json!(*secret);
+            shown["client_secret_expires_at"] = json!(0);
+        }
+        Ok(shown.to_string().into_bytes())
+    }
+
+    async fn room_for_one(&self, address: &str, now: Instant) -> Result<(), Refusal> {
+        let waiting = self.clients.pending.all().await.map_err(unavailable)?;
+        let lately = |own: &SelfRegistered| own.from == address && now.0 - own.at < HOUR_MS;
+        let of_address = waiting.iter().filter(|client| client.self_registered.as_ref().is_some_and(lately)).count();
+        if waiting.len() >= PENDING_MAX || of_address >= PENDING_OF_ADDRESS_MAX {
+            let text = "As many registrations wait for approval as this server takes. Try again later.";
+            return Err(Refusal { status: 429, ..Refusal::new("temporarily_unavailable", text) });
+        }
+        Ok(())
+    }
+
+    /// What an app is told of its own registration.
+    fn shown(&self, client: &Client) -> Node {
+        let own = client.self_registered.as_ref();
+        let mut shown = own.map_or_else(|| json!({}), |own| own.metadata.clone());
+        shown["client_id"] = json!(client.client_id);
+        shown["client_id_issued_at"] = json!(own.map_or(0, |own| Instant(own.at).seconds()));
+        shown["registration_client_uri"] = json!(format!("{}/oauth/register/{}", self.keys.issuer(), client.client_id));
+        shown
+    }
+
+    /// The client of this id and registration access token, and whether it waits still.
+    async fn own(&self, client_id: &str, bearer: Option<&str>) -> Result<(Client, bool), Refusal> {
+        let pending = self.clients.pending.get(client_id).await.map_err(unavailable)?;
+        let (client, waits) = match pending {
+            Some(held) => (Some((*held).clone()), true),
+            None => (self.clients.get(client_id).await.map_err(unavailable)?, false),
+        };
+        let bearer = bearer.unwrap_or_default();
+        let owns = |client: &Client| {
+            !client.disabled && client.self_registered.as_ref().is_some_and(|own| own.has_token(bearer))
+        };
+        client.filter(owns).map(|client| (client, waits)).ok_or_else(invalid_token)
+    }
+
+    /// What is registered under an id (RFC 7592, section 2.1), for who holds its registration access token.
+    ///
+    /// # Errors
+    /// The refusal to send.
+    pub async fn registration(&self, id: &str, bearer: Option<&str>, request: Request) -> Result<Vec<u8>, Refusal> {
+        let mut event = Event::new(self.world.now(), What::RegistrationRead, request);
+        let answer = self.own(id, bearer).await.map(|(client, _)| {
+            event.detail.push(("client_id".to_owned(), client.client_id.clone()));
+            self.shown(&client).to_string().into_bytes()
+        });
+        self.answered(answer, event).await
+    }
+
+    /// Ends a registration (RFC 7592, section 2.3), and with it all that people have allowed the app.
+    ///
+    /// # Errors
+    /// The refusal to send.
+    pub async fn deregister(&self, id: &str, bearer: Option<&str>, request: Request) -> Result<(), Refusal> {
+        let mut event = Event::new(self.world.now(), What::ClientDeleted, request);
+        let answer = match self.own(id, bearer).await {
+            Ok((client, waits)) => {
+                event.detail.push(("client_id".to_owned(), client.client_id.clone()));
+                self.forget(&client, waits).await.map_err(unavailable)
+            }
+            Err(refusal) => Err(refusal),
+        };
+        self.answered(answer, event).await
+    }
+
+    async fn forget(&self, client: &Client, waits: bool) -> Result<()> {
+        if waits {
+            return self.clients.pending.delete(&client.client_id).await.map(drop);
+        }
+        self.clients.delete(&client.client_id).await?;
+        self.end_authorizations_of(&client.client_id).await.map(drop)
+    }
+
+    /// Ends all that people have allowed a client, and with it their tokens; gives how many authorizations there were.
+    pub async fn end_authorizations_of(&self, client_id: &str) -> Result<usize> {
+        let mut ended = 0;
+        for held in self.authorizations.all().await?.iter().filter(|held| held.client_id == client_id) {
+            ended += usize::from(self.authorizations.delete_by_key(held.key()).await?);
+        }
+        Ok(ended)
+    }
+}
