@@ -6,21 +6,134 @@
 //! exception to what stands around it, and among several that fit a row a denial wins. What cannot be judged here (a
 //! data period, a class that is no resource type) makes a denial wider and a permission void.
 
-use std::collections::HashSet;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use zeroize::Zeroizing;
 
 use super::person::Role;
-use super::reach::{Patients, holds};
-use crate::fhir::json::Node;
+use super::reach::holds;
+use crate::fhir::json::{self, Node};
 use crate::fhir::reference::{self, Reference};
 use crate::fhir::{TypeId, definitions};
-use crate::search::query::{Criterion, Query, QueryOptions};
+use crate::search::query::{Criterion, Forbids, Query, QueryOptions};
 use crate::world::Instant;
 
 /// Types of resources as `provision.class` names them.
 const TYPES: &str = "http://hl7.org/fhir/resource-types";
 /// Provisions within provisions that are followed.
 const DEPTH_MAX: usize = 8;
+
+/// One active privacy consent: its patients, and what it says. No Debug: it is PHI.
+pub struct Kept {
+    pub patients: Vec<String>,
+    /// JSON.
+    pub text: Zeroizing<Vec<u8>>,
+}
+
+/// The active privacy consents of everybody as they stood at one epoch, by patient.
+#[derive(Default)]
+pub struct Book {
+    by_patient: HashMap<String, Vec<Arc<Kept>>>,
+}
+
+impl Book {
+    pub fn of(consents: Vec<Kept>) -> Book {
+        let mut by_patient: HashMap<String, Vec<Arc<Kept>>> = HashMap::new();
+        for consent in consents.into_iter().map(Arc::new) {
+            for patient in &consent.patients {
+                by_patient.entry(patient.clone()).or_default().push(consent.clone());
+            }
+        }
+        Book { by_patient }
+    }
+
+    /// How many patients have something to say.
+    pub fn patients(&self) -> usize {
+        self.by_patient.len()
+    }
+}
+
+/// The newest book of this process, with the epoch of the store that it was read at. Whoever uses it looks at the epoch
+/// first: any change of any consent has another.
+#[derive(Default)]
+pub struct Shelf {
+    book: RwLock<Option<(u64, Arc<Book>)>>,
+    /// Held by who reads it anew.
+    pub reading: tokio::sync::Mutex<()>,
+}
+
+impl Shelf {
+    pub fn at(&self, epoch: u64) -> Option<Arc<Book>> {
+        let kept = self.book.read().unwrap_or_else(PoisonError::into_inner);
+        kept.as_ref().filter(|(of, _)| *of == epoch).map(|(_, book)| book.clone())
+    }
+
+    pub fn keep(&self, epoch: u64, book: Arc<Book>) {
+        *self.book.write().unwrap_or_else(PoisonError::into_inner) = Some((epoch, book));
+    }
+}
+
+/// What consents say to one recipient, read when a patient is met.
+pub struct Directives {
+    book: Arc<Book>,
+    to: Recipient,
+    read: Mutex<HashMap<String, Arc<[Directive]>>>,
+}
+
+impl Directives {
+    /// None: nobody has anything to say.
+    pub fn of(book: Arc<Book>, to: Recipient) -> Option<Directives> {
+        (book.patients() > 0).then(|| Directives { book, to, read: Mutex::default() })
+    }
+
+    fn by(&self, patient: &str) -> Arc<[Directive]> {
+        let Some(consents) = self.book.by_patient.get(patient) else { return Arc::default() };
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = read.get(patient) {
+            return known.clone();
+        }
+        // What this server stored can be read; if it could not, it would forbid everything.
+        let directive = |consent: &Arc<Kept>| match json::parse(&consent.text) {
+            Ok(node) => Directive::read(&node, &self.to),
+            Err(_) => Some(Directive { deny: true, provisions: Vec::new() }),
+        };
+        let directives: Arc<[Directive]> = consents.iter().filter_map(directive).collect();
+        read.insert(patient.to_owned(), directives.clone());
+        directives
+    }
+}
+
+/// What consents forbid of rows of one type.
+pub struct Forbidden {
+    directives: Arc<Directives>,
+    kind: TypeId,
+    writes: bool,
+    lists: Mutex<HashMap<String, Arc<[Vec<Criterion>]>>>,
+}
+
+impl Forbidden {
+    pub fn of(directives: Arc<Directives>, kind: TypeId, writes: bool) -> Forbidden {
+        Forbidden { directives, kind, writes, lists: Mutex::default() }
+    }
+}
+
+impl Forbids for Forbidden {
+    fn forbids(&self, patient: &str) -> Arc<[Vec<Criterion>]> {
+        let directives = self.directives.by(patient);
+        if directives.is_empty() {
+            return Arc::default();
+        }
+        let mut known = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lists) = known.get(patient) {
+            return lists.clone();
+        }
+        let lists: Arc<[Vec<Criterion>]> =
+            directives.iter().flat_map(|directive| directive.denied(self.kind, self.writes)).collect();
+        known.insert(patient.to_owned(), lists.clone());
+        lists
+    }
+}
 
 /// Whom a consent is asked about.
 pub struct Recipient {
@@ -36,8 +149,7 @@ pub struct Recipient {
 
 /// What one consent says to one recipient now. No Debug: it is about a patient.
 #[derive(Clone)]
-pub struct Directive {
-    patients: Patients,
+struct Directive {
     deny: bool,
     provisions: Vec<Provision>,
 }
@@ -60,25 +172,20 @@ struct Provision {
 }
 
 impl Directive {
-    /// Reads a Consent about these patients; None: it says nothing to this recipient.
-    pub fn read(consent: &Node, patients: &[String], to: &Recipient) -> Option<Directive> {
+    /// Reads a Consent; None: it says nothing to this recipient.
+    fn read(consent: &Node, to: &Recipient) -> Option<Directive> {
         let rule = codes(consent.get("policyRule"));
         // Those who answer for the patient are the patient here, unless they are named.
         let family = to.role == Role::Guardian;
         let deny = !family && rule.iter().any(|coding| coding.ends_with("|OPTOUT"));
         let root = consent.get("provision").filter(|root| !family || root.get("actor").is_some());
         let provisions: Vec<Provision> = root.into_iter().filter_map(|root| Provision::read(root, to, 0)).collect();
-        let patients = Arc::new(patients.iter().cloned().collect());
-        (deny || !provisions.is_empty()).then_some(Directive { patients, deny, provisions })
+        (deny || !provisions.is_empty()).then_some(Directive { deny, provisions })
     }
 
-    /// The rows of a type that it denies, as a condition that rows must meet; None: it denies none.
-    pub fn condition(&self, kind: TypeId, writes: bool) -> Option<Criterion> {
-        let mut lists = denied(&self.provisions, self.deny, kind, writes);
-        for list in &mut lists {
-            list.insert(0, Criterion::PatientIn(self.patients.clone()));
-        }
-        (!lists.is_empty()).then_some(Criterion::NoneOf(lists))
+    /// The rows of a type, of its patients, that it denies: those that meet one of the lists as a whole.
+    fn denied(&self, kind: TypeId, writes: bool) -> Vec<Vec<Criterion>> {
+        denied(&self.provisions, self.deny, kind, writes)
     }
 }
 

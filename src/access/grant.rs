@@ -229,7 +229,8 @@ fn uncovered(criteria: &[Criterion], grants: &Grants) -> Option<Vec<TypeId>> {
         | Criterion::IdIn(_)
         | Criterion::PatientIn(_)
         | Criterion::PatientsWithin(_)
-        | Criterion::NoPatient => None,
+        | Criterion::NoPatient
+        | Criterion::NotForbidden(_) => None,
     })
 }
 

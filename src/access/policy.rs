@@ -54,8 +54,6 @@ pub struct Relations {
 pub struct Policy {
     cells: HashMap<(Role, TypeId), [Option<Cell>; 5]>,
     reaches: HashSet<(Role, Whose)>,
-    /// Roles that see something of every patient.
-    everyone: HashSet<Role>,
     /// Purpose of use (v3 ActReason) of each role where the token says none.
     purposes: HashMap<Role, String>,
     pub relations: Relations,
@@ -119,11 +117,6 @@ impl Policy {
         self.reaches.contains(&(role, whose))
     }
 
-    /// Whether the role sees something of every patient.
-    pub fn sees_everyone(&self, role: Role) -> bool {
-        self.everyone.contains(&role)
-    }
-
     pub fn purpose(&self, role: Role) -> &str {
         self.purposes.get(&role).map_or("", String::as_str)
     }
@@ -158,7 +151,6 @@ fn read(name: &str, text: &str) -> Result<Policy, String> {
     let mut policy = Policy {
         cells: HashMap::new(),
         reaches: HashSet::new(),
-        everyone: HashSet::new(),
         purposes: HashMap::new(),
         relations: file.relations,
         emergency: file.emergency,
@@ -181,12 +173,6 @@ fn read(name: &str, text: &str) -> Result<Policy, String> {
             let sections = Sections::of(line.sections.as_ref().unwrap_or(&table.sections));
             rows(role, line, &types).map_err(fault)?;
             policy.reaches.extend(line.rows.iter().map(|whose| (role, *whose)));
-            if line.rows.contains(&Whose::All)
-                && line.verbs.contains(['r', 's'])
-                && types.iter().any(|kind| owned(*kind))
-            {
-                policy.everyone.insert(role);
-            }
             for kind in types {
                 let cells = policy.cells.entry((role, kind)).or_default();
                 for verb in verbs(line).map_err(fault)? {

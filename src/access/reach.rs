@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::consent::Directive;
+use super::consent::{Directives, Forbidden};
 use super::person::Person;
 use super::policy::{Cell, Whose, owned};
 use super::scope::Context;
@@ -25,7 +25,7 @@ pub struct Reach {
     pub wards: Patients,
     pub assigned: Patients,
     /// What patients forbid this person at this time.
-    pub directives: Arc<[Directive]>,
+    pub directives: Option<Arc<Directives>>,
 }
 
 /// Ways in which a row may lie within reach; one of the lists must hold as a whole.
@@ -70,7 +70,8 @@ pub fn forbidden(reach: &Reach, kind: TypeId, writes: bool) -> Vec<Criterion> {
     if !owned(kind) {
         return Vec::new();
     }
-    reach.directives.iter().filter_map(|directive| directive.condition(kind, writes)).collect()
+    let forbidden = |of: &Arc<Directives>| Criterion::NotForbidden(Arc::new(Forbidden::of(of.clone(), kind, writes)));
+    reach.directives.iter().map(forbidden).collect()
 }
 
 /// Whether the moment lies in a Period. One whose ends cannot be read holds nothing.

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::config::Config;
+use crate::access::consent;
 use crate::audit::Trail;
 use crate::error::{Error, Kind, Result};
 use crate::fhir::date;
@@ -24,6 +25,7 @@ pub struct App {
     pub store: Store,
     pub trail: Trail,
     pub oauth: Arc<oauth::State>,
+    pub consents: consent::Shelf,
 }
 
 impl App {
@@ -45,7 +47,7 @@ impl App {
         let trail = Trail::new(store.clone(), vault.clone(), world.clone());
         let oauth = oauth::State::open(store.clone(), vault.clone(), trail.clone(), world.clone(), config.oauth()?);
         let oauth = oauth.await?;
-        Ok(App { config, world, vault, store, trail, oauth })
+        Ok(App { config, world, vault, store, trail, oauth, consents: consent::Shelf::default() })
     }
 
     /// The vault over the local keyring file and the key database.

@@ -53,6 +53,7 @@ pub enum What {
     RegistrationAsked,
     RegistrationRead,
     RegistrationTokenMade,
+    PatientErased,
 }
 
 /// `audit-event-outcome`.
@@ -160,6 +161,7 @@ impl What {
             What::RegistrationAsked => "registration-asked",
             What::RegistrationRead => "registration-read",
             What::RegistrationTokenMade => "registration-token-made",
+            What::PatientErased => "patient-erased",
         }
     }
 
@@ -208,10 +210,11 @@ impl What {
         What::RegistrationAsked,
         What::RegistrationRead,
         What::RegistrationTokenMade,
+        What::PatientErased,
     ];
 
     pub(super) fn from_code(code: &str) -> Option<What> {
-        What::ALL.into_iter().find(|what| what.code() == code)
+        What::ALL.iter().copied().find(|what| what.code() == code)
     }
 
     /// `AuditEvent.action`: C, R, U, D or E.
@@ -238,7 +241,8 @@ impl What {
             | What::AuthorizationEnded
             | What::TokenRevoked
             | What::ClientRejected
-            | What::ClientDeleted => "D",
+            | What::ClientDeleted
+            | What::PatientErased => "D",
             What::Read
             | What::Vread
             | What::HistoryInstance

@@ -4,16 +4,17 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
 use super::Pairs;
-use crate::access::consent::{Directive, Recipient};
+use crate::access::consent::{Book, Directives, Kept, Recipient};
 use crate::access::policy::{Relations, Whose, policy};
 use crate::access::reach::{Patients, Reach, holds};
 use crate::access::{Caller, Grant, Person, Role, Search, authorize};
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::fhir::definitions;
-use crate::fhir::json::Node;
-use crate::search::query::Criterion;
+use crate::fhir::json::{self, Node};
 use crate::search::values::Header;
 use crate::search::{Query, QueryOptions};
 use crate::world::Instant;
@@ -69,10 +70,8 @@ impl Lookup<'_> {
             _ => {}
         }
         if person.role != Role::Patient {
-            let of = reach.wards.union(&reach.assigned).chain(&person.patient).cloned().collect();
-            let everyone = policy().sees_everyone(person.role);
             let names = names.own.into_iter().chain(names.organizations).chain(teams).collect();
-            reach.directives = self.directives(person.role, names, of, everyone).await?.into();
+            reach.directives = self.directives(person.role, names).await?.map(Arc::new);
         }
         Ok(reach)
     }
@@ -143,22 +142,33 @@ impl Lookup<'_> {
         self.app.store.consult(&grant, query.criteria, team).await
     }
 
-    /// What the patients' active privacy consents say to this person; those of `everyone`, or of the patients reached.
-    async fn directives(
-        &self,
-        role: Role,
-        names: HashSet<String>,
-        of: HashSet<String>,
-        everyone: bool,
-    ) -> Result<Vec<Directive>> {
-        let (grant, mut query) = self.query("Consent", &[("status", "active"), ("scope", "patient-privacy")])?;
-        if !everyone {
-            query.criteria.push(Criterion::PatientIn(Arc::new(of)));
-        }
+    /// What the patients' active privacy consents say to this person. All patients are asked: a row may belong to others
+    /// than those whom the person reaches.
+    async fn directives(&self, role: Role, names: HashSet<String>) -> Result<Option<Directives>> {
         let base = self.app.config.base_url.clone();
         let to = Recipient { role, names, purpose: policy().purpose(role).to_owned(), at: self.now, base };
-        let read = |header: &Header, node: &Node| Directive::read(node, &header.patients, &to);
-        self.app.store.consult(&grant, query.criteria, read).await
+        Ok(Directives::of(self.book().await?, to))
+    }
+
+    /// The consents as they stand: those that are in memory, if none was changed since.
+    async fn book(&self) -> Result<Arc<Book>> {
+        let (store, shelf) = (&self.app.store, &self.app.consents);
+        if let Some(book) = shelf.at(store.consent_epoch().await?) {
+            return Ok(book);
+        }
+        let _turn = shelf.reading.lock().await;
+        // The epoch before the consents: what is changed in between is read under the number before, and read anew.
+        let epoch = store.consent_epoch().await?;
+        if let Some(book) = shelf.at(epoch) {
+            return Ok(book);
+        }
+        let (grant, query) = self.query("Consent", &[("status", "active"), ("scope", "patient-privacy")])?;
+        let kept = |header: &Header, node: &Node| {
+            Some(Kept { patients: header.patients.clone(), text: Zeroizing::new(json::write(node)) })
+        };
+        let book = Arc::new(Book::of(store.consult(&grant, query.criteria, kept).await?));
+        shelf.keep(epoch, book.clone());
+        Ok(book)
     }
 
     async fn patients(&self, kind: &str, pairs: &[(&str, &str)]) -> Result<HashSet<String>> {

@@ -7,6 +7,7 @@ use super::db::{Conn, Fault, Param, chunk_sizes, placeholder_list, placeholders}
 use super::dialect;
 use super::premise::Premise;
 use crate::error::{Error, Issue, Kind};
+use crate::fhir::definitions;
 use crate::vault::{Pk, Rid};
 
 /// The new state of one resource's row.
@@ -73,6 +74,11 @@ pub struct WriteSet {
 /// The domain tables there are.
 pub const DOMAIN_TABLES: [&str; 5] = ["patient", "appointment", "medical_record", "document", "care_relation"];
 
+/// The counter of changes of Consent resources.
+pub const CONSENT_EPOCH: &str = "consent-epoch";
+pub const NEXT_CONSENT_EPOCH: &str =
+    "insert into counter (name, n) values ($1, 1) on conflict (name) do update set n = counter.n + 1";
+
 /// Rows per multi-row statement; with [`chunk_sizes`] only 1, 4, 16 and 64 occur.
 const ROWS_MAX: usize = 64;
 const POSTINGS_MAX: usize = 256;
@@ -112,7 +118,8 @@ impl WriteSet {
         }
         self.put_domain(conn).await?;
         self.put_claims(conn).await?;
-        self.raise_counters(conn).await
+        self.raise_counters(conn).await?;
+        self.count_consents(conn).await
     }
 
     async fn insert_records(&self, conn: &mut Conn) -> Result<(), Refusal> {
@@ -294,6 +301,17 @@ impl WriteSet {
             let sql = "insert into counter (name, n) values ($1, $2) on conflict (name) do update set n = excluded.n \
                        where counter.n < excluded.n";
             conn.run(sql, vec![Param::Text(name.to_owned()), Param::Int(least.into())]).await?;
+        }
+        Ok(())
+    }
+}
+
+impl WriteSet {
+    /// Whoever keeps consents in memory sees by this number that they are not what they were.
+    async fn count_consents(&self, conn: &mut Conn) -> Result<(), Refusal> {
+        let consent = definitions().type_id("Consent").map(|kind| kind.0);
+        if self.versions.iter().any(|row| Some(row.rtype) == consent) {
+            conn.run(NEXT_CONSENT_EPOCH, vec![Param::Text(CONSENT_EPOCH.to_owned())]).await?;
         }
         Ok(())
     }

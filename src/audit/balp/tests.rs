@@ -246,7 +246,7 @@ fn tokens_follow_the_pattern_of_their_own() {
 
 #[test]
 fn every_kind_of_event_keeps_to_r4() {
-    for what in What::ALL {
+    for what in What::ALL.iter().copied() {
         for touches in [vec![], vec![touched("Patient", "p", &["p"], what)]] {
             for (address, raw, task) in [("", "", Some("import")), ("", "", None), ("192.0.2.7", "GET /fhir", None)] {
                 let mut one = event(what, touches.clone());

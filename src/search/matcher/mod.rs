@@ -90,6 +90,14 @@ fn holds(criterion: &Criterion, view: &View<'_>) -> Result<bool> {
             let patients = view.patients()?;
             Ok(!patients.is_empty() && patients.iter().all(|id| ids.contains(*id)))
         }
+        Criterion::NotForbidden(forbids) => {
+            for patient in view.patients()? {
+                if any(&forbids.forbids(patient), view)? {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        }
         Criterion::Masked { mask, criteria } => all(criteria, &view.masked(mask)),
         Criterion::NoPatient => Ok(view.patients()?.is_empty()),
         Criterion::Chain { .. } | Criterion::Has { .. } | Criterion::Hierarchy { .. } => Err(unresolved()),

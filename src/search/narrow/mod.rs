@@ -159,7 +159,7 @@ impl Scene<'_> {
             }
             Criterion::PatientIn(ids) | Criterion::PatientsWithin(ids) => self.patients(ids),
             Criterion::Masked { criteria, .. } => narrow(self.kind, criteria, self.vault)?,
-            Criterion::NoPatient => Narrow::default(),
+            Criterion::NoPatient | Criterion::NotForbidden(_) => Narrow::default(),
             Criterion::Chain { .. } | Criterion::Has { .. } | Criterion::Hierarchy { .. } => return Err(unresolved()),
         })
     }

@@ -22,7 +22,8 @@ pub fn next_concepts(criteria: &[Criterion]) -> Option<&Concepts> {
         | Criterion::IdIn(_)
         | Criterion::PatientIn(_)
         | Criterion::PatientsWithin(_)
-        | Criterion::NoPatient => None,
+        | Criterion::NoPatient
+        | Criterion::NotForbidden(_) => None,
     })
 }
 
@@ -48,7 +49,8 @@ pub fn supply_concepts(criteria: &mut [Criterion], concepts: &Concepts, codes: &
             | Criterion::IdIn(_)
             | Criterion::PatientIn(_)
             | Criterion::PatientsWithin(_)
-            | Criterion::NoPatient => {}
+            | Criterion::NoPatient
+            | Criterion::NotForbidden(_) => {}
         }
     }
 }
@@ -66,6 +68,7 @@ pub fn has_words(criteria: &[Criterion]) -> bool {
         | Criterion::IdIn(_)
         | Criterion::PatientIn(_)
         | Criterion::PatientsWithin(_)
-        | Criterion::NoPatient => false,
+        | Criterion::NoPatient
+        | Criterion::NotForbidden(_) => false,
     })
 }

@@ -70,7 +70,8 @@ fn everything(list: &[Criterion], kinds: &mut Vec<TypeId>) {
             | Criterion::IdIn(_)
             | Criterion::PatientIn(_)
             | Criterion::PatientsWithin(_)
-            | Criterion::NoPatient => {}
+            | Criterion::NoPatient
+            | Criterion::NotForbidden(_) => {}
         }
     }
 }

@@ -101,6 +101,12 @@ pub struct Include {
     pub every: bool,
 }
 
+/// What patients forbid: asked patient by patient, because few have anything to say.
+pub trait Forbids: Send + Sync {
+    /// Rows of this patient that satisfy one of these lists as a whole are forbidden. They need no inner search.
+    fn forbids(&self, patient: &str) -> Arc<[Vec<Criterion>]>;
+}
+
 /// One condition.
 #[derive(Clone)]
 pub enum Criterion {
@@ -130,6 +136,8 @@ pub enum Criterion {
     PatientsWithin(Arc<HashSet<String>>),
     /// It belongs to no patient.
     NoPatient,
+    /// None of its patients forbids it.
+    NotForbidden(Arc<dyn Forbids>),
     /// All of these hold of what lies in open sections.
     Masked { mask: Arc<Mask>, criteria: Vec<Criterion> },
 }

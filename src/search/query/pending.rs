@@ -52,7 +52,8 @@ fn next(criterion: &Criterion) -> Option<Pending<'_>> {
         | Criterion::IdIn(_)
         | Criterion::PatientIn(_)
         | Criterion::PatientsWithin(_)
-        | Criterion::NoPatient => None,
+        | Criterion::NoPatient
+        | Criterion::NotForbidden(_) => None,
     }
 }
 
@@ -105,6 +106,7 @@ fn place(criterion: &mut Criterion, answer: &mut Option<HashSet<String>>) -> boo
         | Criterion::IdIn(_)
         | Criterion::PatientIn(_)
         | Criterion::PatientsWithin(_)
-        | Criterion::NoPatient => false,
+        | Criterion::NoPatient
+        | Criterion::NotForbidden(_) => false,
     }
 }

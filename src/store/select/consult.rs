@@ -14,13 +14,16 @@ use crate::search::query::{Criterion, pending};
 use crate::search::values::Header;
 use crate::search::{Matcher, View};
 use crate::store::Store;
+use crate::store::apply::CONSENT_EPOCH;
+use crate::store::db::Param;
 use crate::store::sealed::Spot;
 use crate::vault::Rid;
 
 /// Patients that one kind of relation may name.
 const PATIENTS_MAX: usize = 20_000;
 /// Resources of which one lookup may open the content.
-const OPENED_MAX: usize = 20_000;
+const OPENED_MAX: usize = 100_000;
+const OPENED_AT_ONCE: usize = 1_000;
 
 impl Store {
     /// The patients (logical ids) of all resources that meet the criteria, from capsules alone.
@@ -40,6 +43,14 @@ impl Store {
             }
         }
         Ok(patients)
+    }
+
+    /// A number that is another one after any change of any Consent, on any server, from the moment of its commit on.
+    pub(crate) async fn consent_epoch(&self) -> Result<u64> {
+        let sql = "select n from counter where name = $1";
+        let rows = self.inner.lookups.rows(sql, vec![Param::Text(CONSENT_EPOCH.to_owned())]).await?;
+        let n = rows.first().map(|row| row.int(0)).transpose()?.unwrap_or(0);
+        u64::try_from(n).map_err(Error::internal)
     }
 
     /// What `judge` takes of the current content of all resources that meet the criteria. The content is opened here,
@@ -65,14 +76,16 @@ impl Store {
                 return Err(Error::new(Kind::TooCostly, text));
             }
         }
-        let stored = self.stored_rids(grant.kind(), &rids).await?;
         let mut taken = Vec::new();
-        for Shown { sealed, .. } in self.verified(grant, &matcher, stored).await?.into_values() {
-            let Some(keys) = self.keys(sealed.pk).await? else { continue };
-            let spot = Spot { rid: sealed.rid, kind: sealed.header.kind, version: sealed.header.version };
-            let opened = spot.open_sections(&keys, &sealed.bytes, |_| true)?;
-            let content = sections::join(opened.sections, opened.left_out)?;
-            taken.extend(judge(&sealed.header, &json::parse(&content)?));
+        for rids in rids.chunks(OPENED_AT_ONCE) {
+            let stored = self.stored_rids(grant.kind(), rids).await?;
+            for Shown { sealed, .. } in self.verified(grant, &matcher, stored).await?.into_values() {
+                let Some(keys) = self.keys(sealed.pk).await? else { continue };
+                let spot = Spot { rid: sealed.rid, kind: sealed.header.kind, version: sealed.header.version };
+                let opened = spot.open_sections(&keys, &sealed.bytes, |_| true)?;
+                let content = sections::join(opened.sections, opened.left_out)?;
+                taken.extend(judge(&sealed.header, &json::parse(&content)?));
+            }
         }
         Ok(taken)
     }

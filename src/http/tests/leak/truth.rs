@@ -206,17 +206,8 @@ impl Somebody {
         let in_force = |consent: &&Value| {
             consent["status"] == "active" && text(consent, "/scope/coding/0/code") == "patient-privacy"
         };
-        // A row of several patients is seen through those who are reached: of the others no consent is asked for.
-        let everyone = matches!(self.person.role, Role::Admin | Role::Receptionist | Role::Staff);
-        let asked = |consent: &&Value| {
-            let reached = |patient: &String| {
-                self.assigned.contains(patient)
-                    || self.wards.contains(patient)
-                    || self.person.patient.as_ref() == Some(patient)
-            };
-            everyone || patients(consent).iter().any(reached)
-        };
-        self.consents = of("Consent").filter(in_force).filter(asked).cloned().collect();
+        // Of a row of several patients all are asked, whoever of them is reached.
+        self.consents = of("Consent").filter(in_force).cloned().collect();
     }
 
     /// Whether a resource makes its patients assigned ones.
