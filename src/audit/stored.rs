@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::fhir::definitions;
 use crate::store::{ChainPlace, SegmentPlace};
 use crate::vault::Rid;
-use crate::world::Instant;
+use crate::world::{Instant, hex};
 
 /// Form of the canonical bytes.
 const FORM: u8 = 2;
@@ -102,10 +102,6 @@ pub fn entry_place(id: &str) -> Option<(ChainPlace, u32)> {
     let place = ((instance, lane, seq), index);
     // One place has one id.
     (parts.next().is_none() && entry_id(place.0, index) == id).then_some(place)
-}
-
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl Entry {

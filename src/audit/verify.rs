@@ -7,11 +7,12 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 
-use super::stored::{Entry, hex};
+use super::stored::Entry;
 use super::trail::Trail;
 use crate::error::{Kind, Result};
 use crate::store::{AuditStored, chain_hash};
 use crate::vault::Rid;
+use crate::world::hex;
 
 /// Rows fetched at once.
 const CHUNK: usize = 500;

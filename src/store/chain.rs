@@ -4,10 +4,14 @@
 use aws_lc_rs::digest::{Context, SHA256};
 
 use super::AuditRow;
-use super::apply::{Chunks, padded};
-use super::db::{Conn, Fault, Param, Row, placeholders};
+use super::db::{Conn, Fault, Param, Row};
+use super::dialect;
 use super::segment::{self, SegmentPlace};
+use crate::error::Error;
 use crate::vault::Vault;
+
+/// The number of a segment in the table, and its terms.
+pub type Appended = (i64, Vec<i64>);
 
 /// Where a lane's chain stands.
 #[derive(Clone)]
@@ -17,10 +21,6 @@ pub struct Chain {
     next_seq: u64,
     prev: [u8; 32],
 }
-
-const TERMS_MAX: usize = 256;
-/// Segments whose terms are put into the index at once: the lane serves nobody meanwhile.
-const INDEXED_AT_ONCE: i64 = 4096;
 
 /// SHA-256(0x00 || "phial-leaf-1" || instance u64 || lane u32 || seq u64 || prev || commitment), numbers big-endian:
 /// the leaf of the Merkle tree to come, and `prev` of the next segment.
@@ -55,78 +55,71 @@ impl Chain {
         Ok(Chain { instance, lane, next_seq: seq + 1, prev })
     }
 
-    /// Inserts the entries in order, inside the open transaction; gives the number of terms that wait to be indexed.
-    /// The state moves on at once: whoever rolls the transaction back must put the old state back too.
-    pub async fn append(&mut self, conn: &mut Conn, vault: &Vault, rows: &[&AuditRow]) -> Result<usize, Fault> {
-        let mut waiting = 0;
+    /// Inserts the entries in order, inside the open transaction; gives what is to be indexed. The state moves on at
+    /// once: whoever rolls the transaction back must put the old state back too.
+    pub async fn append(&mut self, conn: &mut Conn, vault: &Vault, rows: &[&AuditRow]) -> Result<Vec<Appended>, Fault> {
+        let mut appended = Vec::new();
         for rows in segments(rows) {
-            waiting += self.append_segment(conn, vault, rows).await?;
+            let link = self.link(vault, rows).await?;
+            appended.push(link.insert(conn, dialect::audit_insert(conn)).await?);
         }
-        Ok(waiting)
+        Ok(appended)
     }
 
-    async fn append_segment(&mut self, conn: &mut Conn, vault: &Vault, rows: &[&AuditRow]) -> Result<usize, Fault> {
+    /// The same for entries that fit one segment, as a transaction of their own that costs one exchange with the
+    /// database instead of four. None: they do not fit.
+    pub async fn append_at_once(
+        &mut self,
+        conn: &mut Conn,
+        vault: &Vault,
+        rows: &[&AuditRow],
+    ) -> Result<Option<Appended>, Fault> {
+        let [rows] = segments(rows)[..] else { return Ok(None) };
+        let link = self.link(vault, rows).await?;
+        link.insert(conn, dialect::audit_commit(conn)).await.map(Some)
+    }
+
+    /// Seals entries as the next link.
+    async fn link(&mut self, vault: &Vault, rows: &[&AuditRow]) -> Result<Link, Fault> {
         let month = rows.first().map_or(0, |row| row.month);
         let place = SegmentPlace { month, instance: self.instance, lane: self.lane, seq: self.next_seq };
         let (sealed, commitment) = segment::seal(vault, place, rows).await.map_err(Fault::Sealing)?;
-        let sql = "insert into audit (month, instance, lane, seq, prev, commitment, sealed) \
-                   values ($1, $2, $3, $4, $5, $6, $7) returning n";
-        let params = vec![
-            Param::Int(month.into()),
-            Param::Int(self.instance),
-            Param::Int(self.lane.into()),
-            Param::Int(self.next_seq.cast_signed()),
-            Param::Bytes(self.prev.to_vec()),
-            Param::Bytes(commitment.to_vec()),
-            Param::Bytes(sealed),
-        ];
-        let given = conn.rows(sql, params).await?;
-        self.prev = chain_hash(self.instance, self.lane, self.next_seq, &self.prev, &commitment);
-        self.next_seq += 1;
         let mut terms: Vec<i64> = rows.iter().flat_map(|row| row.terms.iter().copied()).collect();
         terms.sort_unstable();
         terms.dedup();
-        if let (Some(row), false) = (given.first(), terms.is_empty()) {
-            let sql = "insert into audit_pending (n, instance, lane, terms) values ($1, $2, $3, $4)";
-            let (instance, lane) = (Param::Int(self.instance), Param::Int(self.lane.into()));
-            conn.run(sql, vec![Param::Int(row.int(0)?), instance, lane, Param::Ints(terms.clone())]).await?;
-        }
-        Ok(terms.len())
-    }
-
-    /// Moves terms of this lane's oldest segments that wait into the index, inside the open transaction. False when
-    /// none wait any more.
-    pub async fn index(&self, conn: &mut Conn) -> Result<bool, Fault> {
-        let sql = "delete from audit_pending where n in (select n from audit_pending where instance = $1 and lane = $2 \
-                   order by n limit $3) returning n, terms";
-        let lane = vec![Param::Int(self.instance), Param::Int(self.lane.into()), Param::Int(INDEXED_AT_ONCE)];
-        index(conn, sql, lane).await
+        let link = Link { place, prev: self.prev, commitment, sealed, terms };
+        self.prev = chain_hash(self.instance, self.lane, self.next_seq, &self.prev, &commitment);
+        self.next_seq += 1;
+        Ok(link)
     }
 }
 
-/// Moves what servers that have ended left waiting into the index.
-pub async fn index_left(conn: &mut Conn) -> Result<(), Fault> {
-    let sql =
-        "delete from audit_pending where n in (select n from audit_pending order by n limit $1) returning n, terms";
-    loop {
-        conn.begin().await?;
-        let more = index(conn, sql, vec![Param::Int(INDEXED_AT_ONCE)]).await?;
-        conn.commit().await?;
-        if !more {
-            return Ok(());
-        }
-    }
+/// One segment with its place in the chain, ready to be inserted.
+struct Link {
+    place: SegmentPlace,
+    prev: [u8; 32],
+    commitment: [u8; 32],
+    sealed: Vec<u8>,
+    terms: Vec<i64>,
 }
 
-async fn index(conn: &mut Conn, sql: &str, params: Vec<Param>) -> Result<bool, Fault> {
-    let taken = conn.rows(sql, params).await?;
-    let mut terms = Vec::new();
-    for row in &taken {
-        let (n, waiting) = pending(row)?;
-        terms.extend(waiting.into_iter().map(|term| (term, n)));
+impl Link {
+    /// Gives its number and the terms to be indexed.
+    async fn insert(self, conn: &mut Conn, sql: &str) -> Result<Appended, Fault> {
+        let params = vec![
+            Param::Int(self.place.month.into()),
+            Param::Int(self.place.instance),
+            Param::Int(self.place.lane.into()),
+            Param::Int(self.place.seq.cast_signed()),
+            Param::Bytes(self.prev.to_vec()),
+            Param::Bytes(self.commitment.to_vec()),
+            Param::Bytes(self.sealed),
+            Param::Ints(self.terms.clone()),
+        ];
+        let given = conn.rows(sql, params).await?;
+        let row = given.first().ok_or_else(|| Fault::Sealing(Error::internal("a segment without a number")))?;
+        Ok((row.int(0)?, self.terms))
     }
-    insert_terms(conn, terms).await?;
-    Ok(taken.len() as i64 == INDEXED_AT_ONCE)
 }
 
 /// Reads the columns n and terms of a row of `audit_pending`.
@@ -151,16 +144,4 @@ fn segments<'a, 'b>(rows: &'b [&'a AuditRow]) -> Vec<&'b [&'a AuditRow]> {
         cut.push(&rows[start..]);
     }
     cut
-}
-
-async fn insert_terms(conn: &mut Conn, mut terms: Vec<(i64, i64)>) -> Result<(), Fault> {
-    terms.sort_unstable();
-    terms.dedup();
-    for chunk in Chunks::of(&padded(terms, TERMS_MAX), TERMS_MAX) {
-        let values = placeholders(chunk.len(), 2, 0);
-        let sql = format!("insert into audit_term (term, n) values {values} on conflict do nothing");
-        let params = chunk.iter().flat_map(|(term, n)| [Param::Int(*term), Param::Int(*n)]).collect();
-        conn.run(&sql, params).await?;
-    }
-    Ok(())
 }

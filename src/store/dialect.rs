@@ -1,11 +1,73 @@
 //! The whole difference between the two databases as far as records are concerned: PostgreSQL keeps the blind terms
 //! of a row in an array with a GIN index and plans by statistics; SQLite has a posting table and is told where to start.
 
-use super::db::{Db, Param, placeholder_list};
+use super::apply::{Chunks, padded};
+use super::db::{Conn, Db, Fault, Param, placeholder_list, placeholders};
 
 /// SQLite: `{}` are (term, rid) pairs.
 pub const POSTINGS_INSERT: &str = "insert into posting (term, rid) values {} on conflict do nothing";
 pub const POSTINGS_DELETE: &str = "delete from posting where (term, rid) in (values {})";
+
+/// A segment with the terms that wait for the index; both statements of SQLite are one text, so that they cost one
+/// exchange with its thread.
+macro_rules! sqlite_audit_insert {
+    () => {
+        "insert into audit (month, instance, lane, seq, prev, commitment, sealed) values ($1, $2, $3, $4, $5, $6, $7) \
+         returning n; \
+         insert into audit_pending (n, instance, lane, terms) values (last_insert_rowid(), $2, $3, $8)"
+    };
+}
+const POSTGRES_AUDIT_INSERT: &str = "with given as (insert into audit (month, instance, lane, seq, prev, commitment, \
+     sealed) values ($1, $2, $3, $4, $5, $6, $7) returning n), waits as (insert into audit_pending (n, instance, lane, \
+     terms) select n, $2, $3, $8 from given) select n from given";
+
+/// Inserts a segment inside an open transaction; gives its number.
+pub fn audit_insert(conn: &Conn) -> &'static str {
+    match conn {
+        Conn::Sqlite(_) => sqlite_audit_insert!(),
+        Conn::Postgres(_) => POSTGRES_AUDIT_INSERT,
+    }
+}
+
+/// The same as a transaction of its own. On SQLite one that fails stays open: the connection is to be closed.
+pub fn audit_commit(conn: &Conn) -> &'static str {
+    match conn {
+        Conn::Sqlite(_) => concat!("begin immediate; ", sqlite_audit_insert!(), "; commit"),
+        Conn::Postgres(_) => POSTGRES_AUDIT_INSERT,
+    }
+}
+
+/// Rows of one statement.
+const AUDIT_TERMS_MAX: usize = 256;
+
+/// Puts (term, segment) pairs into the index of the trail, and takes segments off those that wait, as one transaction.
+pub async fn index_audit(conn: &mut Conn, terms: &[(i64, i64)], done: &[i64]) -> Result<(), Fault> {
+    conn.begin().await?;
+    match conn {
+        Conn::Sqlite(_) => {
+            for chunk in Chunks::of(&padded(terms.to_vec(), AUDIT_TERMS_MAX), AUDIT_TERMS_MAX) {
+                let values = placeholders(chunk.len(), 2, 0);
+                let sql = format!("insert into audit_term (term, n) values {values} on conflict do nothing");
+                let params = chunk.iter().flat_map(|(term, n)| [Param::Int(*term), Param::Int(*n)]).collect();
+                conn.run(&sql, params).await?;
+            }
+        }
+        Conn::Postgres(_) => {
+            let sql = "insert into audit_term (term, n) select * from unnest($1::bigint[], $2::bigint[]) \
+                       on conflict do nothing";
+            let (terms, segments) = terms.iter().copied().unzip();
+            conn.run(sql, vec![Param::List(terms), Param::List(segments)]).await?;
+        }
+    }
+    if !done.is_empty() {
+        let listed = match conn {
+            Conn::Sqlite(_) => "in (select value from json_each($1))",
+            Conn::Postgres(_) => "= any($1)",
+        };
+        conn.run(&format!("delete from audit_pending where n {listed}"), vec![Param::List(done.to_vec())]).await?;
+    }
+    conn.commit().await
+}
 
 /// What narrows the rows of one type; everything in it must hold.
 #[derive(Clone, Default)]

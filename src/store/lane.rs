@@ -8,7 +8,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::apply::{Refusal, WriteSet};
-use super::chain::Chain;
+use super::backlog::Backlog;
+use super::chain::{Appended, Chain};
 use super::db::{Conn, Db, Fault, Use};
 use super::growth::Growth;
 use super::premise::Premise;
@@ -49,9 +50,6 @@ const QUEUE_MAX: usize = 4096;
 /// Jobs and bytes of one commit.
 const BATCH_JOBS_MAX: usize = 512;
 const BATCH_BYTES_MAX: usize = 4 << 20;
-/// Terms that wait for the index before the lane takes time off for them, and how long it has to be idle otherwise.
-const TERMS_WAITING_MAX: usize = 4096;
-const INDEX_WHEN_IDLE: std::time::Duration = std::time::Duration::from_millis(200);
 /// How often work that met a deadlock is done again, alone.
 const RETRIES_MAX: usize = 5;
 
@@ -70,7 +68,7 @@ impl Lanes {
         for lane in 0..count {
             let (sender, queue) = mpsc::channel(QUEUE_MAX);
             let (db, vault, growth) = (db.clone(), vault.clone(), growth.clone());
-            let lane = Lane { db, vault, instance, lane, queue, open: None, growth, waiting: 0 };
+            let lane = Lane { db, vault, instance, lane, queue, open: None, growth, backlog: Backlog::new(lane == 0) };
             senders.push(sender);
             tasks.push(tokio::spawn(lane.run(watch.clone())));
         }
@@ -132,7 +130,7 @@ struct Lane {
     open: Option<(Conn, Chain)>,
     growth: Arc<Growth>,
     /// Terms of segments that are not in the index yet.
-    waiting: usize,
+    backlog: Backlog,
 }
 
 /// The jobs of one commit, with what is known of each.
@@ -151,7 +149,6 @@ struct Failed {
 impl Lane {
     async fn run(mut self, mut closing: tokio::sync::watch::Receiver<bool>) {
         loop {
-            let idle = tokio::time::sleep(INDEX_WHEN_IDLE);
             let first = tokio::select! {
                 biased;
                 job = self.queue.recv() => job,
@@ -159,7 +156,7 @@ impl Lane {
                     self.queue.close();
                     self.queue.recv().await
                 }
-                () = idle, if self.waiting > 0 => {
+                () = tokio::time::sleep(self.backlog.pause()), if !self.backlog.is_empty() => {
                     self.index().await;
                     continue;
                 }
@@ -169,39 +166,32 @@ impl Lane {
             tokio::task::yield_now().await;
             let jobs = self.drain(first);
             self.serve(jobs).await;
-            if self.waiting >= TERMS_WAITING_MAX {
+            if self.backlog.presses() {
                 self.index().await;
             }
         }
-        if self.waiting > 0 {
-            self.index().await;
+        // More is left to the next start.
+        if self.backlog.is_small() {
+            while self.backlog.has_own() && self.index().await {}
         }
         if let Some((conn, _)) = self.open.take() {
             conn.close().await;
         }
     }
 
-    /// Moves what waits into the index of the trail: many terms in order cost a fraction of what they cost one by one.
-    /// What cannot be moved now is tried again later; searches look at it where it waits.
-    async fn index(&mut self) {
-        match self.index_some().await {
-            Ok(true) => {}
-            Ok(false) => self.waiting = 0,
-            Err(fault) => {
-                tracing::warn!(cause = %Error::from(fault), "terms of audit entries could not be moved into their index");
-                self.waiting = 0;
-                self.reset().await;
-            }
-        }
-    }
-
-    /// False when nothing waits any more.
-    async fn index_some(&mut self) -> Result<bool, Fault> {
-        self.begin().await?;
-        let Some((conn, chain)) = self.open.as_mut() else { return Ok(false) };
-        let more = chain.index(conn).await?;
-        conn.commit().await?;
-        Ok(more)
+    /// A piece of the work on the index of the trail; false when it failed. What cannot be moved now is tried again
+    /// later; searches look at it where it waits.
+    async fn index(&mut self) -> bool {
+        let done = match (self.connect().await, &mut self.open) {
+            (Err(fault), _) => Err(fault),
+            (Ok(()), Some((conn, _))) => self.backlog.step(conn).await,
+            (Ok(()), None) => Ok(()),
+        };
+        let Err(fault) = done else { return true };
+        tracing::warn!(cause = %Error::from(fault), "terms of audit entries could not be moved into their index");
+        self.backlog.forget();
+        self.reset().await;
+        false
     }
 
     /// Everything that is queued already, up to the limits: no timer, so an idle server answers at once.
@@ -254,15 +244,18 @@ impl Lane {
     /// One transaction. On any failure the chain goes back to where it was.
     async fn commit(&mut self, batch: &mut Batch) -> Result<(), Failed> {
         batch.forget();
+        if batch.is_of_entries() && self.append_at_once(batch).await? {
+            return Ok(());
+        }
         self.begin().await.map_err(|fault| Failed { fault, undone: true })?;
         let Some((conn, chain)) = self.open.as_mut() else {
             return Err(Failed { fault: Fault::Lost(sqlx::Error::WorkerCrashed), undone: true });
         };
         let before = chain.clone();
         match batch.apply(conn, chain, &self.vault).await {
-            Ok(waiting) => {
+            Ok(appended) => {
                 let Err(fault) = conn.commit().await else {
-                    self.waiting += waiting;
+                    self.backlog.add(appended);
                     self.growth.add(&self.db, batch.records());
                     return Ok(());
                 };
@@ -280,6 +273,27 @@ impl Lane {
         }
     }
 
+    /// Accesses alone, the most frequent batch by far: one exchange with the database. False when they do not fit one
+    /// segment, or the connection was dead: entries that it kept all the same then stand twice, which is better than an
+    /// access without any.
+    async fn append_at_once(&mut self, batch: &Batch) -> Result<bool, Failed> {
+        let failed = |fault| Failed { fault, undone: true };
+        self.connect().await.map_err(failed)?;
+        let Some((conn, chain)) = self.open.as_mut() else { return Ok(false) };
+        match chain.append_at_once(conn, &self.vault, &batch.rows()).await {
+            Ok(Some(appended)) => {
+                self.backlog.add(vec![appended]);
+                Ok(true)
+            }
+            Ok(None) => Ok(false),
+            Err(fault) => {
+                // Whether it was kept is not known: the chain is read again from what is there.
+                self.reset().await;
+                if fault.is_lost() { Ok(false) } else { Err(Failed { fault, undone: false }) }
+            }
+        }
+    }
+
     /// An open transaction on a live connection; a connection that died while idle is replaced once.
     async fn begin(&mut self) -> Result<(), Fault> {
         if let Some((conn, _)) = self.open.as_mut() {
@@ -288,10 +302,18 @@ impl Lane {
                 done => return done,
             }
         }
-        let mut conn = self.db.connect_for(Use::Keyed).await?;
-        let chain = Chain::load(&mut conn, self.instance, self.lane).await?;
-        conn.begin().await?;
-        self.open = Some((conn, chain));
+        self.connect().await?;
+        let Some((conn, _)) = self.open.as_mut() else { return Err(Fault::Lost(sqlx::Error::WorkerCrashed)) };
+        conn.begin().await
+    }
+
+    /// Sees to it that this lane has its connection and knows where its chain stands.
+    async fn connect(&mut self) -> Result<(), Fault> {
+        if self.open.is_none() {
+            let mut conn = self.db.connect_for(Use::Keyed).await?;
+            let chain = Chain::load(&mut conn, self.instance, self.lane).await?;
+            self.open = Some((conn, chain));
+        }
         Ok(())
     }
 
@@ -317,13 +339,28 @@ impl Batch {
         self.jobs.iter().map(of).sum()
     }
 
+    /// Nothing but audit entries.
+    fn is_of_entries(&self) -> bool {
+        #[cfg(feature = "bench-switches")]
+        if crate::world::bench::off().audit {
+            return false;
+        }
+        self.jobs.iter().all(|job| matches!(job.work, Work::Append(_)))
+    }
+
+    /// The entries of the jobs that stand.
+    fn rows(&self) -> Vec<&AuditRow> {
+        let kept = self.jobs.iter().zip(&self.outcomes).filter(|(_, outcome)| outcome.is_none());
+        kept.filter_map(|(job, _)| job.work.audit_row()).collect()
+    }
+
     fn forget(&mut self) {
         self.outcomes.fill_with(|| None);
     }
 
     /// Applies every job; those whose preconditions do not hold are undone and noted, the others get their audit
-    /// entries in one go. Gives the number of their terms that wait to be indexed.
-    async fn apply(&mut self, conn: &mut Conn, chain: &mut Chain, vault: &Vault) -> Result<usize, Fault> {
+    /// entries in one go. Gives their segments and terms, to be indexed.
+    async fn apply(&mut self, conn: &mut Conn, chain: &mut Chain, vault: &Vault) -> Result<Vec<Appended>, Fault> {
         // A job alone needs no savepoint: the transaction is its own.
         let shared = self.jobs.len() > 1;
         let of = |job: &Job| match &job.work {
@@ -365,13 +402,11 @@ impl Batch {
                 }
             }
         }
-        let kept = self.jobs.iter().zip(&self.outcomes).filter(|(_, outcome)| outcome.is_none());
-        let rows: Vec<&AuditRow> = kept.filter_map(|(job, _)| job.work.audit_row()).collect();
         #[cfg(feature = "bench-switches")]
         if crate::world::bench::off().audit {
-            return Ok(0);
+            return Ok(Vec::new());
         }
-        chain.append(conn, vault, &rows).await
+        chain.append(conn, vault, &self.rows()).await
     }
 
     /// After the commit.
@@ -614,6 +649,33 @@ mod tests {
         let indexed = numbers(&bench.db, "select term from audit_term where term <> 7 order by term").await;
         assert_eq!(indexed, (100..400).collect::<Vec<i64>>());
         assert_eq!(numbers(&bench.db, "select count(*) from audit_term where term = 7").await, [segments]);
+    }
+
+    #[tokio::test]
+    async fn terms_that_a_server_left_waiting_are_moved_by_the_next_one() {
+        on_both(left_waiting).await;
+    }
+
+    async fn left_waiting(bench: Bench) {
+        let submit = |n: i64| {
+            bench.lanes.submit(Work::Append(AuditRow { terms: (60 * n..60 * (n + 1)).collect(), ..entry("e") }))
+        };
+        let done = futures_util::future::join_all((0..100).map(submit)).await;
+        assert!(done.iter().all(Result::is_ok));
+        bench.lanes.close().await;
+        let waiting = "select count(*) from audit_pending";
+        assert!(numbers(&bench.db, waiting).await[0] > 0, "too many to be moved while the server ends");
+        let next = Lanes::start(&bench.db, &bench.vault, 8, count(&bench.db, 2));
+        for _ in 0..200 {
+            if numbers(&bench.db, waiting).await == [0] {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        assert_eq!(numbers(&bench.db, waiting).await, [0]);
+        let indexed = numbers(&bench.db, "select term from audit_term order by term").await;
+        assert_eq!(indexed, (0..6000).collect::<Vec<i64>>());
+        next.close().await;
     }
 
     #[tokio::test]

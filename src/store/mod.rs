@@ -2,6 +2,7 @@
 //! be opened only with the [`Receipt`] of a durable audit entry that names it.
 
 mod apply;
+mod backlog;
 mod chain;
 mod compartment;
 mod dialect;
@@ -11,6 +12,7 @@ mod kv;
 mod contract;
 mod index;
 mod lane;
+mod lookup;
 mod migrate;
 mod pool;
 mod premise;
@@ -196,6 +198,7 @@ struct Inner {
     readers: Readers,
     /// For reads by key; on SQLite the same connections.
     lookups: Readers,
+    together: lookup::Lookups,
     lanes: Lanes,
     vault: Vault,
     world: Arc<World>,
@@ -219,7 +222,6 @@ impl Store {
         migrate::migrate(&db, migrate::Which::Data).await?;
         let instance = world.surrogate();
         let mut conn = db.connect().await?;
-        chain::index_left(&mut conn).await?;
         let register = "insert into audit_instance (instance, lanes) values ($1, $2)";
         let count = lane::count(&db, config.lanes);
         conn.run(register, vec![Param::Int(instance), Param::Int(count.into())]).await?;
@@ -229,10 +231,12 @@ impl Store {
             true => Readers::new(db.clone(), Use::Lookup, config.readers as usize),
             false => readers.clone(),
         };
+        let together = lookup::Lookups::start(&lookups);
         let lanes = Lanes::start(&db, &vault, instance, count);
         let compartments = Cache::builder().max_capacity(COMPARTMENTS_CACHED).build();
         let (base, candidates_max) = (config.base, config.candidates_max);
-        let inner = Inner { db, readers, lookups, lanes, vault, world, base, candidates_max, instance, compartments };
+        let inner =
+            Inner { db, readers, lookups, together, lanes, vault, world, base, candidates_max, instance, compartments };
         Ok(Store { inner: Arc::new(inner) })
     }
 

@@ -153,6 +153,13 @@ impl Store {
         Ok(found)
     }
 
+    async fn stored_one(&self, kind: TypeId, token: [u8; 16], body: bool) -> Result<Option<Stored>> {
+        if body && let Some(found) = self.inner.together.row(kind, token).await {
+            return found.map(|row| Stored::read(&row, body)).transpose();
+        }
+        Ok(self.stored(kind, &[token], body).await?.pop())
+    }
+
     /// The rows of these ids, in any order, with bodies.
     pub(super) async fn stored_rids(&self, kind: TypeId, rids: &[Rid]) -> Result<Vec<Stored>> {
         let mut found = Vec::with_capacity(rids.len());
@@ -177,8 +184,7 @@ impl Store {
     }
 
     async fn one(&self, kind: TypeId, id: &str, body: bool) -> Result<Option<(Stored, State)>> {
-        let token = self.id_token(kind, id);
-        let Some(stored) = self.stored(kind, &[token], body).await?.pop() else { return Ok(None) };
+        let Some(stored) = self.stored_one(kind, self.id_token(kind, id), body).await? else { return Ok(None) };
         let keys = self.keys(stored.pk).await?;
         let state = stored.open(kind, Some(id), keys.as_deref())?;
         Ok(Some((stored, state)))

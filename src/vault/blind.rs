@@ -79,7 +79,7 @@ mod tests {
         let blind = Blind::new(&Zeroizing::new([7; 32]));
         let place = TermPlace { rtype: 102, param: 515, form: 3, partition: 9 };
         assert_eq!(blind.term(&place, b"http://loinc.org|8867-4"), -7_245_980_301_265_482_628);
-        let token: String = blind.token("mrn", b"urn:x|MRN000001").iter().map(|b| format!("{b:02x}")).collect();
+        let token = crate::world::hex(&blind.token("mrn", b"urn:x|MRN000001"));
         assert_eq!(token, "b8ad0fd9b47a159363bb10e6ae727989");
         assert_eq!(blind.partition(Pk(4_611_686_018_427_387_905), 16), 9);
     }

@@ -198,7 +198,7 @@ impl Units {
         if *count > 1 {
             context.update(&count.to_be_bytes());
         }
-        context.finish().as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+        crate::world::hex(&context.finish().as_ref()[..16])
     }
 }
 
