@@ -289,7 +289,14 @@ impl Provision {
 
 /// One of these codes, as a search would say it.
 fn tokens(kind: TypeId, param: &str, codes: &[String]) -> Option<Vec<Criterion>> {
-    let options = QueryOptions { lenient: false, base: String::new(), count_default: 1, count_max: 1, now: Instant(0) };
+    let options = QueryOptions {
+        lenient: false,
+        base: String::new(),
+        count_default: 1,
+        count_max: 1,
+        now: Instant(0),
+        customs: Default::default(),
+    };
     let pairs = [(param.to_owned(), codes.join(","))];
     Query::parse(kind, &pairs, &options).ok().map(|query| query.criteria)
 }

@@ -11,7 +11,14 @@ use crate::world::Instant;
 /// `Kind::Invalid` when an argument is unknown, cannot be read, or is none that filters rows by their own values
 /// (`_sort`, `_include`, chains, `_has`): a filter is never partly applied.
 pub fn criteria(kind: TypeId, pairs: &[(String, String)], base: &str, now: Instant) -> Result<Vec<Criterion>> {
-    let options = QueryOptions { lenient: false, base: base.to_owned(), count_default: 1, count_max: 1, now };
+    let options = QueryOptions {
+        lenient: false,
+        base: base.to_owned(),
+        count_default: 1,
+        count_max: 1,
+        now,
+        customs: Default::default(),
+    };
     let query = Query::parse(kind, pairs, &options).map_err(|error| {
         let issues = error.issues.iter().map(|issue| Issue::error("invalid", issue.diagnostics.clone())).collect();
         Error::with_issues(Kind::Invalid, issues)

@@ -257,6 +257,7 @@ mod tests {
             count_default: 20,
             count_max: 100,
             now: Instant(1_800_000_000_000),
+            customs: Default::default(),
         };
         Query::parse(kind(of), &[(name.to_owned(), value.to_owned())], &options).expect("a query that can be read")
     }

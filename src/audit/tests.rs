@@ -119,6 +119,7 @@ impl Bench {
             count_default: 100,
             count_max: 1000,
             now: self.world.now(),
+            customs: Default::default(),
         };
         let mut query = Query::parse(kind("AuditEvent"), &pairs, &options).unwrap_or_else(|e| panic!("{pairs:?}: {e}"));
         own_identifiers(&mut query);

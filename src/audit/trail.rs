@@ -13,7 +13,7 @@ use super::terms::terms;
 use crate::access::Caller;
 use crate::error::{Error, Kind, Result};
 use crate::fhir::{Resource, TypeId, json};
-use crate::store::{AuditRow, Receipt, Sealed, Store, Tx, WrittenHash};
+use crate::store::{AuditRow, Receipt, Reindexed, Sealed, Store, Tx, WrittenHash};
 use crate::vault::{Pk, Rid, Vault};
 use crate::world::{Instant, World};
 
@@ -84,6 +84,16 @@ impl Trail {
         let who = Caller::task(task).who().clone();
         let event = Event::new(self.world.now(), what, Request::default());
         self.record(Event { who: Some(who), detail, ..event }).await
+    }
+
+    /// Commits resources that were gone through for a search parameter, together with an entry that says how many of
+    /// which parameter. Nothing of them is let out.
+    ///
+    /// # Errors
+    /// `Kind::Conflict` when they were written meanwhile: nothing is kept.
+    pub async fn reindex(&self, event: Event, done: Reindexed) -> Result<()> {
+        let row = self.row(&event, &[], Vec::new())?;
+        done.commit(row).await
     }
 
     /// The entry, ready to be sealed and written.

@@ -1,6 +1,7 @@
 //! The CapabilityStatement: made from the address table, the definitions and the mappings, so that it says what works
 //! and nothing else.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use serde_json::json;
@@ -14,6 +15,7 @@ use crate::interaction::across::COMPARTMENTS;
 use crate::interaction::operations::{OPERATIONS, Operation};
 use crate::interaction::route::{self, ROUTES, Verb};
 use crate::mapping::{Treatment, treatment};
+use crate::search::Customs;
 use crate::search::query::limits;
 
 /// Builds it. `date` is when this server started, as a FHIR instant.
@@ -23,6 +25,46 @@ pub(super) fn statement(config: &Config, date: &str) -> Node {
         statement["rest"][0]["operation"] = operations;
     }
     statement
+}
+
+/// The same with those search parameters of the site that can be searched by now.
+pub(super) fn with_customs<'a>(statement: &'a Node, customs: &Customs) -> Cow<'a, Node> {
+    if !definitions().types().iter().any(|kind| customs.ready(*kind).next().is_some()) {
+        return Cow::Borrowed(statement);
+    }
+    let mut whole = statement.clone();
+    let resources = whole.pointer_mut("/rest/0/resource").and_then(Node::as_array_mut);
+    for resource in resources.into_iter().flatten() {
+        let Some(kind) = resource.get("type").and_then(Node::as_str).and_then(|name| definitions().type_id(name))
+        else {
+            continue;
+        };
+        let works = |kind: TypeId, param: &Param| !matches!(treatment(kind, param.id), Treatment::Refused { .. });
+        for param in customs.ready(kind).filter(|param| works(kind, param)) {
+            push(resource, "searchParam", search_param(param));
+            if param.kind == ParamKind::Reference {
+                push(resource, "searchInclude", json!(format!("{}:{}", definitions().type_name(kind), param.code)));
+            }
+        }
+        for source in definitions().types() {
+            let refers = |param: &&'static Param| param.kind == ParamKind::Reference && param.targets.contains(&kind);
+            for param in customs.ready(*source).filter(refers).filter(|param| works(*source, param)) {
+                push(
+                    resource,
+                    "searchRevInclude",
+                    json!(format!("{}:{}", definitions().type_name(*source), param.code)),
+                );
+            }
+        }
+    }
+    Cow::Owned(whole)
+}
+
+fn push(resource: &mut Node, member: &str, item: Node) {
+    match resource.get_mut(member).and_then(Node::as_array_mut) {
+        Some(list) => list.push(item),
+        None => resource[member] = json!([item]),
+    }
 }
 
 fn base_statement(config: &Config, date: &str) -> Node {

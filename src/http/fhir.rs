@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::dispatch::{Served, Server, facts_of, json_document, refused};
 use super::negotiate::{self, Format, Sent, Wanted};
-use super::{body, graphql, outcome, reply, write};
+use super::{body, capability, graphql, outcome, reply, write};
 use crate::access::Caller;
 use crate::audit::What;
 use crate::error::{Error, Kind, Result};
@@ -93,7 +93,7 @@ impl FhirRequest<'_> {
         if let Ok(Found { route: route::Route { verb: Verb::Capabilities, .. }, .. }) = &found {
             let mut query = form::decode(self.parts.uri.query().unwrap_or_default())?;
             self.negotiate(&mut query, false)?;
-            return self.statement(query);
+            return self.statement(query).await;
         }
         let caller = match self.caller().await {
             Ok(caller) => caller,
@@ -168,7 +168,7 @@ impl FhirRequest<'_> {
     }
 
     /// `mode` and what shapes a read may be asked.
-    fn statement(&self, mut query: Pairs) -> Result<Response> {
+    async fn statement(&self, mut query: Pairs) -> Result<Response> {
         for (_, mode) in query.extract_if(.., |(name, _)| name == "mode") {
             if mode != "full" {
                 let text = "Of the modes of metadata only 'full' is supported.";
@@ -177,9 +177,13 @@ impl FhirRequest<'_> {
         }
         let lenient = Prefer::parse(texts(&self.parts.headers, "prefer")).lenient;
         let shape = Shape::from_pairs(definitions().type_id("CapabilityStatement"), &query, lenient)?;
+        let store = &self.server.app.store;
+        // Without its database the server still says what it is.
+        let customs = store.customs_now().await.unwrap_or_else(|_| store.customs());
+        let statement = capability::with_customs(&self.server.statement, &customs);
         let bytes = match shape {
-            Shape::Full => write::node(&self.server.statement, self.wanted)?,
-            _ => write::node(&json::parse(&shape.cut(&json::write(&self.server.statement))?)?, self.wanted)?,
+            Shape::Full => write::node(&statement, self.wanted)?,
+            _ => write::node(&json::parse(&shape.cut(&json::write(&statement))?)?, self.wanted)?,
         };
         Ok(reply::document(axum::http::StatusCode::OK, self.wanted.format.content_type(), bytes))
     }

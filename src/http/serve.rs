@@ -24,6 +24,7 @@ use super::{Sample, Server, meter};
 use crate::app::App;
 use crate::audit::What;
 use crate::error::{Error, Kind, Result};
+use crate::jobs::reindex;
 
 /// A client must have sent the head of its request by then.
 const HEAD_TIMEOUT_S: u64 = 30;
@@ -44,7 +45,13 @@ pub async fn serve(app: App, sample: Option<Sample>) -> Result<()> {
     app.trail.record_task(What::ServerStart, "server", Vec::new()).await?;
     let server = Server::new(app, sample);
     tracing::info!(listen = %server.app.config.listen, base = server.app.config.base_url, "ready");
+    let work = tokio::spawn({
+        let server = server.clone();
+        async move { reindex::run(&server.app).await }
+    });
     run(server.clone(), listener, stop).await;
+    work.abort();
+    reindex::give_back(&server.app).await;
     if let Err(error) = server.app.trail.record_task(What::ServerStop, "server", Vec::new()).await {
         tracing::error!(?error, "the stop could not be put on record");
     }

@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 
-use super::search::{asked_patients, entry, note, options};
+use super::search::{asked_patients, entry, note, options, parse};
 use super::{Answer, Bundle, BundleKind, Mode, Pairs, Scene, Shape, cursor, form, history, is_audit, terminology};
 use crate::access::{Grants, Search, authorize};
 use crate::audit::{Event, What};
@@ -143,7 +143,7 @@ async fn queries(scene: Scene<'_>, across: &Across, pairs: &Pairs) -> Result<Vec
     let options = options(scene);
     let mut queries = Vec::new();
     for kind in across.kinds(scene, named)? {
-        let mut query = Query::parse(kind, &rest, &options)?;
+        let mut query = parse(scene, kind, &rest, &options).await?;
         query.criteria.extend(across.membership(scene, kind)?);
         queries.push(query);
     }

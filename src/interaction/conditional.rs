@@ -6,7 +6,7 @@ use crate::access::Grants;
 use crate::audit::{Touched, What};
 use crate::error::{Error, Kind, Result};
 use crate::fhir::{Resource, TypeId, definitions};
-use crate::search::{Query, QueryOptions};
+use crate::search::{Lookup, Query, QueryOptions};
 use crate::store::Premise;
 
 /// A search that says which resource is meant.
@@ -48,6 +48,7 @@ impl Condition {
             count_default: 2,
             count_max: scene.app.config.conditional_delete_max.size() + 1,
             now: scene.app.world.now(),
+            customs: Lookup::new(scene.app.store.customs()),
         };
         let query = Query::parse(kind, &pairs, &options)?;
         if query.criteria.is_empty() {

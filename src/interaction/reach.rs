@@ -185,6 +185,7 @@ impl Lookup<'_> {
             count_default: 1,
             count_max: 1,
             now: self.now,
+            customs: Default::default(),
         };
         let pairs: Pairs = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let query = Query::parse(kind, &pairs, &options).map_err(Error::internal)?;

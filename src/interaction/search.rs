@@ -9,7 +9,7 @@ use crate::audit::{AuditPage, Event, Released, What};
 use crate::error::{Error, Issue, Result, Severity};
 use crate::fhir::{TypeId, definitions};
 use crate::search::query::{Summary, Wanted, WantedReference};
-use crate::search::{Criterion, Query, QueryOptions};
+use crate::search::{Criterion, Lookup, Query, QueryOptions};
 use crate::store::{Count, Position, Selection};
 
 /// One page of hits whose disclosure is on record.
@@ -107,7 +107,23 @@ async fn checked(scene: Scene<'_>, kind: TypeId, mut pairs: Pairs) -> Result<(Qu
         let (continued, position) = cursor::open(scene, kind, sealed).await?;
         (pairs, after) = (continued, Some(position));
     }
-    Ok((Query::parse(kind, &pairs, &options(scene))?, after))
+    Ok((parse(scene, kind, &pairs, &options(scene)).await?, after))
+}
+
+/// Reads a query. Names that the standard does not have are looked for among the search parameters of the site as they
+/// are now, not as this server knew them a while ago.
+pub(super) async fn parse(
+    scene: Scene<'_>,
+    kind: TypeId,
+    pairs: &[(String, String)],
+    options: &QueryOptions,
+) -> Result<Query> {
+    let read = Query::parse(kind, pairs, options);
+    if !options.customs.asked() {
+        return read;
+    }
+    let customs = Lookup::new(scene.app.store.customs_now().await?);
+    Query::parse(kind, pairs, &QueryOptions { customs, ..options.clone() })
 }
 
 /// How this server and this request want queries to be read.
@@ -119,6 +135,7 @@ pub(super) fn options(scene: Scene<'_>) -> QueryOptions {
         count_default: config.page_size.size(),
         count_max: config.page_size_max.size(),
         now: scene.app.world.now(),
+        customs: Lookup::new(scene.app.store.customs()),
     }
 }
 

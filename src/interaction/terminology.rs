@@ -65,6 +65,7 @@ async fn stored(scene: Scene<'_>, kind: TypeId, name: &str, url: &str) -> Result
         count_default: 1,
         count_max: 1,
         now: scene.app.world.now(),
+        customs: Default::default(),
     };
     let mut query = Query::parse(kind, &[], &options)?;
     query.criteria = match url.strip_prefix(name).and_then(|rest| rest.strip_prefix('/')) {

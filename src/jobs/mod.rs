@@ -1,4 +1,4 @@
-//! Work of the server itself, as named system callers: demonstration data and import. Must not know axum.
+//! Work of the server itself, as named system callers: demonstration data, import, search parameters of the site. Must not know axum.
 
 mod cast;
 pub mod credentials;
@@ -6,3 +6,4 @@ pub mod demo;
 pub mod import;
 pub mod population;
 mod progress;
+pub mod reindex;

@@ -53,7 +53,7 @@ fn check_default(name: &str, default: &DefaultFile) -> Result<(), String> {
 }
 
 /// What the making of one type's mapping needs at hand.
-struct Making<'a> {
+pub(super) struct Making<'a> {
     /// File, for messages.
     file: &'a str,
     kind: TypeId,
@@ -61,7 +61,7 @@ struct Making<'a> {
 }
 
 impl<'a> Making<'a> {
-    fn new(file: &'a str, kind: TypeId, default: &DefaultFile) -> Making<'a> {
+    pub(super) fn new(file: &'a str, kind: TypeId, default: &DefaultFile) -> Making<'a> {
         Making { file, kind, compartment: compartment(kind, default) }
     }
 
@@ -110,7 +110,7 @@ impl<'a> Making<'a> {
     }
 
     /// By the first rule of `default.toml` that fits.
-    fn by_rule(&self, param: &Param, default: &DefaultFile) -> Result<Treatment, String> {
+    pub(super) fn by_rule(&self, param: &Param, default: &DefaultFile) -> Result<Treatment, String> {
         let facts = facts(self.kind, param);
         let compartment = self.compartment.contains(&param.id);
         let rule = default.rules.iter().find(|rule| rule.fits(self.kind, param, &facts, compartment));

@@ -43,6 +43,19 @@ pub(super) struct DefaultFile {
     pub types: Vec<TypesRule>,
     /// The first that fits decides.
     pub rules: Vec<Rule>,
+    /// What parameters that a site defines may not look at.
+    pub unindexable: Vec<Unindexable>,
+}
+
+/// Elements of these names, or of these classes, are in no index of a site's own.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Unindexable {
+    #[serde(default)]
+    pub elements: Vec<String>,
+    #[serde(default)]
+    pub classes: Vec<Class>,
+    pub reason: String,
 }
 
 /// Types without a file that differ from the default.

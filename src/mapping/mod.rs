@@ -3,6 +3,7 @@
 //! names. Types without a file of their own get `mappings/default.toml`. Must not know storage or HTTP.
 
 mod build;
+mod custom;
 mod file;
 #[cfg(test)]
 mod leakage;
@@ -291,6 +292,9 @@ pub fn mapping(of: TypeId) -> &'static Mapping {
 
 /// How a parameter of a type is treated.
 pub fn treatment(of: TypeId, param: ParamId) -> &'static Treatment {
+    if param.is_custom() {
+        return custom::treatment(of, param).unwrap_or(&MAPPINGS.unknown);
+    }
     mapping(of).treatments.get(&param).unwrap_or(&MAPPINGS.unknown)
 }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock, RwLock};
 
 use super::borrowed::ValueRef;
 use crate::error::Result;
+use crate::fhir::definitions::custom;
 use crate::fhir::{ParamId, TypeId, definitions};
 use crate::mapping::{Items, Section, mapping};
 
@@ -14,6 +15,8 @@ use crate::mapping::{Items, Section, mapping};
 pub struct Mask {
     /// Parameters that look at a closed element.
     closed: BTreeSet<ParamId>,
+    /// Parameters of the site that look at none. One that is not known yet counts as closed.
+    open_custom: BTreeSet<ParamId>,
     /// Parameters of which single items are closed: those that the rules with these places in the mapping pick.
     items: Vec<(ParamId, usize)>,
     kind: TypeId,
@@ -24,21 +27,33 @@ type Masks = HashMap<(TypeId, u8), Option<Arc<Mask>>>;
 impl Mask {
     /// What is closed of a type where only some sections are open; None: nothing of it.
     pub fn of(kind: TypeId, open: impl Fn(Section) -> bool) -> Option<Arc<Mask>> {
-        static MASKS: LazyLock<RwLock<Masks>> = LazyLock::new(RwLock::default);
+        static MASKS: LazyLock<RwLock<(usize, Masks)>> = LazyLock::new(RwLock::default);
         let mut closed = Section::ALL.into_iter().filter(|section| !open(*section)).peekable();
         closed.peek()?;
         let key = (kind, closed.fold(0u8, |all, section| all | 1 << section as u8));
-        if let Some(mask) = MASKS.read().unwrap_or_else(|poisoned| poisoned.into_inner()).get(&key) {
-            return mask.clone();
+        let defined = custom::count();
+        {
+            let known = MASKS.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+            if let Some(mask) = known.1.get(&key).filter(|_| known.0 == defined) {
+                return mask.clone();
+            }
         }
         let mask = Mask::make(kind, &open);
-        MASKS.write().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(key, mask.clone());
+        let mut known = MASKS.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        // Parameters were defined since: every mask has to be made again.
+        if known.0 < defined {
+            *known = (defined, Masks::new());
+        }
+        if known.0 == defined {
+            known.1.insert(key, mask.clone());
+        }
         mask
     }
 
     fn make(kind: TypeId, open: &impl Fn(Section) -> bool) -> Option<Arc<Mask>> {
         let mapping = mapping(kind);
-        let mut mask = Mask { closed: BTreeSet::new(), items: Vec::new(), kind };
+        let mut mask = Mask { closed: BTreeSet::new(), open_custom: BTreeSet::new(), items: Vec::new(), kind };
+        mask.look_at_custom(open);
         for param in definitions().params(kind).iter().filter(|param| !param.code.starts_with('_')) {
             let text = param.text(kind).unwrap_or_default();
             for element in elements(&text, definitions().type_name(kind)) {
@@ -51,12 +66,27 @@ impl Mask {
                 mask.items.extend(rules.map(|(at, _)| (param.id, at)));
             }
         }
-        (!mask.closed.is_empty() || !mask.items.is_empty()).then(|| Arc::new(mask))
+        let custom = custom::of_type(kind).iter().any(|param| !mask.open_custom.contains(&param.id));
+        (custom || !mask.closed.is_empty() || !mask.items.is_empty()).then(|| Arc::new(mask))
+    }
+
+    fn look_at_custom(&mut self, open: &impl Fn(Section) -> bool) {
+        let mapping = mapping(self.kind);
+        for param in custom::of_type(self.kind) {
+            let Some(members) = param.members(self.kind) else { continue };
+            if !members.iter().all(|member| open(mapping.of_member(member))) {
+                continue;
+            }
+            self.open_custom.insert(param.id);
+            let rules = mapping.elements.iter().enumerate();
+            let rules = rules.filter(|(_, rule)| members.contains(&rule.name) && rule.items.is_some());
+            self.items.extend(rules.filter(|(_, rule)| !open(rule.section)).map(|(at, _)| (param.id, at)));
+        }
     }
 
     /// Whether no value of the parameter may be looked at.
     pub fn closes(&self, param: ParamId) -> bool {
-        self.closed.contains(&param)
+        if param.is_custom() { !self.open_custom.contains(&param) } else { self.closed.contains(&param) }
     }
 
     /// Whether this value of the parameter may not be looked at.

@@ -5,6 +5,7 @@
 
 pub mod borrowed;
 pub mod capsule;
+pub mod custom;
 pub mod mask;
 pub mod matcher;
 pub mod narrow;
@@ -20,6 +21,7 @@ pub mod words;
 mod wire;
 
 pub use capsule::View;
+pub use custom::{Customs, Lookup};
 pub use matcher::{Matcher, SortKey};
 pub use narrow::{Narrow, Patients};
 pub use query::{Criterion, Query, QueryOptions};

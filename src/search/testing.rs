@@ -19,7 +19,14 @@ pub fn kind(name: &str) -> TypeId {
 }
 
 pub fn options() -> QueryOptions {
-    QueryOptions { lenient: false, base: BASE.into(), count_default: 50, count_max: 1_000, now: NOW }
+    QueryOptions {
+        lenient: false,
+        base: BASE.into(),
+        count_default: 50,
+        count_max: 1_000,
+        now: NOW,
+        customs: Default::default(),
+    }
 }
 
 /// Pairs of `a=b&c=d`, without percent encoding (a `%26` stands for `&`).

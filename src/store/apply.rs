@@ -1,8 +1,9 @@
 //! What one write puts into the database, as sealed rows, and the statements that put it there inside an open
 //! transaction. A precondition that does not hold shows as a row that was not touched. Must not know plaintext.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
+use super::custom;
 use super::db::{Conn, Fault, Param, chunk_sizes, placeholder_list, placeholders};
 use super::dialect;
 use super::premise::Premise;
@@ -69,6 +70,12 @@ pub struct WriteSet {
     pub raises: Vec<(&'static str, u32)>,
     /// What the conditions of the request rest on.
     pub premises: Vec<Premise>,
+    /// The epoch of the site's search parameters that it was sealed under.
+    pub epoch: i64,
+    /// Rows are being gone through for a search parameter: their terms may be others than those that were read.
+    pub terms_may_move: bool,
+    /// Search parameters that it changes.
+    pub parameters: Vec<custom::Change>,
 }
 
 /// The domain tables there are.
@@ -97,6 +104,11 @@ impl From<Fault> for Refusal {
 }
 
 impl WriteSet {
+    /// Whether it changes which search parameters there are, or which can be searched by.
+    pub fn begins_epoch(&self) -> bool {
+        self.parameters.iter().any(custom::Change::begins_epoch)
+    }
+
     /// Roughly how many bytes it sends to the database.
     pub fn bytes(&self) -> usize {
         self.records.iter().map(|row| row.capsule.len() + 8 * row.terms.len() + 64).sum::<usize>()
@@ -109,12 +121,17 @@ impl WriteSet {
         for premise in &self.premises {
             premise.check(conn).await?;
         }
+        for change in &self.parameters {
+            change.apply(conn).await?;
+        }
+        let moves = matches!(conn, Conn::Sqlite(_));
+        let standing = if moves && self.terms_may_move { self.standing_terms(conn).await? } else { HashMap::new() };
         self.insert_records(conn).await?;
         self.update_records(conn).await?;
         self.insert_versions(conn).await?;
         self.log_versions(conn).await?;
-        if matches!(conn, Conn::Sqlite(_)) {
-            self.move_postings(conn).await?;
+        if moves {
+            self.move_postings(conn, &standing).await?;
         }
         self.put_domain(conn).await?;
         self.put_claims(conn).await?;
@@ -216,13 +233,27 @@ impl WriteSet {
         Ok(())
     }
 
-    async fn move_postings(&self, conn: &mut Conn) -> Result<(), Refusal> {
+    /// The terms that the rows have now.
+    async fn standing_terms(&self, conn: &mut Conn) -> Result<HashMap<Rid, Vec<i64>>, Refusal> {
+        let mut standing = HashMap::new();
+        let rids: Vec<Rid> = self.records.iter().filter(|row| row.base.is_some()).map(|row| row.rid).collect();
+        for rids in Chunks::of(&rids, ROWS_MAX) {
+            let sql = format!("select rid, terms from record where rid in ({})", placeholder_list(rids.len(), 0));
+            for row in conn.rows(&sql, rids.iter().map(|rid| Param::Int(rid.0)).collect()).await? {
+                standing.insert(Rid(row.int(0)?), row.ints(1)?);
+            }
+        }
+        Ok(standing)
+    }
+
+    async fn move_postings(&self, conn: &mut Conn, standing: &HashMap<Rid, Vec<i64>>) -> Result<(), Refusal> {
         let mut gone = Vec::new();
         let mut come = Vec::new();
         for row in &self.records {
             let absent_in = |list: &[i64], term: &i64| !list.contains(term);
-            gone.extend(row.terms_before.iter().filter(|t| absent_in(&row.terms, t)).map(|t| (*t, row.rid.0)));
-            come.extend(row.terms.iter().filter(|t| absent_in(&row.terms_before, t)).map(|t| (*t, row.rid.0)));
+            let before = standing.get(&row.rid).unwrap_or(&row.terms_before);
+            gone.extend(before.iter().filter(|t| absent_in(&row.terms, t)).map(|t| (*t, row.rid.0)));
+            come.extend(row.terms.iter().filter(|t| absent_in(before, t)).map(|t| (*t, row.rid.0)));
         }
         // In the order of the table, so that neighbours touch the same pages.
         come.sort_unstable();

@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use super::apply::{Refusal, WriteSet};
 use super::backlog::Backlog;
 use super::chain::{Appended, Chain};
+use super::custom;
 use super::db::{Conn, Db, Fault, Use};
 use super::growth::Growth;
 use super::premise::Premise;
@@ -354,6 +355,19 @@ impl Batch {
         kept.filter_map(|(job, _)| job.work.audit_row()).collect()
     }
 
+    /// The epoch of search parameters that writes must have been sealed under. Other transactions cannot change it any
+    /// more; batches without writes need none.
+    async fn epoch(&self, conn: &mut Conn) -> Result<i64, Fault> {
+        let sets = self.jobs.iter().filter_map(|job| match &job.work {
+            Work::Write(set, _) => Some(set),
+            Work::Append(_) | Work::Small(_) => None,
+        });
+        match sets.map(|set| set.begins_epoch()).reduce(|a, b| a || b) {
+            Some(alone) => custom::lock_epoch(conn, alone).await,
+            None => Ok(0),
+        }
+    }
+
     fn forget(&mut self) {
         self.outcomes.fill_with(|| None);
     }
@@ -368,6 +382,7 @@ impl Batch {
             Work::Append(_) | Work::Small(_) => Vec::new(),
         };
         Premise::lock(conn, self.jobs.iter().flat_map(of).collect()).await?;
+        let mut epoch = self.epoch(conn).await?;
         for (job, outcome) in self.jobs.iter().zip(&mut self.outcomes) {
             match &job.work {
                 Work::Append(_) => {}
@@ -385,10 +400,14 @@ impl Batch {
                         Err(fault) => return Err(fault),
                     }
                 }
+                Work::Write(set, _) if set.epoch != epoch => *outcome = Some(Err(custom::stale())),
                 Work::Write(set, _) => {
                     protect(conn, shared).await?;
                     match set.apply(conn).await {
-                        Ok(()) => keep(conn, shared).await?,
+                        Ok(()) => {
+                            keep(conn, shared).await?;
+                            epoch += set.parameters.iter().filter(|change| change.begins_epoch()).count() as i64;
+                        }
                         Err(Refusal::Conflict(error)) => {
                             undo(conn, shared).await?;
                             *outcome = Some(Err(error));

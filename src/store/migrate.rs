@@ -31,6 +31,7 @@ const SQLITE: &[Step] = &[
     step!(4, "sqlite", "0004_kv"),
     step!(6, "sqlite", "0006_version_log"),
     step!(9, "sqlite", "0009_kv_owner"),
+    step!(10, "sqlite", "0010_search_parameter"),
 ];
 const POSTGRES: &[Step] = &[
     step!(1, "postgres", "0001_records"),
@@ -39,6 +40,7 @@ const POSTGRES: &[Step] = &[
     step!(4, "postgres", "0004_kv"),
     step!(6, "postgres", "0006_version_log"),
     step!(9, "postgres", "0009_kv_owner"),
+    step!(10, "postgres", "0010_search_parameter"),
 ];
 // Numbered apart from the data, so that one database given for both is refused.
 const KEYS_SQLITE: &[Step] = &[step!(1001, "keys/sqlite", "0001_keys")];

@@ -5,6 +5,7 @@ mod apply;
 mod backlog;
 mod chain;
 mod compartment;
+mod custom;
 mod dialect;
 mod growth;
 mod kv;
@@ -16,6 +17,7 @@ mod lookup;
 mod migrate;
 mod pool;
 mod premise;
+mod reindex;
 mod seal;
 mod sealed;
 mod segment;
@@ -33,13 +35,14 @@ pub mod tx;
 #[path = "../../tests/harness/postgres.rs"]
 pub(crate) mod postgres;
 
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 
 use moka::sync::Cache;
 use zeroize::Zeroizing;
 
 use crate::access::Sections;
 use crate::error::Result;
+use crate::search::Customs;
 use crate::search::values::Header;
 use crate::vault::{Pk, Rid, Vault};
 use crate::world::World;
@@ -54,6 +57,7 @@ pub use entries::{AuditStored, ChainPlace};
 pub use index::{IndexFlaw, IndexReport};
 pub use past::{Mark, Past, PastPage, Period};
 pub use premise::Premise;
+pub use reindex::{Pass, Reindexed};
 pub use segment::{AuditEntry, SegmentPlace};
 pub use select::{Judge, Narrows, Plan};
 pub use small::Life;
@@ -207,6 +211,7 @@ struct Inner {
     /// This process, as an audit writer.
     instance: i64,
     compartments: Cache<[u8; 16], Surrogates>,
+    customs: RwLock<Arc<Customs>>,
 }
 
 /// Compartments whose surrogates are remembered; they never change.
@@ -235,9 +240,24 @@ impl Store {
         let lanes = Lanes::start(&db, &vault, instance, count);
         let compartments = Cache::builder().max_capacity(COMPARTMENTS_CACHED).build();
         let (base, candidates_max) = (config.base, config.candidates_max);
-        let inner =
-            Inner { db, readers, lookups, together, lanes, vault, world, base, candidates_max, instance, compartments };
-        Ok(Store { inner: Arc::new(inner) })
+        let customs = RwLock::default();
+        let inner = Inner {
+            db,
+            readers,
+            lookups,
+            together,
+            lanes,
+            vault,
+            world,
+            base,
+            candidates_max,
+            instance,
+            compartments,
+            customs,
+        };
+        let store = Store { inner: Arc::new(inner) };
+        store.customs_at_start().await?;
+        Ok(store)
     }
 
     /// An open write. It has no commit of its own: `audit::commit` is the only way.

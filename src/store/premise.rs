@@ -17,7 +17,7 @@ use crate::search::query::{Criterion, pending};
 const CANDIDATES_MAX: usize = 10_000;
 
 /// Namespace of the advisory locks of types on PostgreSQL, in the upper half of the key.
-const LOCKS: i64 = 0x5048_4941 << 32;
+pub(super) const LOCKS: i64 = 0x5048_4941 << 32;
 
 /// The rows that could satisfy a condition, and what they were.
 #[derive(Clone)]

@@ -2,8 +2,10 @@
 //! with its audit entry; if what it was based on has changed, nothing of it is kept and it says Conflict.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::apply::WriteSet;
+use super::custom;
 use super::lane::Work;
 use super::read::{State, Stored, values_within};
 use super::seal::{self, Content, Prepared};
@@ -14,8 +16,9 @@ use crate::error::{Error, Kind, Result};
 use crate::fhir::json::Node;
 use crate::fhir::{Resource, TypeId};
 use crate::mapping::sections;
+use crate::search::custom::Definition;
 use crate::search::values::{self, Header};
-use crate::search::{Values, View};
+use crate::search::{Customs, Values, View};
 use crate::vault::{Pk, Rid};
 use crate::world::Instant;
 
@@ -75,6 +78,10 @@ pub struct Tx {
     /// The newest draft of each resource.
     newest: HashMap<(TypeId, String), usize>,
     premises: Vec<Premise>,
+    /// What the new versions are indexed by.
+    customs: Arc<Customs>,
+    /// What SearchParameters define with this write, by logical id.
+    defined: HashMap<String, Option<Definition>>,
 }
 
 /// A transaction whose drafts are sealed: its hashes are known, and nothing in it can change. Committing it is for
@@ -98,7 +105,9 @@ pub struct SealedTx {
 
 impl Tx {
     pub(super) fn new(store: Store) -> Tx {
-        Tx { store, seen: HashMap::new(), drafts: Vec::new(), newest: HashMap::new(), premises: Vec::new() }
+        let customs = store.customs();
+        let (seen, newest, defined) = (HashMap::new(), HashMap::new(), HashMap::new());
+        Tx { store, seen, drafts: Vec::new(), newest, premises: Vec::new(), customs, defined }
     }
 
     /// The write rests on this too: if it has changed at commit, that shows as Conflict.
@@ -176,7 +185,12 @@ impl Tx {
         if kind != grant.kind() {
             return Err(Error::new(Kind::Forbidden, "The permission is for another type."));
         }
-        let values = values::values(&draft.resource, draft.version, draft.at, &self.store.inner.base)?;
+        let base = &self.store.inner.base;
+        let mut values = values::values(&draft.resource, draft.version, draft.at, base)?;
+        values.set_custom(&draft.resource, &self.customs, base);
+        if custom::defines(kind) {
+            self.defined.insert(values.header.id.clone(), Definition::read(&draft.resource)?);
+        }
         if !values_within(grant.rows(), &values)? {
             return Err(Error::new(Kind::Forbidden, "The access token does not allow writing this content."));
         }
@@ -234,14 +248,21 @@ impl Tx {
         };
         header.version = version;
         header.last_updated = at;
+        if custom::defines(kind) {
+            self.defined.insert(id.to_owned(), None);
+        }
         self.push(header, None)
     }
 
     /// Seals everything in one batch; the drafts cannot change any more.
     pub async fn seal(self) -> Result<SealedTx> {
-        let Tx { store, seen, drafts, premises, .. } = self;
+        let Tx { store, seen, drafts, premises, customs, defined, .. } = self;
         let (mut set, written) = seal::seal(&store, seen, drafts).await?;
         set.premises = premises;
+        (set.epoch, set.terms_may_move) = (customs.epoch, customs.is_working());
+        if !defined.is_empty() {
+            set.parameters = store.custom_changes(&customs, defined).await?;
+        }
         Ok(SealedTx { store, set, written })
     }
 
@@ -296,6 +317,12 @@ impl SealedTx {
     /// `Kind::Conflict` when a version it was based on has changed or something unique is taken (issue code
     /// `duplicate`): nothing is kept.
     pub(crate) async fn commit(self, row: AuditRow) -> Result<Receipt> {
-        self.store.receipt(Work::Write(Box::new(self.set), row)).await
+        let defines = self.set.begins_epoch();
+        let done = self.store.receipt(Work::Write(Box::new(self.set), row)).await;
+        // What is done again, or comes next, goes by the parameters there are now.
+        if defines || done.as_ref().is_err_and(|error| error.kind == Kind::Conflict) {
+            self.store.customs_again().await;
+        }
+        done
     }
 }

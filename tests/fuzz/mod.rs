@@ -161,6 +161,7 @@ fn queries_are_read() {
         count_default: 10,
         count_max: 100,
         now: phial::world::Instant(1_769_847_330_000),
+        customs: Default::default(),
     };
     let kind = definitions().type_id("Patient").expect("a type");
     fuzz("query", include_str!("seeds/query.txt"), |bytes| {

@@ -90,6 +90,7 @@ impl Truth {
             count_default: 50,
             count_max: 1_000,
             now: World::real().now(),
+            customs: Default::default(),
         };
         let kind = definitions().type_id(kind).expect("a type");
         let mut query = Query::parse(kind, pairs, &options)?;

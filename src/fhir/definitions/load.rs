@@ -189,7 +189,9 @@ fn params(
         let components = components.collect();
         let compiled = (0..bases.len().max(1)).map(|_| OnceLock::new()).collect();
         let expression = row.next();
-        let param = Param { id, code, url, kind, bases, targets, components, expression, compiled };
+        let (modifiers, comparators) = (None, None);
+        let param =
+            Param { id, code, url, kind, bases, targets, components, expression, modifiers, comparators, compiled };
         params.resize(params.len().max(usize::from(id.0) + 1), None);
         params[usize::from(id.0)] = Some(&*Box::leak(Box::new(param)));
     }

@@ -1,6 +1,7 @@
 //! What is known of R4: types, elements, search parameters, compartments. Loaded once from the compact fact tables
 //! under `fhir-profiles/r4/`, which are embedded in the binary. Must not know any resource by name.
 
+pub mod custom;
 mod load;
 mod param;
 mod shape;
@@ -8,7 +9,7 @@ mod shape;
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-pub use param::{Component, Param, ParamKind};
+pub use param::{Component, Param, ParamKind, of_type};
 pub use shape::{Child, Element, Primitive, Shape, ShapeKind};
 
 /// A resource type. The number is fixed by the fact tables (only ever appended to): it is stored in the database.
@@ -71,7 +72,11 @@ impl Definitions {
         params.binary_search_by(|p| p.code.cmp(code)).ok().map(|n| params[n])
     }
 
+    /// By number, parameters of the site included (see [`custom`]).
     pub fn param_by_id(&self, id: ParamId) -> Option<&'static Param> {
+        if id.is_custom() {
+            return custom::by_id(id);
+        }
         self.params.get(usize::from(id.0)).copied().flatten()
     }
 

@@ -1,6 +1,7 @@
 //! Search parameters. Their FHIRPath is compiled when it is first needed, type by type.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
 use super::{ParamId, TypeId, definitions};
@@ -70,6 +71,10 @@ pub struct Param {
     pub components: Vec<Component>,
     /// As published (for all its types), for the CapabilityStatement and for messages. Empty: none (`_text`).
     pub expression: &'static str,
+    /// Codes of the modifiers it takes; None: all of its kind.
+    pub modifiers: Option<&'static [String]>,
+    /// Prefixes it takes; None: all of its kind.
+    pub comparators: Option<&'static [String]>,
     /// One per base (one in all when it applies to all types).
     pub(super) compiled: Box<[OnceLock<Option<Expr>>]>,
 }
@@ -98,10 +103,18 @@ impl Param {
     /// The part of the published expression that concerns one type: its own alternatives of `A.x | B.y`.
     pub fn text(&self, of: TypeId) -> Option<Cow<'static, str>> {
         self.place(of)?;
+        if self.id.is_custom() && self.bases.len() == 1 {
+            return Some(Cow::Borrowed(self.expression));
+        }
         let name = definitions().type_name(of);
         let mut pieces = alternatives(self.expression).filter(|piece| concerns(piece, name));
         let first = pieces.next()?;
         Some(pieces.fold(Cow::Borrowed(first), |all, piece| Cow::Owned(format!("{all} | {piece}"))))
+    }
+
+    /// The members of a type that its values come from; None where that cannot be told.
+    pub fn members(&self, of: TypeId) -> Option<BTreeSet<String>> {
+        self.expr(of)?.members().ok()
     }
 
     fn place(&self, of: TypeId) -> Option<usize> {
@@ -109,12 +122,17 @@ impl Param {
     }
 }
 
+/// The alternatives of an expression that concern a type; empty when none does.
+pub fn of_type(expression: &str, name: &str) -> String {
+    alternatives(expression).filter(|piece| concerns(piece, name)).collect::<Vec<_>>().join(" | ")
+}
+
 fn compile(text: &str) -> Expr {
-    Expr::parse(text).expect("published expressions compile: a test compiles every one of them")
+    Expr::parse(text).expect("published expressions compile (a test compiles every one), others were before")
 }
 
 /// The pieces between the `|` that stand outside of brackets and quotes.
-fn alternatives(text: &'static str) -> impl Iterator<Item = &'static str> {
+fn alternatives<'a>(text: &'a str) -> impl Iterator<Item = &'a str> + use<'a> {
     let mut rest = text;
     std::iter::from_fn(move || {
         while !rest.is_empty() {

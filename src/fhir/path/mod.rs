@@ -13,6 +13,7 @@ mod math;
 mod ops;
 mod parse;
 mod quantity;
+mod reads;
 #[cfg(test)]
 mod speed;
 mod strings;
@@ -124,6 +125,14 @@ impl Expr {
     pub fn check(&self, root: &str) -> Result<()> {
         let root = types::Ty::named(root).ok_or_else(|| Error::invalid("FHIRPath: the root is of no type of R4."))?;
         check::check(&self.op, root)
+    }
+
+    /// The members of the resource that the expression reads: `telecom` of `Patient.telecom.value`.
+    ///
+    /// # Errors
+    /// `Kind::Invalid` where that cannot be told for every resource (`%resource`, `descendants()` ...).
+    pub fn members(&self) -> Result<std::collections::BTreeSet<String>> {
+        reads::members(&self.op)
     }
 
     /// Evaluates against the root of a resource. `resolve()` gives what the reference points to: the resource itself

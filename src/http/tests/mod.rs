@@ -15,6 +15,7 @@ mod key_sets;
 mod registering;
 mod exchange;
 mod operations;
+mod parameters;
 mod people;
 mod histories;
 mod later;
@@ -45,7 +46,7 @@ const NOW_MS: i64 = 1_769_847_330_000;
 
 pub struct TestApp {
     server: Arc<Server>,
-    _folder: TempDir,
+    folder: Arc<TempDir>,
 }
 
 pub struct Reply {
@@ -116,7 +117,13 @@ impl TestApp {
         set.extend(settings.iter().map(|(key, value)| (*key, (*value).to_owned())));
         let config = Config::load(None, [], &set).expect("valid settings");
         let app = App::open(config, Arc::new(World::held(Instant(NOW_MS), 7))).await.expect("the app opens");
-        TestApp { server: Server::new(app, None), _folder: folder }
+        TestApp { server: Server::new(app, None), folder: Arc::new(folder) }
+    }
+
+    /// Another server on the same databases, with the same clock.
+    pub async fn again(&self) -> TestApp {
+        let app = App::open(self.app().config.clone(), self.app().world.clone()).await.expect("the app opens");
+        TestApp { server: Server::new(app, None), folder: self.folder.clone() }
     }
 
     pub fn app(&self) -> &App {

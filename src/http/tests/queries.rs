@@ -255,6 +255,7 @@ async fn every_parameter_works_or_says_why_not() {
         count_default: 1,
         count_max: 1,
         now: app.app().world.now(),
+        customs: Default::default(),
     };
     let (mut taken, mut refused) = (0, BTreeSet::new());
     for kind in definitions().types() {

@@ -12,10 +12,10 @@ use crate::error::{Error, Kind, Result};
 use crate::fhir::json as tree;
 use crate::fhir::{TypeId, definitions};
 
-use crate::interaction::search::asked_patients;
+use crate::interaction::search::{asked_patients, parse};
 use crate::interaction::{Pairs, Scene, cursor, form, is_audit, read, terminology};
 use crate::search::query::Total;
-use crate::search::{Query, QueryOptions};
+use crate::search::{Lookup, QueryOptions};
 use crate::store::{Count, Found, Position, Sealed};
 use crate::vault::Rid;
 
@@ -71,6 +71,7 @@ pub fn options(scene: Scene<'_>) -> QueryOptions {
         count_default: scene.app.config.page_size.size(),
         count_max: scene.app.config.page_size_max.size(),
         now: scene.app.world.now(),
+        customs: Lookup::new(scene.app.store.customs()),
     }
 }
 
@@ -248,7 +249,7 @@ async fn search(scene: Scene<'_>, asked: Asked) -> Result<Searched> {
         let text = format!("'_offset' and '_count' reach {} matches; cursors go further.", limits::OFFSET);
         return Err(Error::new(Kind::TooCostly, text));
     }
-    let mut query = Query::parse(kind, &pairs, &options)?;
+    let mut query = parse(scene, kind, &pairs, &options).await?;
     query.count = skip + size;
     if counted {
         query.total = Total::Accurate;

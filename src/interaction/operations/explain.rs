@@ -9,6 +9,7 @@ use crate::audit::What;
 use crate::error::{Error, Result};
 use crate::fhir::json::Node;
 use crate::fhir::{TypeId, definitions};
+use crate::interaction::search::parse;
 use crate::interaction::{Answer, Pairs, Scene, form, terminology};
 use crate::mapping::Section;
 use crate::search::Query;
@@ -24,7 +25,7 @@ pub(super) async fn explain(scene: Scene<'_>, call: &Call) -> Result<Answer> {
         }
         pairs = form::decode(text.strip_prefix('?').unwrap_or(text)).map_err(|error| error.at("http.query"))?;
     }
-    let mut query = Query::parse(kind, &pairs, &options(scene))?;
+    let mut query = parse(scene, kind, &pairs, &options(scene)).await?;
     // Whoever may not search the type learns nothing of what a set of codes holds.
     authorize::<Search>(scene.caller, kind)?;
     terminology::resolve(scene, &mut query).await?;
@@ -83,7 +84,7 @@ fn granted(kind: TypeId, grant: Option<&Grant<Search>>) -> Node {
 /// One parameter of the search: where it is decided.
 async fn parameter(scene: Scene<'_>, grants: &Grants, kind: TypeId, (name, value): (&str, &str)) -> Result<Node> {
     let alone = [(name.to_owned(), value.to_owned())];
-    let mut query = Query::parse(kind, &alone, &options(scene))?;
+    let mut query = parse(scene, kind, &alone, &options(scene)).await?;
     terminology::resolve(scene, &mut query).await?;
     let mut parts = vec![part("parameter", "valueString", name)];
     match query.criteria.first() {

@@ -9,6 +9,7 @@ use crate::access::{Grants, Search, authorize};
 use crate::audit::{Event, What};
 use crate::error::{Error, Kind, Result};
 use crate::fhir::{TypeId, definitions};
+use crate::interaction::search::parse;
 use crate::interaction::{Answer, Scene, terminology};
 use crate::search::query::Summary;
 use crate::search::values::Value;
@@ -30,7 +31,7 @@ pub(super) struct Choice {
 
 pub(super) async fn lastn(scene: Scene<'_>, call: &Call) -> Result<Answer> {
     let kind = call.kind()?;
-    let mut query = Query::parse(kind, &call.input.search, &options(scene))?;
+    let mut query = parse(scene, kind, &call.input.search, &options(scene)).await?;
     let named = |codes: &[&str]| {
         call.input.search.iter().any(|(name, value)| {
             !value.is_empty() && codes.contains(&name.split([':', '.']).next().unwrap_or_default())

@@ -12,6 +12,7 @@ mod lastn;
 mod matching;
 mod member;
 mod meta;
+mod standing;
 mod table;
 mod validate;
 
@@ -34,7 +35,7 @@ use crate::audit::{Event, Released, What};
 use crate::error::{Error, Issue, Result, Severity};
 use crate::fhir::json::{self, Node};
 use crate::fhir::{Resource, TypeId};
-use crate::search::{Query, QueryOptions};
+use crate::search::{Lookup, Query, QueryOptions};
 use crate::store::{Found, Sealed};
 
 /// One call, as it came in.
@@ -67,6 +68,7 @@ pub(super) async fn perform(scene: Scene<'_>, sent: Sent, query: Pairs, body: Op
         Run::LastN => Box::pin(lastn::lastn(scene, &call)),
         Run::DocRef => Box::pin(docref::docref(scene, &call)),
         Run::Document => Box::pin(document::document(scene, &call)),
+        Run::Status => Box::pin(standing::status(scene, &call)),
         Run::Convert => Box::pin(convert(scene, call)),
         Run::Validate => Box::pin(validate::validate(scene, call)),
         Run::Emergency => Box::pin(emergency::emergency(scene, &call)),
@@ -191,6 +193,7 @@ fn options(scene: Scene<'_>) -> QueryOptions {
         count_default: config.page_size_max.size(),
         count_max: config.page_size_max.size(),
         now: scene.app.world.now(),
+        customs: Lookup::new(scene.app.store.customs()),
     }
 }
 

@@ -83,6 +83,7 @@ pub enum Run {
     MemberMatch,
     Explain,
     GraphQl,
+    Status,
 }
 
 const BOTH: Levels = Levels { system: false, on_type: true, instance: true };
@@ -120,6 +121,21 @@ const COUNT_OF_PAGE: Param = one("_count", COUNT, "Most resources on a page, inc
 
 /// Every operation.
 pub const OPERATIONS: &[Operation] = &[
+    Operation {
+        name: "status",
+        id: "SearchParameter-status",
+        published: None,
+        about: "Whether a search parameter that a SearchParameter of this server defines can be searched by: ready, or \
+                indexing with how many of how many resources are done; inactive where it defines none.",
+        levels: INSTANCE,
+        types: &["SearchParameter"],
+        affects: false,
+        paged: false,
+        search: false,
+        params: &[],
+        returns: "Parameters",
+        run: Run::Status,
+    },
     Operation {
         name: "everything",
         id: "Patient-everything",

@@ -8,6 +8,7 @@ use crate::error::{Error, Kind};
 use crate::fhir::definitions::Param;
 use crate::fhir::{ParamId, ParamKind, TypeId, definitions};
 use crate::mapping::{self, Treatment};
+use crate::search::custom::{Defined, Standing};
 use crate::search::words::Words;
 
 /// Why a parameter is not applied.
@@ -49,26 +50,25 @@ pub(super) fn criterion(
     }
     let next = |kind, rest: &str, links: &mut Links| criterion(kind, rest, value, options, links, depth + 1);
     if let Some(rest) = name.strip_prefix("_has:") {
-        return has(kind, name, rest, links, next);
+        return has((kind, name), rest, options, links, next);
     }
     if let Some((head, rest)) = name.split_once('.') {
-        return chain(kind, name, head, rest, links, next);
+        return chain((kind, name), (head, rest), options, links, next);
     }
     match name {
         "_filter" => super::filter::filter(kind, value, options, links, depth),
         "_list" => list(kind, value, options, links),
-        "_text" | "_content" if depth == 0 => words(kind, name, value),
+        "_text" | "_content" if depth == 0 => words(kind, name, value, options),
         _ => simple(kind, name, value, options, links),
     }
 }
 
 /// A parameter of a type that can be searched by, or why not.
-pub(super) fn searchable(kind: TypeId, code: &str) -> Result<&'static Param, Fault> {
+pub(super) fn searchable(kind: TypeId, code: &str, options: &QueryOptions) -> Result<&'static Param, Fault> {
     let type_name = definitions().type_name(kind);
-    let Some(param) = definitions().param(kind, code) else {
-        let near = super::control::near(code, definitions().params(kind).iter().map(|param| param.code));
-        let text = format!("'{code}' is no search parameter of {type_name}{near}.");
-        return Err(Fault::Unknown(Error::invalid(text)));
+    let param = match definitions().param(kind, code) {
+        Some(param) => param,
+        None => custom(kind, code, options)?,
     };
     if let Treatment::Refused { reason } = mapping::treatment(kind, param.id) {
         let text = format!("The search parameter '{code}' of {type_name} is not supported: {reason}");
@@ -79,6 +79,30 @@ pub(super) fn searchable(kind: TypeId, code: &str) -> Result<&'static Param, Fau
         return Err(Fault::Unknown(Error::unsupported(text)));
     }
     Ok(param)
+}
+
+/// A parameter of the site. One that is being indexed is refused whatever the handling: without it the answer would be
+/// another one, and it would be there the next time.
+fn custom(kind: TypeId, code: &str, options: &QueryOptions) -> Result<&'static Param, Fault> {
+    let type_name = definitions().type_name(kind);
+    match options.customs.find(kind, code) {
+        None => {
+            let standard = definitions().params(kind).iter().map(|param| param.code);
+            let near = super::control::near(code, standard.chain(options.customs.codes(kind)));
+            let text = format!("'{code}' is no search parameter of {type_name}{near}.");
+            Err(Fault::Unknown(Error::invalid(text)))
+        }
+        Some(Defined { standing: Standing::Indexing { done, total }, .. }) => {
+            let far = match total {
+                0 => "is yet to be indexed".to_owned(),
+                total => format!("is being indexed, {done} of {total} resources so far"),
+            };
+            let text =
+                format!("The search parameter '{code}' of {type_name} {far}. It can be searched by when all are.");
+            Err(Fault::Wrong(Error::unsupported(text)))
+        }
+        Some(defined) => Ok(defined.param),
+    }
 }
 
 fn simple(
@@ -92,7 +116,7 @@ fn simple(
         Some((code, modifier)) => (code, Some(modifier)),
         None => (name, None),
     };
-    let param = searchable(kind, code)?;
+    let param = searchable(kind, code, options)?;
     let modifier = modifier.map(|text| read_modifier(param, code, text)).transpose()?;
     let parts: Vec<&str> = escape::split(value, ',').into_iter().filter(|part| !part.is_empty()).collect();
     if parts.is_empty() {
@@ -163,9 +187,11 @@ pub(super) fn any(mut roads: Vec<Vec<Criterion>>) -> Criterion {
 }
 
 /// `_text` and `_content`.
-fn words(kind: TypeId, name: &str, value: &str) -> Result<Criterion, Fault> {
+fn words(kind: TypeId, name: &str, value: &str, options: &QueryOptions) -> Result<Criterion, Fault> {
     let Some(param) = definitions().param(kind, name) else {
-        return Err(searchable(kind, name).err().unwrap_or_else(|| wrong(format!("'{name}' is no search parameter."))));
+        return Err(searchable(kind, name, options)
+            .err()
+            .unwrap_or_else(|| wrong(format!("'{name}' is no search parameter."))));
     };
     let one = |part: &str| {
         let words = Words::read(name == "_text", &escape::unescape(part));
@@ -189,7 +215,7 @@ fn list(kind: TypeId, value: &str, options: &QueryOptions, links: &mut Links) ->
         return Err(Fault::Unknown(Error::unsupported(text)));
     }
     let source = type_id("_list", "List")?;
-    let param = searchable(source, "item")?.id;
+    let param = searchable(source, "item", options)?.id;
     links.add("_list")?;
     let inner = Box::new(simple(source, "_id", value, options, links)?);
     Ok(Criterion::Has { source, param, of: kind, inner })
@@ -224,6 +250,14 @@ fn read_modifier(param: &Param, code: &str, text: &str) -> Result<Modifier, Faul
         (Modifier::Identifier, of) => of == ParamKind::Reference,
         (Modifier::Type(kind), of) => of == ParamKind::Reference && may_target(param, kind),
     });
+    if let Some(stated) = param.modifiers
+        && applies
+        && !stated.iter().any(|code| code == stated_as(text))
+    {
+        let all: Vec<String> = stated.iter().map(|code| format!(":{code}")).collect();
+        let known = if all.is_empty() { "none".to_owned() } else { all.join(", ") };
+        return Err(wrong(format!("By its definition '{code}' does not take the modifier ':{text}', but {known}.")));
+    }
     match modifier {
         Some(modifier) if applies => Ok(modifier),
         _ => {
@@ -248,11 +282,20 @@ fn read_modifier(param: &Param, code: &str, text: &str) -> Result<Modifier, Faul
     }
 }
 
+/// How a SearchParameter names a modifier.
+fn stated_as(text: &str) -> &str {
+    match text {
+        "of-type" => "ofType",
+        other if definitions().type_id(other).is_some() => "type",
+        other => other,
+    }
+}
+
 /// `_has:Type:ref:rest`.
 fn has(
-    kind: TypeId,
-    name: &str,
+    (kind, name): (TypeId, &str),
     rest: &str,
+    options: &QueryOptions,
     links: &mut Links,
     next: impl Fn(TypeId, &str, &mut Links) -> Result<Criterion, Fault>,
 ) -> Result<Criterion, Fault> {
@@ -261,7 +304,7 @@ fn has(
         return Err(wrong(format!("'{name}' is incomplete; expected _has:Type:reference:parameter.")));
     };
     let source = type_id(name, source)?;
-    let param = searchable(source, code)?;
+    let param = searchable(source, code, options)?;
     if param.kind != ParamKind::Reference || !may_target(param, kind) {
         let (of, to) = (definitions().type_name(source), definitions().type_name(kind));
         return Err(wrong(format!("'{code}' of {of} in '{name}' does not refer to {to}.")));
@@ -273,10 +316,9 @@ fn has(
 
 /// `head.rest`, where head may name the type of the target.
 fn chain(
-    kind: TypeId,
-    name: &str,
-    head: &str,
-    rest: &str,
+    (kind, name): (TypeId, &str),
+    (head, rest): (&str, &str),
+    options: &QueryOptions,
     links: &mut Links,
     next: impl Fn(TypeId, &str, &mut Links) -> Result<Criterion, Fault>,
 ) -> Result<Criterion, Fault> {
@@ -285,13 +327,14 @@ fn chain(
         None => (head, None),
     };
     let (mut roads, mut faults) = (Vec::new(), Vec::new());
-    for (param, target) in targets(kind, name, code, only)? {
+    for (param, target) in targets((kind, name), code, only, options)? {
         match next(target, rest, links) {
             Ok(inner) => {
                 links.add(name)?;
                 roads.push(vec![Criterion::Chain { param, target, inner: Box::new(inner) }]);
             }
-            Err(Fault::Wrong(error)) if error.kind == Kind::TooCostly => return Err(Fault::Wrong(error)),
+            // Too costly, or not to be searched by yet: without this type something would be left out.
+            Err(Fault::Wrong(error)) if error.kind != Kind::Invalid => return Err(Fault::Wrong(error)),
             // A type that the rest does not fit has no matches; it is a fault only if it fits none.
             Err(fault) => faults.push(fault),
         }
@@ -301,12 +344,12 @@ fn chain(
 
 /// The types that a chain by a reference leads to.
 pub(super) fn targets(
-    kind: TypeId,
-    name: &str,
+    (kind, name): (TypeId, &str),
     code: &str,
     only: Option<TypeId>,
+    options: &QueryOptions,
 ) -> Result<Vec<(ParamId, TypeId)>, Fault> {
-    let param = searchable(kind, code)?;
+    let param = searchable(kind, code, options)?;
     if param.kind != ParamKind::Reference {
         return Err(wrong(format!("'{code}' in '{name}' is no reference, so nothing can be chained to it.")));
     }

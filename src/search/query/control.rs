@@ -2,7 +2,7 @@
 
 use super::chain::{Fault, searchable};
 use super::parse::limits;
-use super::{SortBy, Summary, Total};
+use super::{QueryOptions, SortBy, Summary, Total};
 use crate::error::{Error, Kind};
 use crate::fhir::{ParamKind, TypeId, definitions};
 
@@ -11,7 +11,7 @@ fn bad(name: &str, value: &str, expected: &str) -> Fault {
 }
 
 /// `a,-b`: parameters of the type, `-` for descending.
-pub(super) fn sort(kind: TypeId, value: &str) -> Result<Vec<SortBy>, Fault> {
+pub(super) fn sort(kind: TypeId, value: &str, options: &QueryOptions) -> Result<Vec<SortBy>, Fault> {
     let mut keys: Vec<SortBy> = Vec::new();
     for part in value.split(',').filter(|part| !part.is_empty()) {
         let (code, descending) = match part.strip_prefix('-') {
@@ -22,7 +22,7 @@ pub(super) fn sort(kind: TypeId, value: &str) -> Result<Vec<SortBy>, Fault> {
             let text = "'_score' cannot be sorted by: the hits of this server are not weighted.";
             return Err(Fault::Unknown(Error::unsupported(text)));
         }
-        let param = searchable(kind, code)?;
+        let param = searchable(kind, code, options)?;
         if matches!(param.kind, ParamKind::Composite | ParamKind::Special) {
             return Err(bad("_sort", part, "parameters that are not composite"));
         }

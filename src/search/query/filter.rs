@@ -132,7 +132,7 @@ impl<'a> Parser<'a> {
         if self.rest().starts_with(['[', '.']) {
             return self.chained(kind, name, depth);
         }
-        let param = searchable(kind, plain(kind, name))?;
+        let param = searchable(kind, plain(kind, name), self.options)?;
         self.space();
         let op = self.token();
         self.space();
@@ -158,7 +158,7 @@ impl<'a> Parser<'a> {
             Some((code, of)) => (code, Some(super::chain::type_id("_filter", of)?)),
             None => (head, None),
         };
-        let targets = super::chain::targets(kind, "_filter", plain(kind, code), only)?;
+        let targets = super::chain::targets((kind, "_filter"), plain(kind, code), only, self.options)?;
         let (start, tests, open) = (self.at, self.tests, self.open);
         let (mut roads, mut faults, mut end) = (Vec::new(), Vec::new(), (start, tests));
         for (param, target) in targets {
@@ -170,7 +170,7 @@ impl<'a> Parser<'a> {
                     end = (self.at, self.tests);
                     roads.push(vec![Criterion::Chain { param, target, inner: Box::new(inner) }]);
                 }
-                Err(Fault::Wrong(error)) if error.kind == Kind::TooCostly => return Err(Fault::Wrong(error)),
+                Err(Fault::Wrong(error)) if error.kind != Kind::Invalid => return Err(Fault::Wrong(error)),
                 Err(fault) => faults.push(fault),
             }
         }

@@ -2,7 +2,7 @@
 
 use super::chain::{Fault, searchable, type_id};
 use super::wanted::{may_target, target_names};
-use super::{Include, parse::limits};
+use super::{Include, QueryOptions, parse::limits};
 use crate::error::{Error, Kind};
 use crate::fhir::{ParamKind, TypeId, definitions};
 
@@ -16,7 +16,13 @@ pub(super) fn every(kind: TypeId) -> Vec<Include> {
 }
 
 /// Parses `Source:param[:Target]`, `Source:*` or `*`. `name` is `_include` or `_revinclude`, perhaps with `:iterate`.
-pub(super) fn include(kind: TypeId, name: &str, value: &str, so_far: usize) -> Result<Include, Fault> {
+pub(super) fn include(
+    kind: TypeId,
+    name: &str,
+    value: &str,
+    options: &QueryOptions,
+    so_far: usize,
+) -> Result<Include, Fault> {
     let wrong = |text: String| Fault::Wrong(Error::invalid(text));
     let (base, iterate) = match name.split_once(':') {
         None => (name, false),
@@ -58,7 +64,7 @@ pub(super) fn include(kind: TypeId, name: &str, value: &str, so_far: usize) -> R
     if code == "*" {
         return Ok(Include { source, param: None, target, iterate, every: false });
     }
-    let param = searchable(source, code)?;
+    let param = searchable(source, code, options)?;
     if param.kind != ParamKind::Reference {
         return Err(wrong(format!("'{code}' of {} in '{name}' is no reference.", type_name(source))));
     }

@@ -1,6 +1,7 @@
 //! Which types a query touches, for the grants.
 
 use super::{Criterion, Include, Query};
+use crate::fhir::definitions::Param;
 use crate::fhir::{ParamKind, TypeId, definitions};
 
 impl Query {
@@ -77,10 +78,11 @@ fn everything(list: &[Criterion], kinds: &mut Vec<TypeId>) {
 }
 
 fn targets(include: &Include, kinds: &mut Vec<TypeId>) {
-    let all = definitions().params(include.source);
-    let of =
-        all.iter().filter(|param| param.kind == ParamKind::Reference && include.param.is_none_or(|id| id == param.id));
-    for param in of {
+    let of: Vec<&Param> = match include.param {
+        Some(id) => definitions().param_by_id(id).into_iter().collect(),
+        None => definitions().params(include.source).to_vec(),
+    };
+    for param in of.into_iter().filter(|param| param.kind == ParamKind::Reference) {
         match param.targets.as_slice() {
             [] => kinds.extend_from_slice(definitions().types()),
             targets => kinds.extend_from_slice(targets),

@@ -18,6 +18,7 @@ mod tests;
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use super::custom::Lookup;
 use super::mask::Mask;
 use crate::error::Issue;
 use crate::fhir::date::Range;
@@ -41,6 +42,8 @@ pub struct QueryOptions {
     pub count_max: usize,
     /// The time of the request, for the prefix `ap` on dates.
     pub now: Instant,
+    /// Parameters of the site; by default there are none.
+    pub customs: Lookup,
 }
 
 /// A checked search on one type.
@@ -63,6 +66,8 @@ pub struct Query {
     pub notes: Vec<Issue>,
     /// `_cursor`, still sealed.
     pub cursor: Option<String>,
+    /// The epoch of the site's parameters, where it uses one: its answer is right in that epoch alone.
+    pub epoch: Option<i64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -47,6 +47,7 @@ impl Query {
             applied: Vec::new(),
             notes: Vec::new(),
             cursor: None,
+            epoch: None,
         }
     }
 
@@ -78,6 +79,8 @@ impl Query {
         }
         // One wrong parameter makes the whole request invalid, whatever else is unsupported.
         let Some(first) = faults.iter().find(|error| error.kind == Kind::Invalid).or(faults.first()) else {
+            let customs = &options.customs;
+            draft.query.epoch = customs.asked().then(|| customs.epoch());
             return Ok(draft.query);
         };
         let kind = first.kind;
@@ -123,7 +126,7 @@ impl<'a> Draft<'a> {
             "_count" => return self.count(value),
             "_sort" => {
                 self.once("_sort")?;
-                self.query.sort = control::sort(kind, value)?;
+                self.query.sort = control::sort(kind, value, self.options)?;
             }
             "_total" => {
                 self.once("_total")?;
@@ -139,7 +142,7 @@ impl<'a> Draft<'a> {
                 self.query.elements = control::elements(kind, value)?;
             }
             _ if is_named(name, "_include") => {
-                let include = include::include(kind, name, value, self.query.includes.len())?;
+                let include = include::include(kind, name, value, self.options, self.query.includes.len())?;
                 self.query.includes.push(include);
             }
             "_revinclude" if value == "*" => {
@@ -148,7 +151,7 @@ impl<'a> Draft<'a> {
                 }
             }
             _ if is_named(name, "_revinclude") => {
-                let include = include::include(kind, name, value, self.named_revincludes())?;
+                let include = include::include(kind, name, value, self.options, self.named_revincludes())?;
                 self.query.revincludes.push(include);
             }
             _ => {

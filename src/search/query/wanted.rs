@@ -29,6 +29,15 @@ pub(super) fn wanted(
             &format!("at most {} bytes a value", limits::VALUE),
         ));
     }
+    if let Some(stated) = param.comparators.filter(|_| modifier.is_none()) {
+        let (prefix, rest) = number::prefix(raw);
+        let sent = &raw[..raw.len() - rest.len()];
+        if prefix != Prefix::Eq && !stated.iter().any(|code| code == sent) {
+            let all = if stated.is_empty() { "none".to_owned() } else { stated.join(", ") };
+            let code = param.code;
+            return Err(Error::invalid(format!("By its definition '{code}' does not take '{sent}', but {all}.")));
+        }
+    }
     match (modifier, param.kind) {
         (Some(Modifier::Missing), _) => match raw {
             "true" => Ok(Wanted::Missing(true)),

@@ -14,6 +14,9 @@ static SYSTEMS: LazyLock<HashMap<(TypeId, ParamId), &'static str>> = LazyLock::n
 
 /// The system of the codes that a token parameter of a type finds in elements of type `code`.
 pub(super) fn system(of: TypeId, param: ParamId) -> Option<&'static str> {
+    if param.is_custom() {
+        return compute(of, definitions().param_by_id(param)?);
+    }
     SYSTEMS.get(&(of, param)).copied()
 }
 

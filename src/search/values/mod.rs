@@ -14,6 +14,7 @@ use crate::fhir::date::Range;
 use crate::fhir::reference::{self, Reference};
 use crate::fhir::{ParamId, Resource, TypeId, definitions};
 use crate::mapping::{self, Treatment};
+use crate::search::Customs;
 use crate::vault::Pk;
 use crate::world::Instant;
 
@@ -118,6 +119,25 @@ pub fn values(resource: &Resource, version: u32, at: Instant, base: &str) -> Res
     let digest = digest::content(resource.node());
     let header = Header { kind, id, version, last_updated: at, patients, clinical: None, digest };
     Ok(Values { header, params })
+}
+
+impl Values {
+    /// Puts the values of the site's own parameters in the place of those that are there. An expression that cannot be
+    /// evaluated on this resource gives none: a parameter must not stand in the way of a write.
+    pub fn set_custom(&mut self, resource: &Resource, customs: &Customs, base: &str) {
+        let kind = resource.kind();
+        self.params.retain(|id, _| !id.is_custom());
+        for param in customs.indexed(kind) {
+            if matches!(mapping::treatment(kind, param.id), Treatment::Refused { .. }) {
+                continue;
+            }
+            match extract::of_param(param, kind, resource.node(), base) {
+                Ok(found) if found.is_empty() => {}
+                Ok(found) => drop(self.params.insert(param.id, found)),
+                Err(_) => metrics::counter!("phial_search_parameter_faults_total").increment(1),
+            }
+        }
+    }
 }
 
 /// A Patient is its own; other resources are of every Patient on this server that a reference of the compartment

@@ -176,7 +176,14 @@ fn parse(kind: &str, query: &str) -> Query {
         (name.to_owned(), value.to_owned())
     };
     let pairs: Vec<(String, String)> = query.split('&').filter(|part| !part.is_empty()).map(pair).collect();
-    let options = QueryOptions { lenient: false, base: BASE.to_owned(), count_default: 7, count_max: 1000, now: NOW };
+    let options = QueryOptions {
+        lenient: false,
+        base: BASE.to_owned(),
+        count_default: 7,
+        count_max: 1000,
+        now: NOW,
+        customs: Default::default(),
+    };
     Query::parse(type_id(kind), &pairs, &options).unwrap_or_else(|error| panic!("{query}: {error}"))
 }
 

@@ -79,6 +79,7 @@ impl Store {
         let included = self.included(grants, query, &shown, &mut notes).await?;
         let matches = shown.into_iter().map(|shown| shown.sealed).collect();
         let (total, examined) = (hits.total, hits.examined);
+        self.in_epoch(query.epoch).await?;
         Ok(Selection { matches, positions, included, total, next, examined, notes })
     }
 
@@ -96,7 +97,8 @@ impl Store {
         if pending(&criteria).is_some() {
             return Ok(false);
         }
-        let values = values::values(resource, 1, self.inner.world.now(), &self.inner.base)?;
+        let mut values = values::values(resource, 1, self.inner.world.now(), &self.inner.base)?;
+        values.set_custom(resource, &self.customs(), &self.inner.base);
         let capsule = Zeroizing::new(capsule::encode(&values));
         Matcher::new(criteria)?.matches(&View::new(&capsule)?)
     }

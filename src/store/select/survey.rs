@@ -54,6 +54,7 @@ impl Store {
         self.resolve(grants, &mut criteria).await?;
         let narrows = self.told(query, &criteria)?;
         let open = matches!(grant.rows(), Rows::All) && grant.mask().is_none();
+        self.in_epoch(query.epoch).await?;
         let candidates = match open {
             true => Some(Scan::open(self, query.kind, criteria, Rid(0), false).await?.count().await?),
             false => None,
@@ -92,6 +93,7 @@ impl Store {
         while let Some(found) = scan.next(&judge).await? {
             all.extend(found);
         }
+        self.in_epoch(query.epoch).await?;
         Ok(all)
     }
 
