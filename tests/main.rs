@@ -1,5 +1,6 @@
 //! The one binary of black-box tests: the real program, started as a process, over HTTP.
 
+mod admin;
 mod audit_faults;
 mod browser;
 mod canary;

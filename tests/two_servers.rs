@@ -154,7 +154,7 @@ fn all_come_up(engine: Engine) {
     let data = Data::untouched(engine);
     let starters: Vec<_> = (0..4)
         .map(|_| {
-            let mut command = data.command(&["client", "add", "--scopes", "system/Patient.rs"]);
+            let mut command = data.command(&["admin", "clients", "add", "--json", "--scopes", "system/Patient.rs"]);
             command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts")
         })
         .collect();

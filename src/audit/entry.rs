@@ -38,6 +38,15 @@ pub enum What {
     PasswordReset,
     UserAdded,
     UserDisabled,
+    InvitationMade,
+    InvitationRevoked,
+    UserEnabled,
+    UserChanged,
+    UserUnlocked,
+    FactorRemoved,
+    SessionEnded,
+    ClientEnabled,
+    ClientChanged,
     AuthorizationGranted,
     AuthorizationRefused,
     AuthorizationEnded,
@@ -147,6 +156,15 @@ impl What {
             What::PasswordReset => "password-reset",
             What::UserAdded => "user-added",
             What::UserDisabled => "user-disabled",
+            What::InvitationMade => "invitation-made",
+            What::InvitationRevoked => "invitation-revoked",
+            What::UserEnabled => "user-enabled",
+            What::UserChanged => "user-changed",
+            What::UserUnlocked => "user-unlocked",
+            What::FactorRemoved => "factor-removed",
+            What::SessionEnded => "session-ended",
+            What::ClientEnabled => "client-enabled",
+            What::ClientChanged => "client-changed",
             What::AuthorizationGranted => "authorization-granted",
             What::AuthorizationRefused => "authorization-refused",
             What::AuthorizationEnded => "authorization-ended",
@@ -196,6 +214,15 @@ impl What {
         What::PasswordReset,
         What::UserAdded,
         What::UserDisabled,
+        What::InvitationMade,
+        What::InvitationRevoked,
+        What::UserEnabled,
+        What::UserChanged,
+        What::UserUnlocked,
+        What::FactorRemoved,
+        What::SessionEnded,
+        What::ClientEnabled,
+        What::ClientChanged,
         What::AuthorizationGranted,
         What::AuthorizationRefused,
         What::AuthorizationEnded,
@@ -224,6 +251,7 @@ impl What {
             | What::Import
             | What::ClientRegistered
             | What::UserAdded
+            | What::InvitationMade
             | What::AuthorizationGranted
             | What::LaunchMade
             | What::RegistrationAsked
@@ -236,13 +264,21 @@ impl What {
             | What::PasswordChanged
             | What::PasswordReset
             | What::UserDisabled
+            | What::UserEnabled
+            | What::UserChanged
+            | What::UserUnlocked
+            | What::ClientEnabled
+            | What::ClientChanged
             | What::KeysRotated => "U",
             What::Delete
             | What::AuthorizationEnded
             | What::TokenRevoked
             | What::ClientRejected
             | What::ClientDeleted
-            | What::PatientErased => "D",
+            | What::PatientErased
+            | What::InvitationRevoked
+            | What::FactorRemoved
+            | What::SessionEnded => "D",
             What::Read
             | What::Vread
             | What::HistoryInstance

@@ -1,45 +1,12 @@
-//! Commands that look and say: `keys status`, `keys rotate`, `audit verify`, `doctor`.
+//! Commands that look and say: `audit verify`, `doctor`.
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use phial::app::{App, Config};
 use phial::audit::verify;
-use phial::error::{Error, Kind, Result};
-use phial::store::keydb::KeyDb;
-use phial::vault::keyring::LocalKeyring;
-use phial::vault::{KeyStore, Vault};
+use phial::error::{Error, Result};
 use phial::world::World;
-
-/// Says which keys there are. Makes none: a keyring that is not there is an error.
-pub async fn keys_status(config: &Config) -> Result<ExitCode> {
-    let (root, keys) = key_parts(config).await?;
-    println!("root key {} in {}, made {}", root.id(), config.keyring.display(), root.created());
-    for row in keys.system_keys().await? {
-        println!("system key {}", row.name);
-    }
-    // Opening the vault unwraps them all: what is listed above can be used.
-    Vault::open(root, keys).await?;
-    println!("All of them open.");
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Begins a new epoch of the key that wraps patients' keys.
-pub async fn keys_rotate(config: &Config) -> Result<ExitCode> {
-    let (root, keys) = key_parts(config).await?;
-    let epoch = Vault::open(root, keys).await?.begin_epoch().await?;
-    println!("Data keys made from now on are wrapped under epoch {epoch}; those of earlier epochs stay readable.");
-    Ok(ExitCode::SUCCESS)
-}
-
-async fn key_parts(config: &Config) -> Result<(Arc<LocalKeyring>, Arc<KeyDb>)> {
-    if !config.keyring.exists() {
-        let text = format!("there is no keyring at {}", config.keyring.display());
-        return Err(Error::new(Kind::Unavailable, text));
-    }
-    let root = LocalKeyring::open_or_create(&config.keyring)?;
-    Ok((Arc::new(root), KeyDb::open(&config.key_database_url).await?))
-}
 
 /// Reads the whole trail back and verifies it.
 pub async fn audit_verify(app: &App) -> Result<ExitCode> {

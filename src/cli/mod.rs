@@ -1,8 +1,8 @@
 //! The commands. Each builds a [`Config`], opens an [`App`] and hands over to the room that does the work.
 
+mod admin;
 mod check;
 mod log;
-mod user;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,6 @@ use phial::app::{App, Config, config};
 use phial::error::{Error, Result};
 use phial::http::{SAMPLE_PLACE, Sample};
 use phial::jobs::{credentials, demo, import};
-use phial::oauth::ClientKind;
 use phial::selftest;
 use phial::world::World;
 
@@ -39,17 +38,10 @@ enum Command {
     Selftest(SelftestCommand),
     /// Load Bundles (JSON, XML), NDJSON and folders of them, gzip too.
     Import(ImportArgs),
-    /// Register clients.
-    #[command(subcommand)]
-    Client(ClientCommand),
-    /// Users: who may log in, and as what.
-    #[command(subcommand)]
-    User(user::UserCommand),
+    /// Users, clients, keys, sessions, consents.
+    Admin(admin::AdminArgs),
     /// Ask a running server for an access token, as a registered client, and print it.
     Token(TokenArgs),
-    /// Keys: status and rotation.
-    #[command(subcommand)]
-    Keys(KeysCommand),
     /// The audit trail.
     #[command(subcommand)]
     Audit(AuditCommand),
@@ -137,54 +129,9 @@ struct ImportArgs {
     paths: Vec<PathBuf>,
 }
 
-#[derive(Subcommand)]
-enum ClientCommand {
-    /// Register a client and print what it needs to ask for tokens. For an asymmetric client without --jwks a key pair
-    /// is made; its private half, like the secret of a symmetric client, is in what is printed and nowhere else.
-    Add(ClientAddArgs),
-}
-
-#[derive(Clone, clap::ValueEnum)]
-enum KindOfClient {
-    Backend,
-    Public,
-    ConfidentialSymmetric,
-    ConfidentialAsymmetric,
-}
-
-#[derive(Args)]
-struct ClientAddArgs {
-    #[command(flatten)]
-    with: WithConfig,
-    /// How it proves who it is, and whether it has users.
-    #[arg(long, value_enum, default_value = "backend")]
-    kind: KindOfClient,
-    /// Where an app with users gets its codes; may be given more than once.
-    #[arg(long, value_name = "URI")]
-    redirect_uri: Vec<String>,
-    /// Where an EHR opens the app.
-    #[arg(long, value_name = "URI")]
-    launch_uri: Option<String>,
-    /// It is an EHR, which may make launch contexts.
-    #[arg(long)]
-    ehr: bool,
-    /// Scopes it may be granted, separated by spaces: `system/Patient.rs system/Observation.rs`.
-    #[arg(long, value_name = "SCOPES")]
-    scopes: String,
-    /// Its client_id; a random one otherwise.
-    #[arg(long, value_name = "ID")]
-    id: Option<String>,
-    /// A name for people.
-    #[arg(long, value_name = "NAME", default_value = "Backend service")]
-    name: String,
-    /// File with its public JWK Set.
-    #[arg(long, value_name = "FILE")]
-    jwks: Option<PathBuf>,
-}
-
 #[derive(Args)]
 struct TokenArgs {
-    /// What `phial client add` printed.
+    /// What `phial admin clients add --json` printed.
     #[arg(value_name = "FILE", required_unless_present = "data")]
     client: Option<PathBuf>,
     /// Data folder of a demonstration, instead of a file.
@@ -193,16 +140,6 @@ struct TokenArgs {
     /// Where to ask, when not at the token_url of the file.
     #[arg(long, value_name = "URL")]
     token_url: Option<String>,
-}
-
-#[derive(Subcommand)]
-enum KeysCommand {
-    /// Say which keys there are, without showing any.
-    Status(WithConfig),
-    /// Begin a new epoch of the key that wraps patients' keys.
-    Rotate(WithConfig),
-    /// Begin to sign tokens with new keys. Tokens of the old ones work until they expire.
-    RotateSigning(WithConfig),
 }
 
 #[derive(Subcommand)]
@@ -254,17 +191,8 @@ async fn command(command: Command) -> Result<ExitCode> {
         }
         Command::Selftest(SelftestCommand::Smart(args)) => selftest_smart(&args),
         Command::Import(args) => run_import(args).await,
-        Command::Client(ClientCommand::Add(args)) => add_client(args).await,
-        Command::User(command) => user::run(command).await,
+        Command::Admin(args) => admin::run(args).await,
         Command::Token(args) => token(&args),
-        Command::Keys(KeysCommand::Status(with)) => check::keys_status(&settings(&with)?).await,
-        Command::Keys(KeysCommand::Rotate(with)) => check::keys_rotate(&settings(&with)?).await,
-        Command::Keys(KeysCommand::RotateSigning(with)) => {
-            let app = open(&with).await?;
-            let rotated = app.oauth.rotate_keys().await;
-            app.close().await;
-            rotated.map(|()| ExitCode::SUCCESS)
-        }
         Command::Audit(AuditCommand::Verify(with)) => {
             let app = open(&with).await?;
             let code = check::audit_verify(&app).await;
@@ -376,33 +304,6 @@ async fn run_import(args: ImportArgs) -> Result<ExitCode> {
     let summary = import::run(&app, &args.paths).await;
     app.close().await;
     Ok(if summary?.refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-async fn add_client(args: ClientAddArgs) -> Result<ExitCode> {
-    let jwks = args.jwks.as_deref().map(read_json).transpose()?;
-    let app = open(&args.with).await?;
-    let kind = match args.kind {
-        KindOfClient::Backend => ClientKind::Backend,
-        KindOfClient::Public => ClientKind::Public,
-        KindOfClient::ConfidentialSymmetric => ClientKind::ConfidentialSymmetric,
-        KindOfClient::ConfidentialAsymmetric => ClientKind::ConfidentialAsymmetric,
-    };
-    let asked = credentials::NewClient {
-        client_id: args.id,
-        name: args.name,
-        kind,
-        scopes: args.scopes,
-        jwks,
-        jwks_url: None,
-        redirect_uris: args.redirect_uri,
-        launch_uri: args.launch_uri,
-        ehr: args.ehr,
-        demo: false,
-    };
-    let added = credentials::add_client(&app, asked).await;
-    app.close().await;
-    println!("{:#}", added?);
-    Ok(ExitCode::SUCCESS)
 }
 
 fn token(args: &TokenArgs) -> Result<ExitCode> {

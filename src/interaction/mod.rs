@@ -8,6 +8,7 @@ pub mod answer;
 pub mod facts;
 pub mod form;
 pub mod operations;
+pub mod people;
 pub mod route;
 pub mod shape;
 mod terminology;

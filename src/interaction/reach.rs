@@ -33,6 +33,16 @@ pub(super) async fn resolved(app: &App, caller: &Caller) -> Result<Caller> {
     Ok(caller.reaching(Some(reach)))
 }
 
+/// Whether a record that a user is to be tied to (`Patient/1`) is there and stands: active, and within its period. Lets
+/// nothing of it out.
+pub(super) async fn stands(app: &App, record: &str) -> Result<bool> {
+    let Some((kind, id)) = record.split_once('/') else { return Ok(false) };
+    let lookup = Lookup { app, now: app.world.now() };
+    let (grant, query) = lookup.query(kind, &[("_id", id)])?;
+    let found = app.store.consult(&grant, query.criteria, |_: &Header, node: &Node| Some(lookup.stands(node))).await?;
+    Ok(found.into_iter().any(|stands| stands))
+}
+
 struct Lookup<'a> {
     app: &'a App,
     now: Instant,

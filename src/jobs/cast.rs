@@ -10,8 +10,7 @@ use crate::access::Role;
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::fhir::json::Node;
-use crate::oauth::users::random_password;
-use crate::oauth::{ClientKind, NewUser, totp};
+use crate::oauth::{By, ClientKind, NewUser, totp};
 
 /// What the sample app may be granted.
 const SAMPLE_SCOPES: &str = "launch launch/patient openid fhirUser patient/Patient.r patient/Observation.rs \
@@ -209,7 +208,7 @@ fn test_client(name: &str, kind: ClientKind) -> NewClient {
 
 async fn add(app: &App, asked: NewClient) -> Result<Node> {
     let (name, launch_uri, ehr) = (asked.name.clone(), asked.launch_uri.clone(), asked.ehr);
-    let mut out = credentials::add_client(app, asked).await?;
+    let mut out = credentials::add_client(app, &By::server(), asked).await?;
     if let Node::Object(members) = &mut out {
         // Stands once for all clients, beside them.
         members.shift_remove("token_url");
@@ -222,4 +221,27 @@ async fn add(app: &App, asked: NewClient) -> Result<Node> {
         out["ehr"] = json!(true);
     }
     Ok(out)
+}
+
+/// A password that nobody chose: of all four classes, with some 120 random bits.
+fn random_password() -> Zeroizing<String> {
+    let mut bytes = Zeroizing::new([0u8; 15]);
+    crate::world::secret(&mut *bytes);
+    let text = totp::base32(&*bytes);
+    let (upper, lower) = text.split_at(12);
+    Zeroizing::new(format!("{upper}-{}7z", lower.to_ascii_lowercase()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oauth::password;
+
+    #[test]
+    fn a_random_password_passes_the_rules() {
+        for _ in 0..20 {
+            let password = random_password();
+            assert_eq!(password::check(&password, "ann"), Ok(()), "{}", *password);
+        }
+    }
 }

@@ -14,7 +14,7 @@ use crate::app::App;
 use crate::error::{Error, Kind, Result};
 use crate::fhir::json::Node;
 use crate::oauth::assertion::ASSERTION_TYPE;
-use crate::oauth::{ClientKind, Registration, SigningKey, generate_es384};
+use crate::oauth::{By, ClientKind, Registered, Registration, SigningKey, generate_es384};
 use crate::world::World;
 
 /// Seconds that an assertion of ours may be used.
@@ -45,18 +45,57 @@ pub fn token_url(app: &App) -> String {
     app.config.token_url()
 }
 
+/// Gives a client new credentials: a secret, or the key pair that `jwks` is the public half of; without `jwks` a pair is
+/// made. None: there is no such client.
+///
+/// # Errors
+/// What the registry has against it.
+pub async fn rotate_client(app: &App, by: &By, client_id: &str, jwks: Option<Node>) -> Result<Option<Node>> {
+    let clients = app.oauth.clients().by(by);
+    let Some(client) = clients.get(client_id).await? else { return Ok(None) };
+    let (private, public) = match jwks {
+        None if client.kind.is_asymmetric() => pair()?,
+        given => (None, given),
+    };
+    let Some(rotated) = clients.rotate(client_id, public.as_ref()).await? else { return Ok(None) };
+    let scopes = rotated.client.scopes()?.to_string();
+    Ok(Some(description(app, &rotated, &scopes, private)))
+}
+
+/// A new private key, and the JWK Set of its public half.
+fn pair() -> Result<(Option<Node>, Option<Node>)> {
+    let (private, public) = generate_es384()?;
+    Ok((Some(private), Some(json!({"keys": [public]}))))
+}
+
+/// What a client needs to ask for tokens, in the form of `demo.json`.
+fn description(app: &App, registered: &Registered, scopes: &str, private: Option<Node>) -> Node {
+    let client = &registered.client;
+    let mut out = json!({
+        "client_id": client.client_id,
+        "kind": client.kind.to_string(),
+        "scopes": scopes,
+        "redirect_uris": client.redirect_uris,
+        "token_url": token_url(app),
+    });
+    if let Some(private) = private {
+        out["jwk"] = private;
+    }
+    if let Some(secret) = &registered.secret {
+        out["client_secret"] = json!(**secret);
+    }
+    out
+}
+
 /// Registers a client and gives what it needs to ask for tokens, in the form of `demo.json`.
 ///
 /// # Errors
 /// What the registry has against it.
-pub async fn add_client(app: &App, asked: NewClient) -> Result<Node> {
+pub async fn add_client(app: &App, by: &By, asked: NewClient) -> Result<Node> {
     let (private, public) = match asked.jwks {
         Some(set) => (None, Some(set)),
         None if asked.jwks_url.is_some() => (None, None),
-        None if asked.kind.is_asymmetric() => {
-            let (private, public) = generate_es384()?;
-            (Some(private), Some(json!({"keys": [public]})))
-        }
+        None if asked.kind.is_asymmetric() => pair()?,
         None => (None, None),
     };
     let registration = Registration {
@@ -66,26 +105,13 @@ pub async fn add_client(app: &App, asked: NewClient) -> Result<Node> {
         jwks: public,
         jwks_url: asked.jwks_url,
         scopes: asked.scopes.clone(),
-        redirect_uris: asked.redirect_uris.clone(),
+        redirect_uris: asked.redirect_uris,
         launch_uri: asked.launch_uri,
         ehr: asked.ehr,
         demo: asked.demo,
     };
-    let registered = app.oauth.clients().add(registration).await?;
-    let mut out = json!({
-        "client_id": registered.client.client_id,
-        "kind": asked.kind.to_string(),
-        "scopes": asked.scopes,
-        "redirect_uris": asked.redirect_uris,
-        "token_url": token_url(app),
-    });
-    if let Some(private) = private {
-        out["jwk"] = private;
-    }
-    if let Some(secret) = registered.secret {
-        out["client_secret"] = json!(*secret);
-    }
-    Ok(out)
+    let registered = app.oauth.clients().by(by).add(registration).await?;
+    Ok(description(app, &registered, &asked.scopes, private))
 }
 
 /// Asks the token endpoint of a running server for a token, as the client that `client` describes (as

@@ -20,7 +20,7 @@ use super::progress::Progress;
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::fhir::json::Node;
-use crate::oauth::{ClientKind, totp};
+use crate::oauth::{By, ClientKind, totp};
 use crate::world::World;
 
 /// Everything a system may do: what the demonstration's backend client is registered for.
@@ -197,7 +197,7 @@ async fn client(app: &App, data: &Path, described: &Node) -> Result<Node> {
         ehr: false,
         demo: true,
     };
-    let mut client = credentials::add_client(app, asked).await?;
+    let mut client = credentials::add_client(app, &By::server(), asked).await?;
     if let Node::Object(members) = &mut client {
         // Stands once for all clients, beside them.
         members.shift_remove("token_url");

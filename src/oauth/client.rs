@@ -129,6 +129,12 @@ fn secret_hash(secret: &str) -> [u8; 32] {
     out
 }
 
+fn new_secret() -> Secret {
+    let mut bytes = Zeroizing::new([0u8; SECRET_BYTES]);
+    world::secret(&mut *bytes);
+    Zeroizing::new(URL_SAFE_NO_PAD.encode(*bytes))
+}
+
 impl Client {
     /// Checks a registration. `base` is the FHIR base URL, `random_id` the id to give when none is asked for. The
     /// secret is that of a confidential-symmetric client.
@@ -165,11 +171,7 @@ impl Client {
         if scopes.is_empty() {
             return Err(Error::invalid("A client needs at least one scope.").at("scopes"));
         }
-        let secret = (asked.kind == ClientKind::ConfidentialSymmetric).then(|| {
-            let mut bytes = Zeroizing::new([0u8; SECRET_BYTES]);
-            world::secret(&mut *bytes);
-            Zeroizing::new(URL_SAFE_NO_PAD.encode(*bytes))
-        });
+        let secret = (asked.kind == ClientKind::ConfidentialSymmetric).then(new_secret);
         let client = Client {
             client_id,
             name: asked.name,
@@ -186,6 +188,31 @@ impl Client {
             self_registered: None,
         };
         Ok((client, secret))
+    }
+
+    /// The same client with a new secret, or with these keys.
+    ///
+    /// # Errors
+    /// `Kind::Invalid` when it has nothing of the kind.
+    pub(super) fn renewed(mut self, jwks: Option<&Node>) -> Result<(Client, Option<Secret>)> {
+        match (self.kind, jwks) {
+            (ClientKind::Public, _) => {
+                Err(Error::invalid("A public client has no secret and no keys.").at("client_id"))
+            }
+            (ClientKind::ConfidentialSymmetric, None) => {
+                let secret = new_secret();
+                self.secret_hash = Some(secret_hash(&secret));
+                Ok((self, Some(secret)))
+            }
+            (ClientKind::ConfidentialSymmetric, Some(_)) => {
+                Err(Error::invalid("Only asymmetric clients have a JWK Set.").at("jwks"))
+            }
+            (_, Some(set)) if self.jwks.is_some() => {
+                self.jwks = Some(Jwks::check(set)?);
+                Ok((self, None))
+            }
+            _ => Err(Error::invalid("An asymmetric client needs a JWK Set.").at("jwks")),
+        }
     }
 
     /// The scopes the client may be granted.

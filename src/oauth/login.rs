@@ -11,7 +11,7 @@ use super::password::{self, PasswordHash};
 use super::shelf::Held;
 use super::users::{Device, User, hashed, normal};
 use super::{State, totp};
-use crate::access::{Caller, Claims, Person, Who};
+use crate::access::{Caller, Claims, Person, Role, Who};
 use crate::audit::{Event, Outcome, Request, What};
 use crate::error::{Error, Kind, Result};
 use crate::world::{self, Instant};
@@ -44,8 +44,6 @@ pub enum Stage {
     Factor,
     /// A second factor has to be enrolled; this is the secret that is offered.
     Enrol { secret: Vec<u8> },
-    /// A new password has to be chosen.
-    Change,
     /// Logged in.
     In,
 }
@@ -100,6 +98,11 @@ pub fn random_name() -> Zeroizing<String> {
     Zeroizing::new(URL_SAFE_NO_PAD.encode(*bytes))
 }
 
+/// Under what the failures of a user name are counted.
+pub(super) fn lock_name(username: Option<&str>) -> String {
+    format!("name:{}", username.unwrap_or("?"))
+}
+
 impl Live {
     pub fn is_in(&self) -> bool {
         self.session.stage == Stage::In
@@ -143,7 +146,7 @@ impl State {
     ) -> Result<Step> {
         let now = self.world.now();
         let name = normal(username);
-        let by_name = format!("name:{}", name.as_deref().unwrap_or("?"));
+        let by_name = lock_name(name.as_deref());
         let by_address = format!("address:{}", request.address);
         let wait = match self.try_counted(&by_address, FREE_TRIES_OF_ADDRESS, now).await? {
             Some(wait) => Some(wait),
@@ -164,29 +167,30 @@ impl State {
             return Ok(Step::No(WRONG, None));
         };
         let stage = self.stage_after_password(&user);
-        if user.device.is_none() {
+        if !user.has_factor() {
             self.locks.delete(&by_name).await?;
         }
         let cookie = self.begin(&user, stage, agent, request).await?;
         Ok(Step::On(cookie))
     }
 
-    fn stage_after_password(&self, user: &User) -> Stage {
-        if user.device.is_some() {
-            return Stage::Factor;
-        }
-        if user.role.is_staff() && self.staff_factor {
-            return Stage::Enrol { secret: totp::secret().to_vec() };
-        }
-        if user.must_change { Stage::Change } else { Stage::In }
+    /// Administrators need a second factor whatever the settings say.
+    pub fn needs_factor(&self, role: Role) -> bool {
+        role == Role::Admin || (role.is_staff() && self.staff_factor)
     }
 
-    fn stage_after_factor(user: &User) -> Stage {
-        if user.must_change { Stage::Change } else { Stage::In }
+    pub(super) fn stage_after_password(&self, user: &User) -> Stage {
+        if user.has_factor() {
+            return Stage::Factor;
+        }
+        if self.needs_factor(user.role) {
+            return Stage::Enrol { secret: totp::secret().to_vec() };
+        }
+        Stage::In
     }
 
     /// A new session. A login that is complete with it goes on record.
-    async fn begin(&self, user: &User, stage: Stage, agent: &str, request: Request) -> Result<Cookie> {
+    pub(super) async fn begin(&self, user: &User, stage: Stage, agent: &str, request: Request) -> Result<Cookie> {
         let now = self.world.now();
         let life = if stage == Stage::In { self.limits.session_max_ms } else { STEP_LIFE_MS };
         let cookie = random_name();
@@ -217,7 +221,7 @@ impl State {
         self.trail.record(event).await.map(drop)
     }
 
-    fn who(&self, user: &User, session: &str) -> Who {
+    pub(super) fn who(&self, user: &User, session: &str) -> Who {
         Who {
             client_id: PAGES_CLIENT.to_owned(),
             token_id: Some(session.to_owned()),
@@ -267,7 +271,7 @@ impl State {
             return Ok(Step::No("The login took too long. Begin again.", None));
         };
         let user = &live.user;
-        let by_name = format!("name:{}", user.username);
+        let by_name = lock_name(Some(&user.username));
         if let Some(wait) = self.try_counted(&by_name, FREE_TRIES, now).await? {
             self.login_failed("locked", Some(user.username.clone()), Some(user), request).await?;
             return Ok(Step::No(WAIT, Some(wait)));
@@ -278,7 +282,7 @@ impl State {
         }
         self.locks.delete(&by_name).await?;
         self.sessions.delete(cookie).await?;
-        self.begin(user, Self::stage_after_factor(user), agent, request).await.map(Step::On)
+        self.begin(user, Stage::In, agent, request).await.map(Step::On)
     }
 
     /// Enrols the device that shows this code; gives the recovery codes beside the new cookie.
@@ -320,7 +324,7 @@ impl State {
         let event = Event::new(now, What::FactorEnrolled, request.clone());
         self.record_of(&user, &live.session.id, event).await?;
         self.sessions.delete(cookie).await?;
-        let cookie = self.begin(&user, Self::stage_after_factor(&user), agent, request).await?;
+        let cookie = self.begin(&user, Stage::In, agent, request).await?;
         Ok((Step::On(cookie), codes))
     }
 
@@ -335,11 +339,11 @@ impl State {
     ) -> Result<Step> {
         let now = self.world.now();
         let live = self.session(cookie).await?;
-        let Some(live) = live.filter(|live| matches!(live.session.stage, Stage::Change | Stage::In)) else {
+        let Some(live) = live.filter(Live::is_in) else {
             return Ok(Step::No("The login took too long. Begin again.", None));
         };
         let user = &live.user;
-        let by_name = format!("name:{}", user.username);
+        let by_name = lock_name(Some(&user.username));
         if let Some(wait) = self.try_counted(&by_name, FREE_TRIES, now).await? {
             return Ok(Step::No(WAIT, Some(wait)));
         }
@@ -363,7 +367,6 @@ impl State {
         let hash = hashed(new).await?;
         let changed = self.users.change(&user.username, |user| {
             user.password = Some(hash.clone());
-            user.must_change = false;
             user.valid_from = now.0;
             Ok(())
         });
@@ -389,6 +392,11 @@ impl State {
     async fn end_session(&self, user: &User, session: &Held<Session>, request: Request) -> Result<()> {
         let event = Event::new(self.world.now(), What::Logout, request);
         self.record_of(user, &session.id, event).await?;
+        self.drop_session(user, session).await
+    }
+
+    /// Removes a session, and what was authorized for no longer than it.
+    pub(super) async fn drop_session(&self, user: &User, session: &Held<Session>) -> Result<()> {
         for authorization in self.authorizations.owned(&user.id).await? {
             if authorization.session == session.id && !authorization.is_offline() {
                 self.authorizations.delete_by_key(authorization.key()).await?;

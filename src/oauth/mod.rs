@@ -2,9 +2,11 @@
 //! people allow apps, tokens, the server's signing keys. Must not know FHIR storage, nor HTTP: forms come in decoded,
 //! answers go out as values for the pages, or as JSON and a status.
 
+pub mod administration;
 pub mod assertion;
 pub mod authorization;
 pub mod authorize;
+mod by;
 pub mod client;
 pub mod consent;
 pub mod discovery;
@@ -12,6 +14,7 @@ pub mod emergency;
 mod exchange;
 pub mod form;
 mod introspect;
+pub mod invitation;
 pub mod jwks;
 pub mod keys;
 mod keysets;
@@ -41,6 +44,7 @@ use crate::store::Store;
 use crate::vault::Vault;
 use crate::world::{Instant, World};
 
+pub use by::By;
 pub use client::{Client, ClientKind, Registration, Secret};
 pub use discovery::Endpoints;
 pub use emergency::{EmergencyAsked, EmergencyGiven};
@@ -48,6 +52,7 @@ pub use form::Refusal;
 pub use keys::{SigningKey, generate_es384};
 pub use registration::Registering;
 pub use registry::{Clients, Registered};
+pub use ring::KeyState;
 pub use shelf::Held;
 pub use token::Granted;
 pub use users::{NewUser, User, Users};
@@ -103,6 +108,7 @@ pub struct State {
     users: Users,
     sessions: Shelf<login::Session>,
     locks: Shelf<login::Failures>,
+    invitations: Shelf<invitation::Invitation>,
     asked: Shelf<authorize::Asked>,
     codes: Shelf<authorization::Code>,
     authorizations: Shelf<authorization::Authorization>,
@@ -147,6 +153,7 @@ impl State {
             users: Users::new(&store, &vault, trail.clone(), world.clone()),
             sessions: Shelf::new(&store, &vault, login::SESSION_SPACE),
             locks: Shelf::new(&store, &vault, login::LOCK_SPACE),
+            invitations: Shelf::new(&store, &vault, invitation::SPACE),
             asked: Shelf::new(&store, &vault, authorize::SPACE),
             codes: Shelf::new(&store, &vault, authorization::CODE_SPACE),
             authorizations: Shelf::new(&store, &vault, authorization::SPACE),
@@ -278,10 +285,10 @@ impl State {
     }
 
     /// Begins to sign with new keys; other servers follow when they meet the first token of these.
-    pub async fn rotate_keys(&self) -> Result<()> {
+    pub async fn rotate_keys(&self, by: &By) -> Result<()> {
         let ring = self.take_ring(Ring::rotate(&self.rings, self.world.now()).await?)?;
-        let facts = vec![("kid".to_owned(), ring.access().kid().to_owned())];
-        self.trail.record_task(What::KeysRotated, "administration", facts).await.map(drop)
+        let about = by::facts(&[("keys", "signing"), ("kid", ring.access().kid())]);
+        self.trail.record(by.event(self.world.now(), What::KeysRotated, about)).await.map(drop)
     }
 
     /// Forgets what is over. Nothing depends on it but the size of the table.

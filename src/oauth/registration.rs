@@ -60,7 +60,7 @@ impl Clients {
     /// An initial access token, to be given to somebody who may register one app.
     pub async fn registration_token(&self) -> Result<Zeroizing<String>> {
         let (token, now) = (random(), self.world.now());
-        self.trail.record_task(What::RegistrationTokenMade, "administration", Vec::new()).await?;
+        self.trail.record(self.by.event(self.world.now(), What::RegistrationTokenMade, Vec::new())).await?;
         let ticket = Ticket { made: now.0 };
         self.tickets.insert(&token, &ticket, Some(now.plus_ms(TICKET_LIFE_MS)), None).await?;
         Ok(token)

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use super::by::By;
 use super::client::{Client, Registration, Secret};
 use super::registration::{PENDING_SPACE, TICKET_SPACE, Ticket};
 use super::shelf::Shelf;
 use crate::audit::{Trail, What};
 use crate::error::{Error, Kind, Result};
+use crate::fhir::json::Node;
 use crate::store::Store;
 use crate::vault::{SystemKey, Vault};
 use crate::world::World;
@@ -32,6 +34,7 @@ pub struct Clients {
     base: String,
     pub(super) pending: Shelf<Client>,
     pub(super) tickets: Shelf<Ticket>,
+    pub(super) by: By,
 }
 
 impl Clients {
@@ -39,7 +42,12 @@ impl Clients {
     pub fn new(store: Store, vault: Vault, trail: Trail, world: Arc<World>, base: &str) -> Clients {
         let pending = Shelf::new(&store, &vault, PENDING_SPACE);
         let tickets = Shelf::new(&store, &vault, TICKET_SPACE);
-        Clients { store, vault, trail, world, base: base.to_owned(), pending, tickets }
+        Clients { store, vault, trail, world, base: base.to_owned(), pending, tickets, by: By::server() }
+    }
+
+    /// The same, with what is done recorded as theirs.
+    pub fn by(&self, by: &By) -> Clients {
+        Clients { by: by.clone(), ..self.clone() }
     }
 
     /// Registers a client.
@@ -82,7 +90,7 @@ impl Clients {
             ("demo", client.demo.to_string()),
         ];
         let facts = facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        self.trail.record_task(what, "administration", facts).await.map(drop)
+        self.trail.record(self.by.event(self.world.now(), what, facts)).await.map(drop)
     }
 
     pub async fn get(&self, client_id: &str) -> Result<Option<Client>> {
@@ -101,15 +109,41 @@ impl Clients {
         Ok(clients)
     }
 
-    /// Gives no more tokens to a client. Those it has last at most `access::token::TOKEN_SECONDS` longer. False: there
-    /// is no such client.
+    /// Gives no more tokens to a client. Those it has as a service last at most `access::token::TOKEN_SECONDS` longer.
+    /// False: there is no such client.
     pub async fn disable(&self, client_id: &str) -> Result<bool> {
+        self.switch(client_id, true, What::ClientDisabled).await
+    }
+
+    /// Gives tokens to a disabled client again.
+    pub async fn enable(&self, client_id: &str) -> Result<bool> {
+        self.switch(client_id, false, What::ClientEnabled).await
+    }
+
+    async fn switch(&self, client_id: &str, disabled: bool, what: What) -> Result<bool> {
         let Some(mut client) = self.get(client_id).await? else { return Ok(false) };
-        client.disabled = true;
-        let (key, sealed) = self.sealed(&client).await?;
-        self.store.kv_put(SPACE, &key, &sealed).await?;
-        self.record(What::ClientDisabled, &client).await?;
+        client.disabled = disabled;
+        self.put(&client).await?;
+        self.record(what, &client).await?;
         Ok(true)
+    }
+
+    /// Gives a client a new secret, or `jwks` in place of its keys; what it had no longer counts. None: there is no such
+    /// client.
+    ///
+    /// # Errors
+    /// `Kind::Invalid` when the client has nothing of the kind.
+    pub async fn rotate(&self, client_id: &str, jwks: Option<&Node>) -> Result<Option<Registered>> {
+        let Some(client) = self.get(client_id).await? else { return Ok(None) };
+        let (client, secret) = client.renewed(jwks)?;
+        self.put(&client).await?;
+        self.record(What::ClientChanged, &client).await?;
+        Ok(Some(Registered { client, secret }))
+    }
+
+    async fn put(&self, client: &Client) -> Result<()> {
+        let (key, sealed) = self.sealed(client).await?;
+        self.store.kv_put(SPACE, &key, &sealed).await
     }
 
     /// Whether a client of a demonstration is registered: a real server must not start on such a database.

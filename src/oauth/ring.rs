@@ -41,6 +41,14 @@ pub(super) struct StoredKey {
 /// What is stored, newest last.
 pub(super) type Stored = Vec<StoredKey>;
 
+/// A signing key as administrators see it.
+pub struct KeyState {
+    pub kid: String,
+    pub algorithm: String,
+    /// None: it signs. Otherwise until when it can still be checked with, in milliseconds since 1970.
+    pub published_until: Option<i64>,
+}
+
 /// The keys of this moment, ready for use.
 pub(super) struct Ring {
     access: SigningKey,
@@ -111,6 +119,19 @@ impl Ring {
             })
             .await?;
         Ring::load(shelf).await
+    }
+
+    /// What an administrator sees of the keys, newest last.
+    pub(super) async fn list(shelf: &Shelf<Stored>) -> Result<Vec<KeyState>> {
+        let Some(stored) = shelf.get(NAME).await? else { return Ok(Vec::new()) };
+        let public = Ring::read(&stored)?.public;
+        let text = |key: &Node, name: &str| key[name].as_str().unwrap_or_default().to_owned();
+        let states = stored.iter().zip(&public).map(|(key, public)| KeyState {
+            kid: text(public, "kid"),
+            algorithm: text(public, "alg"),
+            published_until: key.retired.map(|at| at + RETIRED_LIFE_MS),
+        });
+        Ok(states.collect())
     }
 
     fn read(stored: &Stored) -> Result<Ring> {

@@ -144,6 +144,11 @@ impl<T: Serialize + DeserializeOwned + Clone> Shelf<T> {
         self.opened(self.store.kv_list(self.space).await?).await
     }
 
+    /// How many there are.
+    pub async fn count(&self) -> Result<usize> {
+        Ok(self.store.kv_list(self.space).await?.len())
+    }
+
     pub async fn owned(&self, owner: &str) -> Result<Vec<Held<T>>> {
         self.opened(self.store.kv_list_owned(self.space, &self.owner(owner)).await?).await
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use super::by::By;
 use super::password::{self, PasswordHash};
 use super::shelf::{Held, Shelf};
 use super::totp;
@@ -46,13 +47,11 @@ pub struct User {
     /// The user's own record, relative: `Practitioner/1`.
     pub fhir_user: Option<String>,
     pub status: Status,
-    /// None until an invitation is taken up.
+    /// None from a reset until its link is taken up.
     pub password: Option<PasswordHash>,
     pub device: Option<Device>,
     /// Hashes of the recovery codes that are left.
     pub recovery: Vec<[u8; 32]>,
-    /// Set by an administrator's reset: the next login must choose a password.
-    pub must_change: bool,
     /// Milliseconds since 1970. Sessions and authorizations that are older have ended.
     pub valid_from: i64,
     /// Of a demonstration: `phial serve` refuses to start while there is one.
@@ -65,7 +64,7 @@ pub struct NewUser {
     pub username: String,
     pub role: Role,
     pub fhir_user: Option<String>,
-    /// None: the user chooses one with the code of an invitation.
+    /// None: nobody can log in as this user before a reset.
     pub password: Option<Zeroizing<String>>,
     pub totp_secret: Option<Vec<u8>>,
     pub demo: bool,
@@ -77,6 +76,7 @@ pub struct Users {
     shelf: Shelf<User>,
     trail: Trail,
     world: Arc<World>,
+    by: By,
 }
 
 /// The form in which user names are kept and compared; None when it can be no user name.
@@ -88,7 +88,7 @@ pub fn normal(username: &str) -> Option<String> {
 }
 
 /// `Practitioner/1`, of a type that fits the role.
-fn check_record(role: Role, fhir_user: Option<&str>) -> Result<()> {
+pub(super) fn check_record(role: Role, fhir_user: Option<&str>) -> Result<()> {
     let wrong = |text: String| Err(Error::invalid(text).at("fhir_user"));
     let Some(text) = fhir_user else {
         return if role.is_staff() {
@@ -112,7 +112,7 @@ fn check_record(role: Role, fhir_user: Option<&str>) -> Result<()> {
 
 impl User {
     /// What administration puts on record about a user.
-    fn facts(&self) -> Vec<(String, String)> {
+    pub(super) fn facts(&self) -> Vec<(String, String)> {
         let facts = [
             ("username", self.username.clone()),
             ("user", self.id.clone()),
@@ -122,6 +122,11 @@ impl User {
         facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
+    /// Whether a second factor is enrolled.
+    pub fn has_factor(&self) -> bool {
+        self.device.is_some()
+    }
+
     pub fn is_active(&self) -> bool {
         self.status == Status::Active
     }
@@ -129,7 +134,17 @@ impl User {
 
 impl Users {
     pub fn new(store: &Store, vault: &Vault, trail: Trail, world: Arc<World>) -> Users {
-        Users { shelf: Shelf::new(store, vault, SPACE), trail, world }
+        Users { shelf: Shelf::new(store, vault, SPACE), trail, world, by: By::server() }
+    }
+
+    /// The same, with what is done recorded as theirs.
+    pub fn by(&self, by: &By) -> Users {
+        Users { by: by.clone(), ..self.clone() }
+    }
+
+    /// How many there are.
+    pub(super) async fn count(&self) -> Result<usize> {
+        self.shelf.count().await
     }
 
     /// Adds a user.
@@ -157,7 +172,6 @@ impl Users {
             password,
             device: new.totp_secret.map(|secret| Device { secret, last_step: 0 }),
             recovery: Vec::new(),
-            must_change: false,
             valid_from: self.world.now().0,
             demo: new.demo,
         };
@@ -172,7 +186,7 @@ impl Users {
     }
 
     async fn record(&self, what: What, user: &User) -> Result<()> {
-        self.trail.record_task(what, "administration", user.facts()).await.map(drop)
+        self.trail.record(self.by.event(self.world.now(), what, user.facts())).await.map(drop)
     }
 
     pub async fn get(&self, username: &str) -> Result<Option<Held<User>>> {
@@ -186,6 +200,18 @@ impl Users {
     pub async fn list(&self) -> Result<Vec<Held<User>>> {
         let mut users = self.shelf.all().await?;
         users.sort_by(|a, b| a.username.cmp(&b.username));
+        Ok(users)
+    }
+
+    /// Users whose name, role or record contains these words, by name; all of them when there are none.
+    pub async fn search(&self, text: &str) -> Result<Vec<Held<User>>> {
+        let words: Vec<String> = text.split_whitespace().map(str::to_lowercase).collect();
+        let mut users = self.list().await?;
+        users.retain(|user| {
+            let record = user.fhir_user.as_deref().unwrap_or_default();
+            let all = format!("{} {} {record}", user.username, user.role.name()).to_lowercase();
+            words.iter().all(|word| all.contains(word))
+        });
         Ok(users)
     }
 
@@ -217,24 +243,50 @@ impl Users {
         Ok(true)
     }
 
-    /// Gives the user a random password to be changed at the next login, forgets the second factor, ends whatever
-    /// the user has open, and lets a disabled user in again. None: there is no such user.
-    pub async fn reset(&self, username: &str) -> Result<Option<Zeroizing<String>>> {
-        let password = random_password();
-        let hash = hashed(password.clone()).await?;
+    /// Lets a disabled user in again, with the password of before. False: there is no such user.
+    pub async fn enable(&self, username: &str) -> Result<bool> {
+        let changed = self.change(username, |user| {
+            user.status = Status::Active;
+            Ok(())
+        });
+        let Some((user, ())) = changed.await? else { return Ok(false) };
+        self.record(What::UserEnabled, &user).await?;
+        Ok(true)
+    }
+
+    /// Gives a user another role, and the record that goes with it; whatever the user has open ends. False: there is no
+    /// such user.
+    ///
+    /// # Errors
+    /// `Kind::Invalid` when the record does not fit the role.
+    pub async fn set_role(&self, username: &str, role: Role, fhir_user: Option<String>) -> Result<bool> {
+        check_record(role, fhir_user.as_deref())?;
         let now = self.world.now().0;
         let changed = self.change(username, |user| {
-            user.password = Some(hash.clone());
-            user.must_change = true;
+            let before = user.role;
+            user.role = role;
+            user.fhir_user.clone_from(&fhir_user);
+            user.valid_from = now;
+            Ok(before)
+        });
+        let Some((user, before)) = changed.await? else { return Ok(false) };
+        let mut about = user.facts();
+        about.push(("roleBefore".to_owned(), before.name().to_owned()));
+        self.trail.record(self.by.event(self.world.now(), What::UserChanged, about)).await?;
+        Ok(true)
+    }
+
+    /// Takes password and second factor away, and ends whatever the user has open. None: there is no such user.
+    pub(super) async fn strip(&self, username: &str) -> Result<Option<User>> {
+        let now = self.world.now().0;
+        let changed = self.change(username, |user| {
+            user.password = None;
             user.device = None;
             user.recovery.clear();
-            user.status = Status::Active;
             user.valid_from = now;
             Ok(())
         });
-        let Some((user, ())) = changed.await? else { return Ok(None) };
-        self.record(What::PasswordReset, &user).await?;
-        Ok(Some(password))
+        Ok(changed.await?.map(|(user, ())| user))
     }
 
     /// Takes a code of the user's device or a recovery code; either counts once. True: it was good.
@@ -258,15 +310,6 @@ impl Users {
 /// Hashes on a thread of its own: it takes tens of milliseconds.
 pub(super) async fn hashed(password: Zeroizing<String>) -> Result<PasswordHash> {
     tokio::task::spawn_blocking(move || PasswordHash::make(&password)).await.map_err(Error::internal)?
-}
-
-/// A password that nobody chose: of all four classes, with some 120 random bits.
-pub fn random_password() -> Zeroizing<String> {
-    let mut bytes = Zeroizing::new([0u8; 15]);
-    crate::world::secret(&mut *bytes);
-    let text = totp::base32(&*bytes);
-    let (upper, lower) = text.split_at(12);
-    Zeroizing::new(format!("{upper}-{}7z", lower.to_ascii_lowercase()))
 }
 
 #[cfg(test)]
@@ -295,14 +338,6 @@ mod tests {
         assert_eq!(normal(" Ann.Smith@Clinic ").as_deref(), Some("ann.smith@clinic"));
         for bad in ["", "a b", "ä", "a/b", &"x".repeat(65)] {
             assert_eq!(normal(bad), None);
-        }
-    }
-
-    #[test]
-    fn a_random_password_passes_the_rules() {
-        for _ in 0..20 {
-            let password = random_password();
-            assert_eq!(password::check(&password, "ann"), Ok(()), "{}", *password);
         }
     }
 }

@@ -36,7 +36,7 @@ pub struct Data {
     database_url: String,
     key_database_url: String,
     port: u16,
-    /// `phial client add` wrote it.
+    /// `phial admin clients add` wrote it.
     client: PathBuf,
     postgres: Option<postgres::Postgres>,
 }
@@ -76,12 +76,12 @@ impl Data {
 
     /// Registers the client of the servers.
     pub fn register(&self) {
-        let made = self.run(&["client", "add", "--scopes", SCOPES]);
-        assert!(made.status.success(), "phial client add: {}", String::from_utf8_lossy(&made.stderr));
+        let made = self.run(&["admin", "clients", "add", "--json", "--scopes", SCOPES]);
+        assert!(made.status.success(), "phial admin clients add: {}", String::from_utf8_lossy(&made.stderr));
         fs::write(&self.client, made.stdout).expect("the client file is written");
     }
 
-    /// What `phial client add` said of that client.
+    /// What `phial admin clients add` said of that client.
     pub fn client_file(&self) -> &Path {
         &self.client
     }
@@ -202,8 +202,8 @@ impl Data {
 
     /// An access token with these scopes, for a client of its own that is registered for it.
     pub fn token_for(&self, scopes: &str, port: u16) -> String {
-        let made = self.run(&["client", "add", "--scopes", scopes]);
-        assert!(made.status.success(), "phial client add: {}", String::from_utf8_lossy(&made.stderr));
+        let made = self.run(&["admin", "clients", "add", "--json", "--scopes", scopes]);
+        assert!(made.status.success(), "phial admin clients add: {}", String::from_utf8_lossy(&made.stderr));
         let file = tempfile::NamedTempFile::new_in(self.dir.path()).expect("a file for the client");
         fs::write(file.path(), made.stdout).expect("the client file is written");
         self.token_of(file.path(), port)

@@ -138,16 +138,28 @@ fn kinds(what: What) -> (Json, Option<Json>) {
             (dcm("110114"), Some(json!({ "system": "urn:ihe:event-type-code", "code": "ITI-102" })))
         }
         What::LoginSuccess | What::LoginFailed => (dcm("110114"), Some(dcm("110122"))),
-        What::Logout => (dcm("110114"), Some(dcm("110123"))),
+        What::Logout | What::SessionEnded => (dcm("110114"), Some(dcm("110123"))),
         // Security alert: user security attributes changed.
-        What::FactorEnrolled | What::PasswordChanged | What::PasswordReset | What::UserAdded | What::UserDisabled => {
-            (dcm("110113"), Some(dcm("110137")))
-        }
+        What::FactorEnrolled
+        | What::FactorRemoved
+        | What::PasswordChanged
+        | What::PasswordReset
+        | What::InvitationMade
+        | What::InvitationRevoked
+        | What::UserAdded
+        | What::UserChanged
+        | What::UserDisabled
+        | What::UserEnabled
+        | What::UserUnlocked => (dcm("110113"), Some(dcm("110137"))),
         What::ServerStart => (dcm("110100"), Some(dcm("110120"))),
         What::ServerStop => (dcm("110100"), Some(dcm("110121"))),
         What::Import => (dcm("110107"), None),
         // Security alert: security configuration.
-        What::ClientRegistered | What::ClientDisabled | What::KeysRotated => (dcm("110113"), Some(dcm("110129"))),
+        What::ClientRegistered
+        | What::ClientDisabled
+        | What::ClientEnabled
+        | What::ClientChanged
+        | What::KeysRotated => (dcm("110113"), Some(dcm("110129"))),
         What::RateLimited => (dcm("110113"), None),
         _ => (
             json!({ "system": "http://terminology.hl7.org/CodeSystem/audit-event-type", "code": "rest" }),

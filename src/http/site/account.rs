@@ -81,7 +81,7 @@ pub(super) async fn password_page(visit: &Visit<'_>, status: StatusCode, fault: 
     if logged_in(visit).await?.is_none() {
         return Ok(visit.see_other("/login", None));
     }
-    let page = context! { request => "", to => "", fault, forced => false };
+    let page = context! { fault };
     Ok(visit.show(Page::new("change.html", page).status(status)))
 }
 

@@ -43,7 +43,7 @@ async fn form(visit: &Visit<'_>, live: Option<&Live>, fault: &str, status: Statu
     };
     let stage = live.map(|live| live.session.stage.clone());
     let page = match stage {
-        None => {
+        None | Some(Stage::In) => {
             let username = visit.value("username");
             Page::new("login.html", context! { request, to, app, fault, username })
         }
@@ -59,7 +59,6 @@ async fn form(visit: &Visit<'_>, live: Option<&Live>, fault: &str, status: Statu
             let key = key.as_bytes().chunks(4).map(String::from_utf8_lossy).collect::<Vec<_>>().join(" ");
             Page::new("enrol.html", context! { request, to, fault, uri, key, picture })
         }
-        Some(Stage::Change | Stage::In) => Page::new("change.html", context! { request, to, fault, forced => true }),
     };
     Ok(visit.show(page.status(status)))
 }
@@ -68,7 +67,6 @@ async fn form(visit: &Visit<'_>, live: Option<&Live>, fault: &str, status: Statu
 pub(super) async fn step(visit: &Visit<'_>) -> Result<Response<Body>> {
     let live = visit.live().await?.filter(|live| !live.is_in());
     let (facts, agent) = (visit.facts(), visit.agent());
-    let secret = |name: &str| Zeroizing::new(visit.value(name).to_owned());
     let oauth = visit.oauth();
     let stage = live.as_ref().map(|live| live.session.stage.clone());
     let given = match visit.value("step") {
@@ -87,10 +85,10 @@ pub(super) async fn step(visit: &Visit<'_>) -> Result<Response<Body>> {
                 no => no,
             }
         }
-        "change" if stage == Some(Stage::Change) => {
-            oauth.change_password(&visit.cookie, secret("old"), secret("new"), agent, facts).await?
+        "login" => {
+            let password = Zeroizing::new(visit.value("password").to_owned());
+            oauth.login(visit.value("username"), password, agent, facts).await?
         }
-        "login" => oauth.login(visit.value("username"), secret("password"), agent, facts).await?,
         _ => Step::No("The login took too long. Begin again.", None),
     };
     match given {

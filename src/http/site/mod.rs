@@ -3,6 +3,7 @@
 
 mod account;
 mod authorize;
+mod invitation;
 mod launch;
 mod login;
 mod picker;
@@ -94,6 +95,7 @@ const ROUTES: &[(&str, &str)] = &[
     ("/oauth/patient", "POST"),
     ("/oauth/encounter", "POST"),
     ("/oauth/decide", "POST"),
+    ("/invitation", "GET, POST"),
     ("/login", "GET, POST"),
     ("/logout", "POST"),
     ("/account", "GET, POST"),
@@ -200,6 +202,8 @@ impl Visit<'_> {
                 Box::pin(authorize::choose(self, route == "/oauth/patient")).await
             }
             ("/oauth/decide", _) => Box::pin(authorize::decide(self)).await,
+            ("/invitation", false) => Box::pin(invitation::show(self, StatusCode::OK, "")).await,
+            ("/invitation", true) => Box::pin(invitation::take_up(self)).await,
             ("/login", false) => Box::pin(login::show(self)).await,
             ("/login", true) => Box::pin(login::step(self)).await,
             ("/logout", _) => Box::pin(login::logout(self)).await,

@@ -23,6 +23,7 @@ const TEMPLATES: &[(&str, &str)] = &[
     ("enrol.html", include_str!("../../../templates/enrol.html")),
     ("error.html", include_str!("../../../templates/error.html")),
     ("factor.html", include_str!("../../../templates/factor.html")),
+    ("invitation.html", include_str!("../../../templates/invitation.html")),
     ("launch.html", include_str!("../../../templates/launch.html")),
     ("login.html", include_str!("../../../templates/login.html")),
     ("patient.html", include_str!("../../../templates/patient.html")),

@@ -80,7 +80,7 @@ impl<'a> Browser<'a> {
     /// Sends a form of a page: its hidden fields and these. Redirects that stay here are followed.
     pub async fn submit(&mut self, page: &Reply, path: &str, fields: &[(&str, &str)]) -> Reply {
         let text = page.text();
-        let kept = ["token", "request", "to"].map(|name| (name, hidden(&text, name).unwrap_or_default()));
+        let kept = ["token", "request", "to", "code"].map(|name| (name, hidden(&text, name).unwrap_or_default()));
         let mut all: Vec<(&str, &str)> = kept.iter().map(|(name, value)| (*name, value.as_str())).collect();
         all.retain(|(name, _)| !fields.iter().any(|(own, _)| own == name));
         all.extend(fields);

@@ -20,6 +20,7 @@ mod people;
 mod histories;
 mod later;
 mod graphql;
+mod invitations;
 mod queries;
 mod launches;
 mod refusals;
