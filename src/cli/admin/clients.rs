@@ -149,7 +149,9 @@ pub async fn run(office: &Office, command: ClientsCommand) -> Result<Said> {
         ClientsCommand::Approve(args) => {
             done(oauth.clients().by(by).approve(&args.id).await?, "The client may ask for tokens.")
         }
-        ClientsCommand::Reject(args) => done(oauth.clients().by(by).reject(&args.id).await?, "The client is turned away."),
+        ClientsCommand::Reject(args) => {
+            done(oauth.clients().by(by).reject(&args.id).await?, "The client is turned away.")
+        }
         ClientsCommand::RegistrationToken => {
             Ok(Said::One(json!({ "registration_token": *oauth.clients().by(by).registration_token().await? })))
         }
