@@ -195,9 +195,13 @@ impl TestApp {
     }
 
     pub fn somebody(&self, person: Person, scopes: &str) -> Persona<'_> {
-        let token = format!("test-{}", self.app().world.uuid());
         let user = format!("user-of-{}", person.fhir_user.as_deref().unwrap_or_default());
-        let caller = Caller::stand_in_person(&user, person, scopes, &self.app().config.base_url);
+        self.admit(Caller::stand_in_person(&user, person, scopes, &self.app().config.base_url))
+    }
+
+    /// Gives a caller a token.
+    pub fn admit(&self, caller: Caller) -> Persona<'_> {
+        let token = format!("test-{}", self.app().world.uuid());
         self.app().oauth.stand_in(&token, caller);
         Persona { app: self, token }
     }

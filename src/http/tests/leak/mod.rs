@@ -1,11 +1,12 @@
 //! Nobody is told of what they may not see. Server A holds a population and is asked by people of every role, relation
 //! and scope, under consents; server B was only ever given what they may see, and is asked without any limit. Both must
 //! answer the same. What may be seen is decided by `truth`, from the JSON alone. Reads, versions and histories are
-//! measured against it directly. (`tests/leak` does the same for backend services, over HTTP.) `PHIAL_LEAK` is the
-//! number of requests, `PHIAL_LEAK_SEED` makes them others.
+//! measured against it directly; operations and writes are asked of B by the same caller. (`tests/leak` does the same
+//! for backend services, over HTTP.) `PHIAL_LEAK` is the number of requests, `PHIAL_LEAK_SEED` makes them others.
 
 #[path = "../../../../tests/oracle/random.rs"]
 mod random;
+mod operations;
 mod requests;
 mod truth;
 mod world;
@@ -15,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use super::{Persona, Reply, TestApp};
+use crate::access::Role;
 use random::Random;
 use requests::Asked;
 use truth::Somebody;
@@ -23,6 +25,7 @@ use world::{KINDS, Life};
 const REQUESTS: u64 = 5_000;
 /// Tests that share the requests, so that they run beside each other.
 const SHARES: u64 = 4;
+const BASE: &str = "http://phial.test/fhir";
 const SEARCHES: usize = 40;
 const PAGES_MAX: usize = 100;
 
@@ -37,6 +40,7 @@ struct Seen {
     reads: u64,
     withheld: u64,
     narrowed: u64,
+    operations: operations::Seen,
 }
 
 fn setting(name: &str, otherwise: u64) -> u64 {
@@ -74,6 +78,7 @@ async fn share(n: u64) {
     println!("{seen:?}");
     assert!(seen.found > 0 && seen.empty > 0 && seen.refused > 0 && seen.included > 0, "{seen:?}");
     assert!(seen.reads > 0 && seen.withheld > 0 && seen.narrowed > 0, "{seen:?}");
+    assert!(seen.operations.has_read(), "{seen:?}");
 }
 
 /// One population, asked by several people.
@@ -100,14 +105,64 @@ async fn population(seed: u64, wanted: u64, seen: &mut Seen) {
             who.person.emergency,
             who.scopes
         );
-        let narrow = whole.somebody(who.person.clone(), &who.scopes);
+        let narrow = whole.admit(who.caller(&who.scopes, BASE));
         reads(&office, &narrow, &lives, &who, &mut random, seen, &context).await;
         type_histories(&narrow, &lives, &who, seen, &context).await;
-        searches(&narrow, &lives, &who, &mut random, seen, &context).await;
+        let own = permitted(&lives, &who).await;
+        searches(&narrow, &own, &lives, &who, &mut random, seen, &context).await;
         batch(&narrow, &lives, &mut random, seen, &context).await;
-        let other = whole.person(crate::access::Role::Admin, "Practitioner/other", None, "user/*.rs");
+        let other = whole.person(Role::Admin, "Practitioner/other", None, "user/*.rs");
         cursors(&narrow, &other, seen, &context).await;
+        let pair = operations::Pair::of(&whole, &own, &who).await;
+        pair.read(&office, &lives, &mut random, seen, &context).await;
     }
+}
+
+#[tokio::test]
+async fn nobody_writes_what_they_may_not_see_1() {
+    writes(0).await;
+}
+
+#[tokio::test]
+async fn nobody_writes_what_they_may_not_see_2() {
+    writes(1).await;
+}
+
+/// Populations of which one who may write writes: what is there is another thing afterwards.
+async fn writes(n: u64) {
+    let mut seen = Seen::default();
+    for at in 0..setting("PHIAL_LEAK", REQUESTS) / 1_000 {
+        let seed = setting("PHIAL_LEAK_SEED", 20_260_131) + 77 + at * 2 + n;
+        let mut random = Random::new(seed);
+        let lives = world::make(&mut random);
+        let whole = TestApp::new().await;
+        let office = whole.persona("system/*.cruds").await;
+        load(&office, &lives, |resource| resource.clone()).await;
+        let who = loop {
+            let who = Somebody::draw(&mut random, &lives);
+            let writes = who.backend || matches!(who.person.role, Role::Provider | Role::Nurse | Role::Receptionist);
+            if writes && who.person.emergency.is_none() && !who.scopes.is_empty() {
+                break who;
+            }
+        };
+        let user = who.person.fhir_user.clone().unwrap_or_default();
+        let context = format!("PHIAL_LEAK_SEED={seed} {} {user} scopes {}", who.person.role.name(), who.scopes);
+        let own = permitted(&lives, &who).await;
+        let pair = operations::Pair::of(&whole, &own, &who).await;
+        pair.write(&office, &lives, &who, &mut random, &mut seen, &context).await;
+    }
+    println!("{seen:?}");
+    assert!(seen.operations.has_written(), "{seen:?}");
+}
+
+/// A server that holds what somebody may see and nothing else.
+async fn permitted(lives: &[Life], who: &Somebody) -> TestApp {
+    let own = TestApp::new().await;
+    let loader = own.persona("system/*.cruds").await;
+    let seen = |life: &&Life| who.sees(life.versions.last().expect("a version"));
+    load(&loader, &lives.iter().filter(seen).map(copy).collect::<Vec<_>>(), |resource| who.cut(resource)).await;
+    drop(loader);
+    own
 }
 
 /// Writes whole lives: all first versions, then all second ones, then the deletions.
@@ -195,22 +250,19 @@ fn address(resource: &Value) -> String {
 
 async fn searches(
     narrow: &Persona<'_>,
+    own: &TestApp,
     lives: &[Life],
     who: &Somebody,
     random: &mut Random,
     seen: &mut Seen,
     context: &str,
 ) {
-    let own = TestApp::new().await;
-    let loader = own.persona("system/*.cruds").await;
-    let permitted = |life: &&Life| life.current().is_some_and(|now| who.sees(now));
-    let visible: Vec<Life> = lives.iter().filter(permitted).map(copy).collect();
-    load(&loader, &visible, |resource| who.cut(resource)).await;
+    let visible = lives.iter().filter(|life| life.current().is_some_and(|now| who.sees(now)));
+    let visible: BTreeSet<String> = visible.map(Life::address).collect();
     let granted: Vec<String> =
         KINDS.iter().filter(|kind| who.grant(kind)).map(|kind| format!("system/{kind}.s")).collect();
     let unlimited =
         own.persona(&if granted.is_empty() { "system/Basic.s".to_owned() } else { granted.join(" ") }).await;
-    let visible: BTreeSet<String> = visible.iter().map(Life::address).collect();
     for _ in 0..SEARCHES {
         let asked = requests::draw(random);
         let context = format!("{context}\n{}?{}", asked.kind, asked.query);
@@ -301,6 +353,7 @@ async fn reads(
 
 /// The history of a type shows the versions that may be seen, and counts no other.
 async fn type_histories(narrow: &Persona<'_>, lives: &[Life], who: &Somebody, seen: &mut Seen, context: &str) {
+    let mut all = BTreeSet::new();
     for kind in KINDS {
         let reply = narrow.get(&format!("{kind}/_history?_count=500")).await;
         seen.requests += 1;
@@ -316,7 +369,21 @@ async fn type_histories(narrow: &Persona<'_>, lives: &[Life], who: &Somebody, se
             })
             .collect();
         assert_eq!(history(&reply), expected, "{context}\n{kind}/_history");
+        all.extend(expected);
     }
+    let mut reply = narrow.get("_history?_count=40").await;
+    seen.requests += 1;
+    if !KINDS.iter().any(|kind| who.grant(kind)) {
+        return assert!(reply.status == 403 || history(&reply).is_empty(), "{context}");
+    }
+    let mut shown = history(&reply);
+    while let Some(next) = reply.link("next") {
+        reply = narrow.get(&next).await;
+        let before = shown.len();
+        shown.extend(history(&reply));
+        assert!(shown.len() > before, "{context}: a page of the history without anything new");
+    }
+    assert_eq!(shown, all, "{context}\n_history");
 }
 
 fn history(reply: &Reply) -> BTreeSet<String> {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::random::Random;
 use super::world::{KINDS, Life, id};
-use crate::access::{Person, Role};
+use crate::access::{Caller, Person, Role};
 
 const NOW: &str = "2026-01-31";
 
@@ -65,6 +65,8 @@ const FILTERS: [Filter; 6] = [
 /// Somebody with a token, and what is known of them in this population.
 pub struct Somebody {
     pub person: Person,
+    /// A backend service: its scopes alone decide, whatever role and person say.
+    pub backend: bool,
     pub scopes: String,
     rules: Vec<Rule>,
     own: BTreeSet<String>,
@@ -105,7 +107,8 @@ pub fn patients(resource: &Value) -> BTreeSet<String> {
 
 impl Somebody {
     pub fn draw(random: &mut Random, lives: &[Life]) -> Somebody {
-        let role = *random.pick(&[
+        let backend = random.chance(20);
+        let drawn = *random.pick(&[
             Role::Admin,
             Role::Provider,
             Role::Provider,
@@ -116,17 +119,19 @@ impl Somebody {
             Role::Patient,
             Role::Guardian,
         ]);
+        let role = if backend { Role::Admin } else { drawn };
         let user = match role {
             Role::Patient => format!("Patient/{}", id("Patient", random.below(6))),
             Role::Guardian => format!("RelatedPerson/{}", id("RelatedPerson", random.below(4))),
             _ => format!("Practitioner/{}", id("Practitioner", random.below(4))),
         };
-        let patient = random.chance(60).then(|| id("Patient", random.below(6)));
+        let patient = (!backend && random.chance(60)).then(|| id("Patient", random.below(6)));
         let emergency = (role == Role::Provider && patient.is_some() && random.chance(25)).then(|| "ETREAT".to_owned());
         let authorization = "test".to_owned();
         let person = Person { role, fhir_user: Some(user), patient, encounter: None, authorization, emergency };
         let mut somebody = Somebody {
             person,
+            backend,
             scopes: String::new(),
             rules: Vec::new(),
             own: BTreeSet::new(),
@@ -144,8 +149,12 @@ impl Somebody {
     fn draw_scopes(&mut self, random: &mut Random) {
         let mut words = Vec::new();
         let launch = self.person.patient.is_some() && random.chance(60);
-        let context = if launch { "patient" } else { "user" };
-        if random.chance(55) {
+        let context = match (self.backend, launch) {
+            (true, _) => "system",
+            (_, true) => "patient",
+            (_, false) => "user",
+        };
+        if random.chance(if self.backend { 10 } else { 55 }) {
             words.push(format!("{context}/*.rs"));
             self.rules.push(Rule { launch, kind: None, filter: None });
         } else {
@@ -168,8 +177,19 @@ impl Somebody {
         self.scopes = words.join(" ");
     }
 
+    /// As the server sees them who hold these scopes.
+    pub fn caller(&self, scopes: &str, base: &str) -> Caller {
+        match self.backend {
+            true => Caller::stand_in("service", scopes, base),
+            false => Caller::stand_in_person("somebody", self.person.clone(), scopes, base),
+        }
+    }
+
     /// Finds the relations in the population.
     fn relate(&mut self, current: &[&Value]) {
+        if self.backend {
+            return;
+        }
         let user = self.person.fhir_user.clone().unwrap_or_default();
         let (_, id) = user.split_once('/').expect("a relative name");
         let of = |kind: &'static str| current.iter().copied().filter(move |resource| resource["resourceType"] == kind);

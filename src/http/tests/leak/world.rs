@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::random::Random;
 
-pub const KINDS: [&str; 13] = [
+pub const KINDS: [&str; 15] = [
     "Organization",
     "Practitioner",
     "PractitionerRole",
@@ -20,8 +20,10 @@ pub const KINDS: [&str; 13] = [
     "Device",
     "Coverage",
     "Consent",
+    "DocumentReference",
+    "Composition",
 ];
-const COUNTS: [usize; 13] = [2, 4, 3, 6, 4, 4, 6, 6, 14, 5, 4, 4, 4];
+const COUNTS: [usize; 15] = [2, 4, 3, 6, 4, 4, 6, 6, 14, 5, 4, 4, 4, 5, 3];
 
 /// The whole life of one resource.
 pub struct Life {
@@ -91,12 +93,17 @@ fn period(random: &mut Random) -> Value {
         .clone()
 }
 
+/// When something was measured or written.
+fn moment(random: &mut Random) -> Value {
+    json!(format!("202{}-0{}-11T10:00:00Z", random.below(6), 1 + random.below(9)))
+}
+
 fn carer(random: &mut Random) -> Value {
     let kind = one(random, &["Practitioner", "Practitioner", "PractitionerRole"]);
     to(random, kind)
 }
 
-fn resource(random: &mut Random, kind: &str, n: usize) -> Value {
+pub fn resource(random: &mut Random, kind: &str, n: usize) -> Value {
     let mut resource = json!({"resourceType": kind, "id": id(kind, n)});
     let members = match kind {
         "Organization" => json!({"name": one(random, &["North", "South"])}),
@@ -137,7 +144,17 @@ fn resource(random: &mut Random, kind: &str, n: usize) -> Value {
         "Device" => json!({"status": "active", "patient": to(random, "Patient")}),
         "Coverage" => json!({
             "status": one(random, &["active", "cancelled"]), "beneficiary": to(random, "Patient"),
-            "payor": [to(random, "Organization")],
+            "payor": [to(random, "Organization")], "subscriberId": format!("s{n}"),
+        }),
+        "DocumentReference" => json!({
+            "status": one(random, &["current", "current", "superseded"]), "subject": to(random, "Patient"),
+            "type": code("http://loinc.org", one(random, &["34133-9", "11488-4"])), "date": moment(random),
+            "content": [{"attachment": {"contentType": "text/plain", "data": "aGk="}}],
+        }),
+        "Composition" => json!({
+            "status": "final", "type": {"text": "note"}, "date": "2026-01-01", "title": "Note",
+            "subject": to(random, "Patient"), "author": [to(random, "Practitioner")],
+            "section": [{"title": "all", "entry": [to(random, "Observation"), to(random, "Condition")]}],
         }),
         _ => consent(random),
     };
@@ -153,7 +170,7 @@ fn patient(random: &mut Random, n: usize) -> Value {
             {"system": "http://hl7.org/fhir/sid/us-ssn", "value": format!("999-00-000{n}")},
         ],
         "name": [{"family": one(random, &["Alder", "Birch", "Cedar"])}],
-        "gender": one(random, &["female", "male"]),
+        "gender": one(random, &["female", "male"]), "birthDate": one(random, &["1970-01-31", "1980-02-29"]),
         "telecom": [{"system": "phone", "value": format!("555-{n}")}],
     });
     if random.chance(50) {
@@ -183,12 +200,16 @@ fn observation(random: &mut Random) -> Value {
         "category": [code(category, one(random, &["laboratory", "vital-signs"]))],
         "code": code("http://loinc.org", one(random, &["1-1", "7-7"])),
         "subject": to(random, "Patient"), "performer": [to(random, "Practitioner")],
+        "effectiveDateTime": moment(random),
     });
+    if random.chance(20) {
+        observation["meta"] = json!({"tag": [{"system": "urn:tags", "code": one(random, &["a", "b", "c"])}]});
+    }
     if random.chance(50) {
         observation["encounter"] = to(random, "Encounter");
     }
     if random.chance(25) {
-        observation["meta"] = json!({"security": [{"system": "urn:labels", "code": "R"}]});
+        observation["meta"]["security"] = json!([{"system": "urn:labels", "code": "R"}]);
     }
     if random.chance(30) {
         observation["hasMember"] = json!([to(random, "Observation")]);
