@@ -4,8 +4,12 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::{Persona, Reply, TestApp, patient};
-use crate::store::postgres;
+use super::{Persona, Reply, TestApp, on_both, patient};
+
+on_both![
+    the_server_and_compartments_are_searched_page_by_page,
+    searches_across_types_hold_the_scopes_and_are_on_record,
+];
 
 /// `Type/id` of every match.
 fn found(reply: &Reply, mode: &str) -> Vec<String> {
@@ -60,59 +64,55 @@ async fn filled(app: &TestApp) -> Persona<'_> {
     backend
 }
 
-#[tokio::test]
 async fn the_server_and_compartments_are_searched_page_by_page() {
-    for app in [TestApp::new().await, TestApp::with(&[("database_url", &postgres::database())]).await] {
-        let backend = filled(&app).await;
-        for (path, count) in [
-            ("?_type=Patient,Observation", 8),
-            ("?_lastUpdated=gt2020", 21),
-            ("_search?_type=Organization", 1),
-            ("?_id=a,a0&_type=Patient,Encounter", 2),
-            ("?_lastUpdated=gt2030", 0),
-            ("Patient/a/Observation", 3),
-            ("Patient/a/Observation?_id=a1,b1", 1),
-            ("Patient/a/*", 10),
-            ("Patient/a/*?_type=Condition,Encounter", 6),
-            ("Patient/none/*", 0),
-        ] {
-            let whole = backend.get(path).await;
-            let all: BTreeSet<String> = found(&whole, "match").into_iter().collect();
-            assert_eq!((all.len(), &whole.json()["total"]), (count, &json!(count)), "{path}");
-            let joined = if path.contains('?') { "&" } else { "?" };
-            for extra in ["_count=2", "_count=4&_total=accurate", "_count=3&_sort=-_lastUpdated", "_count=3&_sort=_id"]
-            {
-                let paged = all_pages(&backend, &format!("{path}{joined}{extra}")).await;
-                assert_eq!(paged.len(), count, "{path} {extra}: nothing twice");
-                assert_eq!(paged.into_iter().collect::<BTreeSet<_>>(), all, "{path} {extra}");
-            }
-            for extra in ["_summary=count", "_count=0", "_count=1&_total=accurate"] {
-                let reply = backend.get(&format!("{path}{joined}{extra}")).await.json();
-                assert_eq!(reply["total"], json!(count), "{path} {extra}");
-            }
+    let app = TestApp::new().await;
+    let backend = filled(&app).await;
+    for (path, count) in [
+        ("?_type=Patient,Observation", 8),
+        ("?_lastUpdated=gt2020", 21),
+        ("_search?_type=Organization", 1),
+        ("?_id=a,a0&_type=Patient,Encounter", 2),
+        ("?_lastUpdated=gt2030", 0),
+        ("Patient/a/Observation", 3),
+        ("Patient/a/Observation?_id=a1,b1", 1),
+        ("Patient/a/*", 10),
+        ("Patient/a/*?_type=Condition,Encounter", 6),
+        ("Patient/none/*", 0),
+    ] {
+        let whole = backend.get(path).await;
+        let all: BTreeSet<String> = found(&whole, "match").into_iter().collect();
+        assert_eq!((all.len(), &whole.json()["total"]), (count, &json!(count)), "{path}");
+        let joined = if path.contains('?') { "&" } else { "?" };
+        for extra in ["_count=2", "_count=4&_total=accurate", "_count=3&_sort=-_lastUpdated", "_count=3&_sort=_id"] {
+            let paged = all_pages(&backend, &format!("{path}{joined}{extra}")).await;
+            assert_eq!(paged.len(), count, "{path} {extra}: nothing twice");
+            assert_eq!(paged.into_iter().collect::<BTreeSet<_>>(), all, "{path} {extra}");
         }
-        let sorted = all_pages(&backend, "?_type=Observation,Encounter&_sort=_id&_count=5").await;
-        let ids: Vec<&str> = sorted.iter().filter_map(|address| address.split('/').nth(1)).collect();
-        assert!(ids.is_sorted(), "{ids:?}");
-        let form = [("content-type", "application/x-www-form-urlencoded")];
-        for (path, body, count) in [
-            ("_search?_type=Patient", "_id=a", 1),
-            ("Patient/a/_search", "_type=Observation", 3),
-            ("Patient/a/Observation/_search?_id=a0", "_total=accurate", 1),
-        ] {
-            assert_eq!(found(&backend.call("POST", path, &form, body).await, "match").len(), count, "{path}");
+        for extra in ["_summary=count", "_count=0", "_count=1&_total=accurate"] {
+            let reply = backend.get(&format!("{path}{joined}{extra}")).await.json();
+            assert_eq!(reply["total"], json!(count), "{path} {extra}");
         }
-        let included =
-            backend.get("?_type=Condition,Encounter&_include=Condition:subject&_include=Encounter:subject").await;
-        assert_eq!(included.status, 400, "an include of another type is refused: {}", included.text());
-        let included = backend.get("?_type=Observation,Patient&_include=*").await;
-        assert_eq!((found(&included, "match").len(), found(&included, "include").len()), (8, 0), "each once");
-        let included = backend.get("Patient/a/Observation?_include=*").await;
-        assert_eq!(found(&included, "include"), ["Patient/a"]);
     }
+    let sorted = all_pages(&backend, "?_type=Observation,Encounter&_sort=_id&_count=5").await;
+    let ids: Vec<&str> = sorted.iter().filter_map(|address| address.split('/').nth(1)).collect();
+    assert!(ids.is_sorted(), "{ids:?}");
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    for (path, body, count) in [
+        ("_search?_type=Patient", "_id=a", 1),
+        ("Patient/a/_search", "_type=Observation", 3),
+        ("Patient/a/Observation/_search?_id=a0", "_total=accurate", 1),
+    ] {
+        assert_eq!(found(&backend.call("POST", path, &form, body).await, "match").len(), count, "{path}");
+    }
+    let included =
+        backend.get("?_type=Condition,Encounter&_include=Condition:subject&_include=Encounter:subject").await;
+    assert_eq!(included.status, 400, "an include of another type is refused: {}", included.text());
+    let included = backend.get("?_type=Observation,Patient&_include=*").await;
+    assert_eq!((found(&included, "match").len(), found(&included, "include").len()), (8, 0), "each once");
+    let included = backend.get("Patient/a/Observation?_include=*").await;
+    assert_eq!(found(&included, "include"), ["Patient/a"]);
 }
 
-#[tokio::test]
 async fn searches_across_types_hold_the_scopes_and_are_on_record() {
     let app = TestApp::new().await;
     let backend = filled(&app).await;

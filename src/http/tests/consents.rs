@@ -3,8 +3,14 @@
 use serde_json::{Value, json};
 
 use super::people::{put, sees, ward};
-use super::{Persona, TestApp, observation};
+use super::{Persona, TestApp, observation, on_both};
 use crate::access::Role;
+
+on_both![
+    a_denial_takes_the_record_from_whom_it_names,
+    a_denial_holds_for_those_who_see_everyone_and_not_for_the_patient,
+    a_denial_may_be_about_types_codes_labels_actions_and_single_resources,
+];
 
 const RULES: &str = "http://terminology.hl7.org/CodeSystem/v3-ActCode";
 
@@ -29,7 +35,6 @@ fn gp(app: &TestApp) -> Persona<'_> {
     app.person(Role::Provider, "Practitioner/gp", None, "user/*.cruds")
 }
 
-#[tokio::test]
 async fn a_denial_takes_the_record_from_whom_it_names() {
     let app = ward().await;
     let office = app.persona("system/*.cruds").await;
@@ -72,7 +77,6 @@ async fn a_denial_takes_the_record_from_whom_it_names() {
     assert_eq!(sees(&gp).await, "ann");
 }
 
-#[tokio::test]
 async fn a_denial_holds_for_those_who_see_everyone_and_not_for_the_patient() {
     let app = ward().await;
     let office = app.persona("system/*.cruds").await;
@@ -93,7 +97,6 @@ async fn a_denial_holds_for_those_who_see_everyone_and_not_for_the_patient() {
     assert_eq!(sees(&office).await, "ann bob cid");
 }
 
-#[tokio::test]
 async fn a_denial_may_be_about_types_codes_labels_actions_and_single_resources() {
     let app = ward().await;
     let office = app.persona("system/*.cruds").await;

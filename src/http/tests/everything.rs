@@ -4,7 +4,16 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::{Persona, Reply, TestApp, patient};
+use super::{Persona, Reply, TestApp, on_both, patient};
+
+on_both![
+    a_record_is_whole_and_nobody_elses,
+    all_records_are_each_in_their_pages,
+    types_times_and_dates_of_care_narrow,
+    scopes_bound_what_is_given_and_say_what_is_not,
+    page_links_are_for_their_caller_and_their_record,
+    operations_are_stated_recorded_and_found_in_bundles,
+];
 
 /// Two patients with a record each, and what they refer to.
 pub(super) async fn records<'a>(app: &'a TestApp) -> Persona<'a> {
@@ -69,7 +78,6 @@ fn set(ids: &[&str]) -> BTreeSet<String> {
     ids.iter().map(|id| (*id).to_owned()).collect()
 }
 
-#[tokio::test]
 async fn a_record_is_whole_and_nobody_elses() {
     let app = TestApp::new().await;
     let backend = records(&app).await;
@@ -89,7 +97,6 @@ async fn a_record_is_whole_and_nobody_elses() {
     assert_eq!(backend.get("Patient/p2/$everything").await.status, 410);
 }
 
-#[tokio::test]
 async fn all_records_are_each_in_their_pages() {
     let app = TestApp::new().await;
     let backend = records(&app).await;
@@ -102,7 +109,6 @@ async fn all_records_are_each_in_their_pages() {
     assert_eq!(walk(&narrow, "Patient/$everything?_count=2").await, (set(&["p2", "p2-o1", "p2-o2"]), set(&[])));
 }
 
-#[tokio::test]
 async fn types_times_and_dates_of_care_narrow() {
     let app = TestApp::new().await;
     let backend = records(&app).await;
@@ -124,7 +130,6 @@ async fn types_times_and_dates_of_care_narrow() {
     assert_eq!(walk(&backend, &format!("Patient/p1/$everything?_since={since}")).await.0, set(&["p1-c"]));
 }
 
-#[tokio::test]
 async fn scopes_bound_what_is_given_and_say_what_is_not() {
     let app = TestApp::new().await;
     records(&app).await;
@@ -167,7 +172,6 @@ async fn calls_are_checked_and_say_where_they_are_wrong() {
     }
 }
 
-#[tokio::test]
 async fn page_links_are_for_their_caller_and_their_record() {
     let app = TestApp::new().await;
     let backend = records(&app).await;
@@ -179,7 +183,6 @@ async fn page_links_are_for_their_caller_and_their_record() {
     assert_eq!(backend.get(&format!("{next}&_count=2")).await.status, 400, "with more parameters");
 }
 
-#[tokio::test]
 async fn operations_are_stated_recorded_and_found_in_bundles() {
     let app = TestApp::new().await;
     let backend = records(&app).await;

@@ -3,7 +3,15 @@
 use serde_json::{Value, json};
 
 use super::everything::records;
-use super::{Persona, Reply, TestApp};
+use super::{Persona, Reply, TestApp, on_both};
+
+on_both![
+    references_are_followed_both_ways,
+    what_a_reference_does_not_give_is_told_with_its_path,
+    connections_walk_all_matches_by_sealed_cursors,
+    every_patient_is_on_record_and_one_entry_does_where_one_can,
+    grants_hold_on_every_road,
+];
 
 async fn ask(persona: &Persona<'_>, path: &str, query: &str) -> Reply {
     persona.call("POST", path, &[("content-type", "application/graphql")], query.to_owned()).await
@@ -18,7 +26,6 @@ async fn data(persona: &Persona<'_>, path: &str, query: &str) -> Value {
     body["data"].take()
 }
 
-#[tokio::test]
 async fn references_are_followed_both_ways() {
     let app = TestApp::new().await;
     let backend = records(&app).await;
@@ -107,7 +114,6 @@ async fn faults_are_errors_of_graphql_with_their_place() {
     }
 }
 
-#[tokio::test]
 async fn what_a_reference_does_not_give_is_told_with_its_path() {
     let app = TestApp::new().await;
     let backend = records(&app).await;
@@ -131,7 +137,6 @@ async fn what_a_reference_does_not_give_is_told_with_its_path() {
     assert_eq!(gone["errors"][0]["path"], json!(["a"]));
 }
 
-#[tokio::test]
 async fn connections_walk_all_matches_by_sealed_cursors() {
     let app = TestApp::new().await;
     let backend = records(&app).await;
@@ -166,7 +171,6 @@ async fn connections_walk_all_matches_by_sealed_cursors() {
     assert_eq!(all, seen);
 }
 
-#[tokio::test]
 async fn every_patient_is_on_record_and_one_entry_does_where_one_can() {
     let app = TestApp::new().await;
     let backend = records(&app).await;
@@ -192,7 +196,6 @@ async fn every_patient_is_on_record_and_one_entry_does_where_one_can() {
     }
 }
 
-#[tokio::test]
 async fn grants_hold_on_every_road() {
     let app = TestApp::new().await;
     let backend = records(&app).await;

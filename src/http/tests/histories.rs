@@ -2,8 +2,12 @@
 
 use serde_json::{Value, json};
 
-use super::{Reply, TestApp, patient};
-use crate::store::postgres;
+use super::{Reply, TestApp, on_both, patient};
+
+on_both![
+    a_type_and_the_server_tell_their_versions_newest_first,
+    a_history_shows_what_the_scopes_cover_and_is_on_record,
+];
 
 /// `Type/id vN METHOD` of every entry.
 fn lines(reply: &Reply) -> Vec<String> {
@@ -23,104 +27,92 @@ fn lines(reply: &Reply) -> Vec<String> {
     entries.iter().map(line).collect()
 }
 
-async fn on_both() -> [TestApp; 2] {
-    [TestApp::new().await, TestApp::with(&[("database_url", &postgres::database())]).await]
-}
-
 fn group(id: &str) -> Value {
     json!({"resourceType": "Group", "id": id, "type": "person", "actual": true})
 }
 
-#[tokio::test]
 async fn a_type_and_the_server_tell_their_versions_newest_first() {
-    for app in on_both().await {
-        let backend = app.persona("system/*.cruds").await;
-        for step in 1..=3 {
-            app.pass(10);
-            backend.put("Patient/p1", &patient("p1", &format!("Name{step}"))).await;
-            app.pass(10);
-            backend.put(&format!("Group/g{step}"), &group(&format!("g{step}"))).await;
-        }
+    let app = TestApp::new().await;
+    let backend = app.persona("system/*.cruds").await;
+    for step in 1..=3 {
         app.pass(10);
-        assert_eq!(backend.delete("Patient/p1").await.status, 204);
-        let of_type = backend.get("Patient/_history").await;
-        let wanted = ["Patient/p1 v4 DELETE", "Patient/p1 v3 PUT", "Patient/p1 v2 PUT", "Patient/p1 v1 PUT"];
-        assert_eq!((lines(&of_type), &of_type.json()["total"]), (wanted.map(str::to_owned).to_vec(), &json!(4)));
-        assert_eq!(lines(&backend.get("Patient/p1/_history").await), wanted);
+        backend.put("Patient/p1", &patient("p1", &format!("Name{step}"))).await;
+        app.pass(10);
+        backend.put(&format!("Group/g{step}"), &group(&format!("g{step}"))).await;
+    }
+    app.pass(10);
+    assert_eq!(backend.delete("Patient/p1").await.status, 204);
+    let of_type = backend.get("Patient/_history").await;
+    let wanted = ["Patient/p1 v4 DELETE", "Patient/p1 v3 PUT", "Patient/p1 v2 PUT", "Patient/p1 v1 PUT"];
+    assert_eq!((lines(&of_type), &of_type.json()["total"]), (wanted.map(str::to_owned).to_vec(), &json!(4)));
+    assert_eq!(lines(&backend.get("Patient/p1/_history").await), wanted);
 
-        let whole = backend.get("_history").await;
-        let all = lines(&whole);
-        assert_eq!((all.len(), &whole.json()["total"]), (7, &json!(7)));
-        assert_eq!(&all[..3], ["Patient/p1 v4 DELETE", "Group/g3 v1 PUT", "Patient/p1 v3 PUT"]);
+    let whole = backend.get("_history").await;
+    let all = lines(&whole);
+    assert_eq!((all.len(), &whole.json()["total"]), (7, &json!(7)));
+    assert_eq!(&all[..3], ["Patient/p1 v4 DELETE", "Group/g3 v1 PUT", "Patient/p1 v3 PUT"]);
 
-        let mut paged = Vec::new();
-        let mut page = backend.get("_history?_count=2&_type=Patient,Group&_sort=-_lastUpdated").await;
-        loop {
-            paged.extend(lines(&page));
-            let Some(next) = page.link("next") else { break };
-            assert!(!next.contains("Patient"), "a page link shows nothing of the query: {next}");
-            backend.put("Group/late", &group("late")).await;
-            assert_eq!(backend.get(&next.replace("/_history", "/Group/_history")).await.status, 400, "another address");
-            page = backend.get(&next).await;
-        }
-        assert_eq!(paged, all, "whatever is written meanwhile");
+    let mut paged = Vec::new();
+    let mut page = backend.get("_history?_count=2&_type=Patient,Group&_sort=-_lastUpdated").await;
+    loop {
+        paged.extend(lines(&page));
+        let Some(next) = page.link("next") else { break };
+        assert!(!next.contains("Patient"), "a page link shows nothing of the query: {next}");
+        backend.put("Group/late", &group("late")).await;
+        assert_eq!(backend.get(&next.replace("/_history", "/Group/_history")).await.status, 400, "another address");
+        page = backend.get(&next).await;
+    }
+    assert_eq!(paged, all, "whatever is written meanwhile");
 
-        // Version 1 is of 08:15:40, version 2 of 08:16:00, version 3 of 08:16:20, the deletion of 08:16:40.
-        for (query, wanted) in [
-            ("_since=2026-01-31T08:16:20Z", 2),
-            ("_since=2026-01-31T09:16:20%2B01:00", 2),
-            ("_since=2026-01-31T09:16:20+01:00", 2),
-            ("_since=2026-02-01", 0),
-            ("_at=2026-01-31T08:15:45Z", 1),
-            ("_at=2026-01-31T08:16", 3),
-            ("_at=2026-01-31", 4),
-            ("_at=2026-01-30", 0),
-        ] {
-            for path in ["Patient/_history", "Patient/p1/_history"] {
-                let reply = backend.get(&format!("{path}?{query}")).await;
-                assert_eq!((lines(&reply).len(), &reply.json()["total"]), (wanted, &json!(wanted)), "{path} {query}");
-            }
+    // Version 1 is of 08:15:40, version 2 of 08:16:00, version 3 of 08:16:20, the deletion of 08:16:40.
+    for (query, wanted) in [
+        ("_since=2026-01-31T08:16:20Z", 2),
+        ("_since=2026-01-31T09:16:20%2B01:00", 2),
+        ("_since=2026-01-31T09:16:20+01:00", 2),
+        ("_since=2026-02-01", 0),
+        ("_at=2026-01-31T08:15:45Z", 1),
+        ("_at=2026-01-31T08:16", 3),
+        ("_at=2026-01-31", 4),
+        ("_at=2026-01-30", 0),
+    ] {
+        for path in ["Patient/_history", "Patient/p1/_history"] {
+            let reply = backend.get(&format!("{path}?{query}")).await;
+            assert_eq!((lines(&reply).len(), &reply.json()["total"]), (wanted, &json!(wanted)), "{path} {query}");
         }
-        for (query, total) in [("_summary=count", 10), ("_count=0", 10), ("_count=0&_type=Patient", 4)] {
-            let reply = backend.get(&format!("_history?{query}")).await.json();
-            assert_eq!((&reply["total"], reply.get("entry")), (&json!(total), None), "{query}");
-        }
+    }
+    for (query, total) in [("_summary=count", 10), ("_count=0", 10), ("_count=0&_type=Patient", 4)] {
+        let reply = backend.get(&format!("_history?{query}")).await.json();
+        assert_eq!((&reply["total"], reply.get("entry")), (&json!(total), None), "{query}");
     }
 }
 
-#[tokio::test]
 async fn a_history_shows_what_the_scopes_cover_and_is_on_record() {
-    for app in on_both().await {
-        let backend = app.persona("system/*.cruds").await;
-        let observation = |subject: &str, status: &str| {
-            json!({"resourceType": "Observation", "id": "o1", "status": status, "code": {"text": "pulse"},
-                   "subject": {"reference": format!("Patient/{subject}")}})
-        };
-        for (subject, status) in [("a", "preliminary"), ("a", "final"), ("b", "final")] {
-            assert!(backend.put("Observation/o1", &observation(subject, status)).await.status < 300);
-        }
-        backend.put("Patient/a", &patient("a", "Ash")).await;
-        let narrow = app.persona("system/Observation.rs?patient=a system/Group.rs").await;
-        let wanted = ["Observation/o1 v2 PUT", "Observation/o1 v1 PUT"];
-        for path in ["Observation/_history", "_history", "Observation/o1/_history", "_history?_type=Observation"] {
-            let reply = narrow.get(path).await;
-            assert_eq!(
-                (lines(&reply), &reply.json()["total"]),
-                (wanted.map(str::to_owned).to_vec(), &json!(2)),
-                "{path}"
-            );
-        }
-        assert_eq!(narrow.get("Patient/_history").await.status, 403);
-        assert_eq!(narrow.get("_history?_type=Patient").await.status, 403);
-        assert_eq!(app.persona("system/Observation.r").await.get("_history").await.status, 403, "history is search");
+    let app = TestApp::new().await;
+    let backend = app.persona("system/*.cruds").await;
+    let observation = |subject: &str, status: &str| {
+        json!({"resourceType": "Observation", "id": "o1", "status": status, "code": {"text": "pulse"},
+               "subject": {"reference": format!("Patient/{subject}")}})
+    };
+    for (subject, status) in [("a", "preliminary"), ("a", "final"), ("b", "final")] {
+        assert!(backend.put("Observation/o1", &observation(subject, status)).await.status < 300);
+    }
+    backend.put("Patient/a", &patient("a", "Ash")).await;
+    let narrow = app.persona("system/Observation.rs?patient=a system/Group.rs").await;
+    let wanted = ["Observation/o1 v2 PUT", "Observation/o1 v1 PUT"];
+    for path in ["Observation/_history", "_history", "Observation/o1/_history", "_history?_type=Observation"] {
+        let reply = narrow.get(path).await;
+        assert_eq!((lines(&reply), &reply.json()["total"]), (wanted.map(str::to_owned).to_vec(), &json!(2)), "{path}");
+    }
+    assert_eq!(narrow.get("Patient/_history").await.status, 403);
+    assert_eq!(narrow.get("_history?_type=Patient").await.status, 403);
+    assert_eq!(app.persona("system/Observation.r").await.get("_history").await.status, 403, "history is search");
 
-        for (path, subtype) in [("Observation/_history", "history-type"), ("_history", "history-system")] {
-            let reply = narrow.get(path).await;
-            let events = backend.audit_of(reply.header("x-request-id")).await;
-            assert!(!events.is_empty(), "{path}");
-            assert_eq!(events[0]["subtype"][0]["code"], subtype);
-            assert!(events.iter().any(|event| event["entity"].to_string().contains("Patient/a")), "{path}: {events:?}");
-        }
+    for (path, subtype) in [("Observation/_history", "history-type"), ("_history", "history-system")] {
+        let reply = narrow.get(path).await;
+        let events = backend.audit_of(reply.header("x-request-id")).await;
+        assert!(!events.is_empty(), "{path}");
+        assert_eq!(events[0]["subtype"][0]["code"], subtype);
+        assert!(events.iter().any(|event| event["entity"].to_string().contains("Patient/a")), "{path}: {events:?}");
     }
 }
 

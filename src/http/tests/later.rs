@@ -4,8 +4,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Persona, Reply, TestApp, patient};
-use crate::store::postgres;
+use super::{Persona, Reply, TestApp, on_both, patient};
+
+on_both![
+    an_answer_is_fetched_later_and_its_leaving_is_on_record,
+    a_job_is_its_callers_until_it_expires_or_is_cancelled,
+];
 
 const LATER: (&str, &str) = ("prefer", "respond-async");
 
@@ -31,51 +35,48 @@ async fn asked(persona: &Persona<'_>, method: &str, path: &str, body: String) ->
     status
 }
 
-#[tokio::test]
 async fn an_answer_is_fetched_later_and_its_leaving_is_on_record() {
-    for app in [TestApp::new().await, TestApp::with(&[("database_url", &postgres::database())]).await] {
-        let backend = app.persona("system/*.cruds").await;
-        let entry = json!({"request": {"method": "PUT", "url": "Patient/p1"}, "resource": patient("p1", "Later")});
-        let batch = json!({"resourceType": "Bundle", "type": "transaction", "entry": [entry]});
-        let done = fetched(&backend, &asked(&backend, "POST", "", batch.to_string()).await).await;
-        assert_eq!(done.status, 200, "{}", done.text());
-        let outer = done.json();
-        assert_eq!(
-            (&outer["type"], &outer["entry"][0]["response"]["status"]),
-            (&json!("batch-response"), &json!("200 OK"))
-        );
-        let inner = &outer["entry"][0]["resource"];
-        assert_eq!(
-            (&inner["type"], &inner["entry"][0]["response"]["status"]),
-            (&json!("transaction-response"), &json!("201 Created"))
-        );
+    let app = TestApp::new().await;
+    let backend = app.persona("system/*.cruds").await;
+    let entry = json!({"request": {"method": "PUT", "url": "Patient/p1"}, "resource": patient("p1", "Later")});
+    let batch = json!({"resourceType": "Bundle", "type": "transaction", "entry": [entry]});
+    let done = fetched(&backend, &asked(&backend, "POST", "", batch.to_string()).await).await;
+    assert_eq!(done.status, 200, "{}", done.text());
+    let outer = done.json();
+    assert_eq!(
+        (&outer["type"], &outer["entry"][0]["response"]["status"]),
+        (&json!("batch-response"), &json!("200 OK"))
+    );
+    let inner = &outer["entry"][0]["resource"];
+    assert_eq!(
+        (&inner["type"], &inner["entry"][0]["response"]["status"]),
+        (&json!("transaction-response"), &json!("201 Created"))
+    );
 
-        let status = asked(&backend, "GET", "Patient?family=later", String::new()).await;
-        let now = backend.get("Patient?family=later").await.json();
-        for format in ["json", "xml"] {
-            let reply = fetched(&backend, &format!("{status}?_format={format}")).await;
-            assert_eq!(reply.status, 200, "as often as wanted: {}", reply.text());
-            let events = backend.audit_of(reply.header("x-request-id")).await;
-            assert!(events.iter().any(|event| event["entity"].to_string().contains("Patient/p1")), "{events:?}");
-            match format {
-                "json" => assert_eq!(reply.json()["entry"][0]["resource"]["entry"], now["entry"]),
-                _ => assert!(reply.text().contains("<family value=\"Later\"/>"), "{}", reply.text()),
-            }
+    let status = asked(&backend, "GET", "Patient?family=later", String::new()).await;
+    let now = backend.get("Patient?family=later").await.json();
+    for format in ["json", "xml"] {
+        let reply = fetched(&backend, &format!("{status}?_format={format}")).await;
+        assert_eq!(reply.status, 200, "as often as wanted: {}", reply.text());
+        let events = backend.audit_of(reply.header("x-request-id")).await;
+        assert!(events.iter().any(|event| event["entity"].to_string().contains("Patient/p1")), "{events:?}");
+        match format {
+            "json" => assert_eq!(reply.json()["entry"][0]["resource"]["entry"], now["entry"]),
+            _ => assert!(reply.text().contains("<family value=\"Later\"/>"), "{}", reply.text()),
         }
-        let refused = fetched(&backend, &asked(&backend, "GET", "Patient?colour=red", String::new()).await).await;
-        let response = refused.json()["entry"][0]["response"].clone();
-        assert_eq!((refused.status, &response["status"]), (200, &json!("400 Bad Request")));
-        assert!(response["outcome"].to_string().contains("colour"), "{response}");
-        // What lies there is sealed, the answer and the state.
-        for space in ["async-job", "async-answer"] {
-            let kept = app.app().store.kv_list(space).await.expect("lists");
-            assert!(!kept.is_empty());
-            assert!(kept.iter().all(|(_, sealed)| !String::from_utf8_lossy(sealed).contains("Later")));
-        }
+    }
+    let refused = fetched(&backend, &asked(&backend, "GET", "Patient?colour=red", String::new()).await).await;
+    let response = refused.json()["entry"][0]["response"].clone();
+    assert_eq!((refused.status, &response["status"]), (200, &json!("400 Bad Request")));
+    assert!(response["outcome"].to_string().contains("colour"), "{response}");
+    // What lies there is sealed, the answer and the state.
+    for space in ["async-job", "async-answer"] {
+        let kept = app.app().store.kv_list(space).await.expect("lists");
+        assert!(!kept.is_empty());
+        assert!(kept.iter().all(|(_, sealed)| !String::from_utf8_lossy(sealed).contains("Later")));
     }
 }
 
-#[tokio::test]
 async fn a_job_is_its_callers_until_it_expires_or_is_cancelled() {
     let app = TestApp::with(&[("async_lifetime_s", "120")]).await;
     let backend = app.persona("system/Patient.cruds system/Group.rs").await;

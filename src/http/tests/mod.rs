@@ -40,7 +40,32 @@ use super::Server;
 use crate::access::{Caller, Person, Role};
 use crate::app::{App, Config};
 use crate::oauth::{ClientKind, Registration, SigningKey};
+use crate::store::postgres;
 use crate::world::{Instant, World};
+
+/// Runs the cases of a module on both databases.
+macro_rules! on_both {
+    ($($case:ident),* $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test]
+            async fn $case() {
+                super::$case().await;
+            })*
+        }
+        mod postgres {
+            $(#[tokio::test]
+            async fn $case() {
+                crate::http::tests::ON_POSTGRES.scope((), super::$case()).await;
+            })*
+        }
+    };
+}
+use on_both;
+
+tokio::task_local! {
+    /// Set while a case runs whose servers are to store in PostgreSQL.
+    static ON_POSTGRES: ();
+}
 
 /// 2026-01-31T08:15:30Z.
 const NOW_MS: i64 = 1_769_847_330_000;
@@ -115,6 +140,9 @@ impl TestApp {
             ("rate_user_max", "0".to_owned()),
             ("rate_client_max", "0".to_owned()),
         ];
+        if ON_POSTGRES.try_with(|()| ()).is_ok() {
+            set[1].1 = postgres::database();
+        }
         set.extend(settings.iter().map(|(key, value)| (*key, (*value).to_owned())));
         let config = Config::load(None, [], &set).expect("valid settings");
         let app = App::open(config, Arc::new(World::held(Instant(NOW_MS), 7))).await.expect("the app opens");

@@ -2,7 +2,18 @@
 
 use serde_json::{Value, json};
 
-use super::{Persona, Reply, TestApp, patient};
+use super::{Persona, Reply, TestApp, on_both, patient};
+
+on_both![
+    meta_is_read_added_to_and_taken_from,
+    the_last_observations_of_each_code_are_given,
+    documents_are_found_by_care_and_type,
+    a_document_holds_what_its_composition_names,
+    all_faults_are_told_and_profiles_are_refused,
+    patients_are_matched_with_scores_and_grades,
+    a_member_is_matched_by_person_and_coverage_or_not_at_all,
+    a_search_is_explained_without_telling_of_records,
+];
 
 const JSON: (&str, &str) = ("content-type", "application/fhir+json");
 
@@ -25,7 +36,6 @@ fn coding(code: &str) -> Value {
     json!({"system": "http://tags", "code": code})
 }
 
-#[tokio::test]
 async fn meta_is_read_added_to_and_taken_from() {
     let app = TestApp::new().await;
     let backend = app.persona("system/*.cruds").await;
@@ -82,7 +92,6 @@ async fn meta_is_read_added_to_and_taken_from() {
     assert_eq!(stale.status, 412);
 }
 
-#[tokio::test]
 async fn the_last_observations_of_each_code_are_given() {
     let app = TestApp::new().await;
     let backend = app.persona("system/*.cruds").await;
@@ -126,7 +135,6 @@ async fn the_last_observations_of_each_code_are_given() {
     assert_eq!(app.persona("system/Patient.rs").await.get("Observation/$lastn?patient=p1&code=a").await.status, 403);
 }
 
-#[tokio::test]
 async fn documents_are_found_by_care_and_type() {
     let app = TestApp::new().await;
     let backend = app.persona("system/*.cruds").await;
@@ -185,7 +193,6 @@ async fn documents_are_found_by_care_and_type() {
     assert!(on_demand.text().contains("makes no documents on demand"));
 }
 
-#[tokio::test]
 async fn a_document_holds_what_its_composition_names() {
     let app = TestApp::new().await;
     let backend = app.persona("system/*.cruds").await;
@@ -253,7 +260,6 @@ async fn what_is_sent_is_converted() {
     assert_eq!(caller.get("$convert").await.status, 405);
 }
 
-#[tokio::test]
 async fn all_faults_are_told_and_profiles_are_refused() {
     let app = TestApp::new().await;
     let backend = app.persona("system/*.cruds").await;
@@ -335,7 +341,6 @@ async fn every_definition_is_valid_and_listed_where_it_works() {
     crate::fhir::Resource::check(statement.clone()).expect("a CapabilityStatement of R4");
 }
 
-#[tokio::test]
 async fn patients_are_matched_with_scores_and_grades() {
     let app = TestApp::new().await;
     let backend = app.persona("system/*.cruds").await;
@@ -381,7 +386,6 @@ async fn patients_are_matched_with_scores_and_grades() {
     assert_eq!((wrong.status, wrong.places()), (400, vec!["Patient.birthDate".to_owned()]));
 }
 
-#[tokio::test]
 async fn a_member_is_matched_by_person_and_coverage_or_not_at_all() {
     let app = TestApp::new().await;
     let backend = app.persona("system/*.cruds").await;
@@ -437,7 +441,6 @@ async fn a_member_is_matched_by_person_and_coverage_or_not_at_all() {
     assert_eq!((missing.status, missing.places().len()), (400, 2));
 }
 
-#[tokio::test]
 async fn a_search_is_explained_without_telling_of_records() {
     let app = TestApp::new().await;
     let backend = app.persona("system/*.cruds").await;

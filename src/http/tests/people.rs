@@ -2,8 +2,19 @@
 
 use serde_json::{Value, json};
 
-use super::{Persona, TestApp, observation, patient};
+use super::{Persona, TestApp, observation, on_both, patient};
 use crate::access::Role;
+
+on_both![
+    a_patient_sees_one_record_and_changes_none,
+    a_guardian_sees_wards_as_long_as_the_relation_holds,
+    a_provider_sees_assigned_patients_and_a_change_counts_at_once,
+    a_role_of_a_practitioner_is_the_practitioner_while_it_is_active,
+    patient_scopes_are_about_the_patient_of_the_launch,
+    nobody_writes_into_or_out_of_a_record_beyond_reach,
+    a_receptionist_gives_appointments_and_sees_nothing_clinical,
+    the_glass_is_broken_for_one_patient_and_leaves_its_marks,
+];
 
 /// Patients `ann` (general practitioner `gp`), `bob` and `cid`, each with an Observation.
 pub async fn ward() -> TestApp {
@@ -55,7 +66,6 @@ fn period(start: &str, end: &str) -> Value {
     json!({"start": start, "end": end})
 }
 
-#[tokio::test]
 async fn a_patient_sees_one_record_and_changes_none() {
     let app = ward().await;
     let bob = app.person(Role::Patient, "Patient/bob", None, "user/*.cruds");
@@ -76,7 +86,6 @@ async fn a_patient_sees_one_record_and_changes_none() {
     assert_eq!(wide.get("Patient/bob").await.status, 403);
 }
 
-#[tokio::test]
 async fn a_guardian_sees_wards_as_long_as_the_relation_holds() {
     let app = ward().await;
     let office = app.persona("system/*.cruds").await;
@@ -104,7 +113,6 @@ async fn a_guardian_sees_wards_as_long_as_the_relation_holds() {
     assert_eq!(sees(&mum).await, "");
 }
 
-#[tokio::test]
 async fn a_provider_sees_assigned_patients_and_a_change_counts_at_once() {
     let app = ward().await;
     let office = app.persona("system/*.cruds").await;
@@ -177,7 +185,6 @@ async fn a_provider_sees_assigned_patients_and_a_change_counts_at_once() {
     }
 }
 
-#[tokio::test]
 async fn a_role_of_a_practitioner_is_the_practitioner_while_it_is_active() {
     let app = ward().await;
     let office = app.persona("system/*.cruds").await;
@@ -195,7 +202,6 @@ async fn a_role_of_a_practitioner_is_the_practitioner_while_it_is_active() {
     }
 }
 
-#[tokio::test]
 async fn patient_scopes_are_about_the_patient_of_the_launch() {
     let app = ward().await;
     let office = app.persona("system/*.cruds").await;
@@ -217,7 +223,6 @@ async fn patient_scopes_are_about_the_patient_of_the_launch() {
     assert_eq!((narrow.get("Observation/o-bob").await.status, narrow.get("Patient/bob").await.status), (404, 200));
 }
 
-#[tokio::test]
 async fn nobody_writes_into_or_out_of_a_record_beyond_reach() {
     let app = ward().await;
     let gp = app.person(Role::Provider, "Practitioner/gp", None, "user/*.cruds");
@@ -250,7 +255,6 @@ async fn nobody_writes_into_or_out_of_a_record_beyond_reach() {
     assert_eq!(gp.get(&format!("Patient/{id}")).await.status, 200);
 }
 
-#[tokio::test]
 async fn a_receptionist_gives_appointments_and_sees_nothing_clinical() {
     let app = ward().await;
     let office = app.persona("system/*.cruds").await;
@@ -300,7 +304,6 @@ async fn a_receptionist_gives_appointments_and_sees_nothing_clinical() {
     }
 }
 
-#[tokio::test]
 async fn the_glass_is_broken_for_one_patient_and_leaves_its_marks() {
     let app = ward().await;
     let office = app.persona("system/*.cruds").await;
