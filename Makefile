@@ -1,12 +1,14 @@
 # What a newcomer or CI runs. Each target says in one line what it is for; `make help` lists them.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help run app test check samples coverage bench soak screenshots definitions leakage postgres browser
+.PHONY: help run app test check samples coverage bench soak fuzz screenshots definitions leakage postgres browser
 
 # Where `make run` keeps its data and listens.
 DATA ?= phial-demo
 LISTEN ?= 127.0.0.1:8080
 PATIENTS ?= 120
+# Seconds that `make fuzz` gives each target.
+FUZZ_S ?= 600
 
 help: ## List the targets.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 14
@@ -31,12 +33,17 @@ check: ## The quick loop: format, lints, the library's tests and the house rules
 samples: ## Every sample set of ../shared/data/samples through HTTP, with a table of counts and times.
 	PHIAL_SAMPLES=all cargo test --locked --release --test main samples:: -- --nocapture --test-threads=1
 
-soak: postgres ## Hundreds of kill -9 under load, 20,000 searches against the oracle and 1,000 schedules of writes between pages, on both databases; ten minutes of mutated input for every reader.
+soak: postgres ## On both databases: hundreds of kill -9 under load, 20,000 searches against the oracle, 1,000 schedules of writes between pages, races of 10,000 requests, a transaction of 25,000 entries; ten minutes of mutated input for every reader.
 	PHIAL_KILLS=200 cargo test --locked --release --test main kill:: -- --nocapture --test-threads=1
 	PHIAL_ORACLE_QUERIES=20000 cargo test --locked --release --test main oracle:: -- --nocapture --test-threads=1
 	PHIAL_SCHEDULES=1000 cargo test --locked --release --lib pages_add_up -- --test-threads=1
+	PHIAL_RACES=10000 cargo test --locked --release --test main races:: -- --nocapture --test-threads=1
+	PHIAL_ENTRIES=25000 cargo test --locked --release --test main large:: -- --nocapture --test-threads=1
 	PHIAL_FUZZ_S=600 cargo test --locked --release --test main fuzz:: -- --nocapture --test-threads=2
 	PHIAL_REQUESTS=20000 cargo test --locked --release --test main random_requests:: -- --nocapture
+
+fuzz: ## Every reader of what strangers send under libFuzzer, FUZZ_S seconds each; needs a nightly compiler.
+	fuzz/run.py $(FUZZ_S)
 
 coverage: postgres ## conformance/coverage.md: every type, interaction, search parameter and modifier that ran on both databases.
 	PHIAL_COVERAGE=write cargo test --locked --lib http::tests::coverage

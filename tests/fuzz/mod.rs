@@ -1,16 +1,12 @@
 //! Readers of what strangers send, under mutated input: none may panic, overflow or turn in circles, and what they take
 //! must say the same when it is written and read again. Seeds lie in `seeds/`, a line `---` between two; put the input
 //! of a fault that was found there. `PHIAL_FUZZ_S` is the time of each target in seconds (`make soak`: 600); without it
-//! each takes a fixed number of inputs. `PHIAL_FUZZ_SEED` makes them others.
+//! each takes a fixed number of inputs. `PHIAL_FUZZ_SEED` makes them others. libFuzzer runs the same targets (`fuzz/`).
+
+mod targets;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
-
-use phial::access::Scopes;
-use phial::fhir::patch::Patch;
-use phial::fhir::{definitions, json, xml};
-use phial::interaction::form;
-use phial::search::{Query, QueryOptions};
 
 use crate::oracle::random::Random;
 
@@ -121,75 +117,32 @@ fn fuzz(name: &str, seeds: &str, target: impl Fn(&[u8]) -> bool) {
     assert!(taken > 0 && taken < inputs, "{name}: mutations must reach both sides: {taken} of {inputs}");
 }
 
-fn text(bytes: &[u8]) -> Option<&str> {
-    std::str::from_utf8(bytes).ok()
-}
-
-const PATIENT: &[u8] = br#"{"resourceType":"Patient","id":"p","active":false,"birthDate":"1970-01-01",
-    "name":[{"family":"X","given":["A","B"]},{"family":"Z"}],"telecom":[{"system":"phone","value":"1","rank":1}]}"#;
-
 #[test]
 fn json_is_read() {
-    fuzz("json", include_str!("seeds/json.txt"), |bytes| {
-        let Ok(node) = json::parse(bytes) else { return false };
-        let written = json::write(&node);
-        let again = json::parse(&written).expect("what was written is JSON");
-        assert!(again == node && json::write(&again) == written, "written and read again it says something else");
-        let _ = phial::fhir::Resource::check(node);
-        true
-    });
+    fuzz("json", include_str!("seeds/json.txt"), targets::json);
 }
 
 #[test]
 fn xml_is_read() {
-    fuzz("xml", include_str!("seeds/xml.txt"), |bytes| {
-        let Ok(node) = xml::read(bytes) else { return false };
-        // What is read may yet be no resource; what is one comes back the same.
-        if let Ok(written) = xml::write(&node) {
-            let again = xml::read(&written).expect("what was written is FHIR XML");
-            assert!(again == node, "written and read again it says something else");
-        }
-        true
-    });
+    fuzz("xml", include_str!("seeds/xml.txt"), targets::xml);
 }
 
 #[test]
 fn queries_are_read() {
-    let options = QueryOptions {
-        lenient: false,
-        base: "http://localhost/fhir".into(),
-        count_default: 10,
-        count_max: 100,
-        now: phial::world::Instant(1_769_847_330_000),
-        customs: Default::default(),
-    };
-    let kind = definitions().type_id("Patient").expect("a type");
-    fuzz("query", include_str!("seeds/query.txt"), |bytes| {
-        let Some(Ok(pairs)) = text(bytes).map(form::decode) else { return false };
-        let lenient = QueryOptions { lenient: true, ..options.clone() };
-        let _ = Query::parse(kind, &pairs, &lenient);
-        let Ok(query) = Query::parse(kind, &pairs, &options) else { return false };
-        let Ok(again) = Query::parse(kind, &query.applied, &options) else { panic!("what was applied can be read") };
-        assert_eq!(again.applied, query.applied);
-        true
-    });
+    fuzz("query", include_str!("seeds/query.txt"), targets::query);
 }
 
 #[test]
 fn scopes_are_read() {
-    fuzz("scopes", include_str!("seeds/scopes.txt"), |bytes| {
-        text(bytes).is_some_and(|text| Scopes::parse(text).is_ok())
-    });
+    fuzz("scopes", include_str!("seeds/scopes.txt"), targets::scopes);
 }
 
 #[test]
 fn patches_are_read_and_applied() {
-    let patient = json::parse(PATIENT).expect("JSON");
-    fuzz("patch", include_str!("seeds/patch.txt"), |bytes| {
-        let Ok(node) = json::parse(bytes) else { return false };
-        let patch = if node.is_array() { Patch::json(node) } else { Patch::fhirpath(node) };
-        let Ok(patch) = patch else { return false };
-        let _ = patch.apply(patient.clone());
-        true
-    });
+    fuzz("patch", include_str!("seeds/patch.txt"), targets::patch);
+}
+
+#[test]
+fn expressions_are_read_and_evaluated() {
+    fuzz("fhirpath", include_str!("seeds/fhirpath.txt"), targets::fhirpath);
 }

@@ -1,32 +1,43 @@
 //! XML for a person to read: one element a line. Only for what `write` made, which has no white space of its own
-//! between elements and no bare `<` or `>` in values. Narrative is left as it is: its white space is content.
+//! between elements. Narrative is left as it is: its white space is content.
 
-/// Breaks and indents a document that [`super::write`] made.
+use quick_xml::Reader;
+use quick_xml::events::Event;
+
+/// Breaks and indents a document that [`super::write`] made; anything else comes back as it is.
 pub fn indented(xml: &[u8]) -> Vec<u8> {
+    broken(xml).unwrap_or_else(|| xml.to_vec())
+}
+
+fn broken(xml: &[u8]) -> Option<Vec<u8>> {
+    let mut reader = Reader::from_reader(xml);
     let mut out = Vec::with_capacity(xml.len() + xml.len() / 4);
-    let (mut depth, mut rest, mut narrative) = (0usize, xml, false);
-    while let Some(end) = rest.iter().position(|byte| *byte == b'>') {
-        let (tag, tail) = rest.split_at(end + 1);
-        rest = tail;
-        let closing = tag.starts_with(b"</");
-        depth -= usize::from(closing && !narrative && depth > 0);
-        if tag.starts_with(b"<") && !narrative && !out.is_empty() {
+    let (mut depth, mut from) = (0usize, 0);
+    loop {
+        let event = reader.read_event().ok()?;
+        let (mut before, mut after) = (depth, depth);
+        match &event {
+            Event::Start(tag) if tag.name().as_ref() == b"div" => {
+                reader.read_to_end(tag.name()).ok()?;
+            }
+            Event::Start(_) => after += 1,
+            Event::End(_) => {
+                before = depth.checked_sub(1)?;
+                after = before;
+            }
+            Event::Eof => break,
+            _ => {}
+        }
+        let to = usize::try_from(reader.buffer_position()).ok()?;
+        if matches!(event, Event::Start(_) | Event::Empty(_) | Event::End(_)) && !out.is_empty() {
             out.push(b'\n');
-            out.extend(std::iter::repeat_n(b' ', 2 * depth));
+            out.extend(std::iter::repeat_n(b' ', 2 * before));
         }
-        out.extend_from_slice(tag);
-        if narrative {
-            // A narrative is a single div of a `text` element; divs inside it close before `</div></text>` does.
-            narrative = !(tag.ends_with(b"</div>") && rest.starts_with(b"</text>"));
-        } else if tag.starts_with(b"<div ") || tag.starts_with(b"<div>") {
-            narrative = !tag.ends_with(b"/>");
-        } else if !closing && !tag.ends_with(b"/>") && !tag.starts_with(b"<?") {
-            depth += 1;
-        }
+        out.extend_from_slice(xml.get(from..to)?);
+        (depth, from) = (after, to);
     }
-    out.extend_from_slice(rest);
     out.push(b'\n');
-    out
+    Some(out)
 }
 
 #[cfg(test)]
@@ -49,5 +60,14 @@ mod tests {
         assert!(shown.ends_with("\n</Patient>\n"), "{shown}");
         let again = xml::read(&pretty).expect("XML");
         assert!(json::write(&again) == json::write(&node));
+    }
+
+    #[test]
+    fn nothing_inside_a_narrative_looks_like_its_end() {
+        let inner = "<a title=\"&lt;/div>\">x</a><!-- </div></text> --><text><div>y</div></text><p>z</p>";
+        let div = format!("<div xmlns=\"http://www.w3.org/1999/xhtml\">{inner}</div>");
+        let node = serde_json::json!({"resourceType": "Patient", "text": {"status": "generated", "div": div}});
+        let pretty = indented(&xml::write(&node).expect("XML"));
+        assert!(xml::read(&pretty).expect("XML") == node, "{}", String::from_utf8_lossy(&pretty));
     }
 }
