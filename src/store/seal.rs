@@ -15,8 +15,8 @@ use super::sealed::{Mark, Spot};
 use super::tx::{Basis, WrittenHash};
 use crate::domain::DomainRow;
 use crate::error::{Error, Result};
-use crate::fhir::{Resource, TypeId, definitions};
-use crate::mapping::{mapping, sections};
+use crate::fhir::{TypeId, definitions};
+use crate::mapping::{Section, mapping};
 use crate::search::values::Header;
 use crate::search::{Values, terms};
 use crate::vault::{Keys, Pk, Rid, Vault};
@@ -29,7 +29,8 @@ pub(super) struct Prepared {
 }
 
 pub(super) struct Content {
-    pub resource: Resource,
+    /// Its sections, as bytes.
+    pub parts: Vec<(Section, Zeroizing<Vec<u8>>)>,
     pub values: Values,
     pub domain: Vec<DomainRow>,
     pub claims: Vec<(&'static str, String)>,
@@ -63,8 +64,9 @@ struct Shown {
     raises: Vec<(&'static str, u32)>,
 }
 
-/// Drafts per blocking task; fewer than this many are sealed where they are.
-const PER_TASK: usize = 16;
+/// Fewer drafts than this are sealed where they are, more on as many threads as the machine has cores: further ones
+/// would only hold memory.
+const INLINE_MAX: usize = 16;
 
 type Key = (TypeId, String);
 
@@ -77,15 +79,17 @@ pub(super) async fn seal(
     let orders = place(store, &seen, drafts).await?;
     let vault = &store.inner.vault;
     let mut made = Vec::with_capacity(orders.len());
-    if orders.len() < PER_TASK {
+    if orders.len() < INLINE_MAX {
         for order in orders {
             made.push(order.seal(vault)?);
         }
     } else {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let per_task = orders.len().div_ceil(cores).max(INLINE_MAX);
         let mut tasks = Vec::new();
         let mut orders = orders.into_iter();
         loop {
-            let chunk: Vec<Order> = orders.by_ref().take(PER_TASK).collect();
+            let chunk: Vec<Order> = orders.by_ref().take(per_task).collect();
             if chunk.is_empty() {
                 break;
             }
@@ -172,7 +176,7 @@ impl Order {
         let deleted = content.is_none();
         let head = spot.seal_head(&keys, &header, deleted)?;
         let sealed = match &content {
-            Some(content) => spot.seal_sections(&keys, &sections::split(header.kind, content.resource.node()))?,
+            Some(content) => spot.seal_sections(&keys, &content.parts)?,
             None => Vec::new(),
         };
         let sha256 = version_hash(&head, &sealed);

@@ -9,10 +9,10 @@ use super::{Faults, answered, at, failed, in_entry, resolve, without_content};
 use crate::audit::{Touched, What};
 use crate::error::{Error, Kind, Result};
 use crate::fhir::bundle::{self, Addresses};
-use crate::fhir::{Resource, TypeId};
+use crate::fhir::{Resource, TypeId, json};
 use crate::interaction::write::patch::Bases;
 use crate::interaction::write::stage::{Change, Staged};
-use crate::interaction::write::{TRIES_MAX, conflict, lost_race, outcome};
+use crate::interaction::write::{TRIES_MAX, lost_race, outcome};
 use crate::interaction::{
     self, Answer, Body, Bundle, BundleKind, Content, Done, Entry, Facts, Interaction, Response, Return, Scene, Shape,
 };
@@ -46,24 +46,47 @@ pub(super) async fn transaction(scene: Scene<'_>, entries: Vec<Result<bundle::En
         read.extend(faults.take(entry, n)?);
     }
     faults.told()?;
-    // What rests on conditions has to look at them again after a lost race.
-    let conditional = read.iter().any(|entry| entry.if_none_exist.is_some() || entry.url.contains('?'));
-    if !conditional {
-        return once(scene, read, TRIES_MAX).await;
-    }
+    let aside = Aside::of(&mut read);
     for _ in 1..TRIES_MAX {
-        match once(scene, read.clone(), 1).await {
-            Err(error) if lost_race(&error) => {}
+        match once(scene, read).await {
+            Err(error) if lost_race(&error) => read = aside.entries()?,
             other => return other,
         }
     }
-    once(scene, read, 1).await
+    drop(aside);
+    once(scene, read).await
 }
 
-async fn once(scene: Scene<'_>, entries: Vec<bundle::Entry>, tries: u32) -> Result<Answer> {
+/// The entries of a transaction put aside for another try after a lost race, which has to look at conditions again. As
+/// text: trees take several times as much.
+#[derive(Default)]
+struct Aside(Vec<(bundle::Entry, Option<Vec<u8>>)>);
+
+impl Aside {
+    fn of(entries: &mut [bundle::Entry]) -> Aside {
+        let each = entries.iter_mut().map(|entry| {
+            let resource = entry.resource.take();
+            let bare = entry.clone();
+            let text = resource.as_ref().map(json::write);
+            entry.resource = resource;
+            (bare, text)
+        });
+        Aside(each.collect())
+    }
+
+    fn entries(&self) -> Result<Vec<bundle::Entry>> {
+        let each = self.0.iter().map(|(bare, text)| {
+            let resource = text.as_deref().map(json::parse).transpose()?;
+            Ok(bundle::Entry { resource, ..bare.clone() })
+        });
+        each.collect()
+    }
+}
+
+async fn once(scene: Scene<'_>, entries: Vec<bundle::Entry>) -> Result<Answer> {
     let Understood { changes, touched, premises, reads, again, mut entries } = understood(scene, entries).await?;
     let rests = Rests { touched, premises };
-    commit(scene, in_order(changes)?, &rests, &mut entries, tries).await?;
+    commit(scene, in_order(changes)?, &rests, &mut entries).await?;
     for (n, of) in again {
         if let Some(Response::Done { version, .. }) = &entries[of].response {
             entries[n].response = Some(Response::Done { done: Done::Ok, version: version.clone() });
@@ -164,24 +187,8 @@ fn in_order(mut changes: Vec<Numbered>) -> Result<Vec<Numbered>> {
     Ok(changes)
 }
 
-/// Writes everything, and tries again when another write came in between.
-async fn commit(
-    scene: Scene<'_>,
-    changes: Vec<Numbered>,
-    rests: &Rests,
-    entries: &mut [Entry],
-    tries: u32,
-) -> Result<()> {
-    for _ in 0..tries {
-        match attempt(scene, &changes, rests, entries).await {
-            Err(error) if lost_race(&error) => {}
-            other => return other,
-        }
-    }
-    Err(conflict())
-}
-
-async fn attempt(scene: Scene<'_>, changes: &[Numbered], rests: &Rests, entries: &mut [Entry]) -> Result<()> {
+/// Writes everything.
+async fn commit(scene: Scene<'_>, changes: Vec<Numbered>, rests: &Rests, entries: &mut [Entry]) -> Result<()> {
     let bases = Bases::open(scene, changes.iter().map(|(_, change)| change)).await?;
     let mut tx = scene.app.store.begin();
     tx.rests_on(rests.premises.clone());
@@ -192,12 +199,12 @@ async fn attempt(scene: Scene<'_>, changes: &[Numbered], rests: &Rests, entries:
     let mut faults = Faults::default();
     let mut staged: Vec<(usize, Staged)> = Vec::with_capacity(changes.len());
     for (n, change) in changes {
-        let Some(mut one) = faults.take(change.stage(scene, &mut tx, &bases).await, *n)? else { continue };
+        let Some(mut one) = faults.take(change.stage(scene, &mut tx, &bases).await, n)? else { continue };
         if returns != Return::Representation {
             // A large transaction would be held once more for nothing.
             one.resource = None;
         }
-        staged.push((*n, one));
+        staged.push((n, one));
     }
     faults.told()?;
     let mut event = scene.event(What::Transaction, None);

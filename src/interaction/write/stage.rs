@@ -238,8 +238,8 @@ impl Put<'_> {
         let version = self.current.map_or(1, |current| current.version + 1);
         let at = scene.app.world.now();
         resource.stamp(self.id, version, at);
-        let draft = Draft { resource: resource.clone(), version, at, domain: rows, claims: Vec::new() };
-        tx.put(grant, draft).await?;
+        let draft = Draft { resource, version, at, domain: rows, claims: Vec::new() };
+        let resource = tx.put(grant, draft).await?;
         let of = VersionOf { kind, id: self.id.to_owned(), version, at, written: true };
         let done = if standing.is_some() { Done::Ok } else { Done::Created };
         // A patch knows more than its caller may see.

@@ -232,9 +232,9 @@ async fn put(tx: &mut super::Tx, scopes: &str, text: &str, at: Instant) -> Resul
     let draft = Draft { resource, version, at, domain, claims: Vec::new() };
     if version == 1 {
         let create = access::authorize::<Create>(&caller(scopes), update.kind())?;
-        tx.put(&create, draft).await
+        tx.put(&create, draft).await.map(drop)
     } else {
-        tx.put(&update, draft).await
+        tx.put(&update, draft).await.map(drop)
     }
 }
 
