@@ -11,6 +11,7 @@ mod graphql;
 mod harness;
 mod import;
 mod kill;
+mod large;
 mod leak;
 mod negotiation;
 mod oracle;

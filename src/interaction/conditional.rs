@@ -91,6 +91,22 @@ impl Condition {
         Ok(self.all(scene, 1).await?.pop())
     }
 
+    /// As [`Condition::one`], for a write that rests on there being none: what that rests on is noted in `premises`. A
+    /// condition that is met already, which is what most of many clients with the same one find, is looked at once.
+    ///
+    /// # Errors
+    /// As [`Condition::premise`] and [`Condition::one`].
+    pub async fn one_or_none(&self, scene: Scene<'_>, premises: &mut Vec<Premise>) -> Result<Option<Match>> {
+        if let Some(found) = self.one(scene).await? {
+            return Ok(Some(found));
+        }
+        let premise = self.premise(scene).await?;
+        // None now is not none when the premise was noted, unless no row at all could satisfy it then.
+        let found = if premise.is_empty() { None } else { self.one(scene).await? };
+        premises.push(premise);
+        Ok(found)
+    }
+
     /// Everything it matches for this caller.
     ///
     /// # Errors

@@ -99,6 +99,11 @@ impl Premise {
         self.kind.0
     }
 
+    /// Whether there was no row that could satisfy the condition, for any caller.
+    pub fn is_empty(&self) -> bool {
+        self.seen[0] == 0
+    }
+
     /// Takes the locks of these types, which are held to the end of the transaction. SQLite has one writer.
     pub async fn lock(conn: &mut Conn, mut kinds: Vec<u16>) -> Result<(), Fault> {
         if matches!(conn, Conn::Sqlite(_)) {

@@ -132,8 +132,7 @@ impl Step {
         if let Some((of, address)) = looked.made.get(&text) {
             return Ok(Step::Again { of: *of, address: address.clone() });
         }
-        looked.premises.push(condition.premise(scene).await.map_err(at_condition)?);
-        if let Some(found) = condition.one(scene).await.map_err(at_condition)? {
+        if let Some(found) = condition.one_or_none(scene, &mut looked.premises).await.map_err(at_condition)? {
             return Ok(Step::Existing { version: found.version, touched: found.touched });
         }
         looked.made.insert(text, (n, address(kind, &id)));

@@ -115,11 +115,10 @@ impl Plan {
         let mut premises = Vec::new();
         let changes = match &self.ask {
             Ask::Create { resource, condition } => {
-                if let Some(condition) = condition {
-                    premises.push(condition.premise(scene).await?);
-                    if let Some(found) = condition.one(scene).await? {
-                        return Ok(Settled::Existing(found));
-                    }
+                if let Some(condition) = condition
+                    && let Some(found) = condition.one_or_none(scene, &mut premises).await?
+                {
+                    return Ok(Settled::Existing(found));
                 }
                 let grant = authorize::<Create>(scene.caller, kind)?;
                 vec![Change::Create { grant, resource: resource.clone(), id: scene.app.world.uuid() }]
