@@ -13,6 +13,7 @@ mod import;
 mod kill;
 mod large;
 mod leak;
+mod lists;
 mod negotiation;
 mod oracle;
 mod races;

@@ -139,7 +139,8 @@ fn security(config: &Config) -> Node {
                 "code": "SMART-on-FHIR",
                 "display": "SMART-on-FHIR",
             }],
-            "text": "SMART Backend Services: OAuth2 client credentials with private_key_jwt",
+            "text": "SMART App Launch 2.2 (standalone and EHR launch, OpenID Connect) and SMART Backend Services; addresses \
+                     and capabilities are in .well-known/smart-configuration",
         }],
     })
 }

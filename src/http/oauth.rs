@@ -177,12 +177,17 @@ async fn launch(server: &Server, parts: &Parts, sent: Body, request_id: &str) ->
         Some(_) => Err(Error::invalid("A text is expected.").at(name.to_owned())),
     };
     let patient = text("patient")?.ok_or_else(|| Error::invalid("A launch needs a patient.").at("patient"))?;
+    let banner = match node.get("need_patient_banner") {
+        None | Some(Node::Null) => true,
+        Some(Node::Bool(banner)) => *banner,
+        Some(_) => return Err(Error::invalid("true or false is expected.").at("need_patient_banner")),
+    };
     let launch = Launch {
         context: Context {
             patient: Some(patient),
             encounter: text("encounter")?,
             intent: text("intent")?,
-            need_patient_banner: Some(node["need_patient_banner"].as_bool().unwrap_or(true)),
+            need_patient_banner: Some(banner),
             ehr: true,
         },
         client_id: text("client_id")?,

@@ -260,6 +260,55 @@ pub mod tests {
         assert!(verified(&good, &client).is_ok());
     }
 
+    /// A JWT signed with an RSA key, whatever its header says.
+    fn rsa_signed(alg: &str, pair: &aws_lc_rs::rsa::KeyPair) -> String {
+        use aws_lc_rs::signature::{RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA384};
+        use base64::Engine;
+        use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+        let encoding = match alg {
+            "RS256" => &RSA_PKCS1_SHA256,
+            "RS512" => &RSA_PKCS1_SHA512,
+            "PS384" => &RSA_PSS_SHA384,
+            _ => &RSA_PKCS1_SHA384,
+        };
+        let header = json!({ "alg": alg, "typ": "JWT", "kid": "r" }).to_string();
+        let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
+        let text = format!("{}.{}", part(&header), part(&claims("client", "j").to_string()));
+        let mut signature = vec![0; pair.public_modulus_len()];
+        pair.sign(encoding, &aws_lc_rs::rand::SystemRandom::new(), text.as_bytes(), &mut signature).unwrap();
+        format!("{text}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+
+    #[test]
+    fn an_rsa_key_signs_with_rs384_and_nothing_else() {
+        use aws_lc_rs::rsa::{KeyPair, KeySize, PublicKeyComponents};
+        use aws_lc_rs::signature::KeyPair as _;
+        use base64::Engine;
+        use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+        let pair = KeyPair::generate(KeySize::Rsa2048).unwrap();
+        let public: PublicKeyComponents<Vec<u8>> = pair.public_key().into();
+        let jwk = json!({ "kty": "RSA", "kid": "r", "alg": "RS384",
+            "n": URL_SAFE_NO_PAD.encode(&public.n), "e": URL_SAFE_NO_PAD.encode(&public.e) });
+        let mut asked = registration("client", &SigningKey::generate().unwrap(), "system/*.rs");
+        asked.jwks = Some(json!({ "keys": [jwk.clone()] }));
+        let client = Client::check(asked, "unused".into(), "https://phial.example/fhir", NOW).unwrap().0;
+        assert!(verified(&rsa_signed("RS384", &pair), &client).is_ok());
+        for alg in ["RS256", "RS512", "PS384"] {
+            let why = verified(&rsa_signed(alg, &pair), &client).unwrap_err();
+            assert!(why.contains("alg must be"), "{alg}: {why}");
+        }
+        // The public key as the secret of an HMAC, in the forms in which somebody has it.
+        for secret in [jwk.to_string().into_bytes(), public.n.clone(), pair.public_key().as_ref().to_vec()] {
+            for alg in [Algorithm::HS256, Algorithm::HS384] {
+                let forged = encode(&header(alg, "r"), &claims("client", "j"), &EncodingKey::from_secret(&secret));
+                assert!(verified(&forged.unwrap(), &client).is_err(), "{alg:?}");
+            }
+        }
+        // Signed by another key of the same kind; and an elliptic key's kid with an RSA signature.
+        let other = KeyPair::generate(KeySize::Rsa2048).unwrap();
+        assert!(verified(&rsa_signed("RS384", &other), &client).unwrap_err().contains("signature"));
+    }
+
     #[test]
     fn claims_that_do_not_fit_are_refused() {
         let key = SigningKey::generate().unwrap();

@@ -162,6 +162,9 @@ impl State {
         };
         let (state, challenge) = self.terms(&value, &stop)?;
         let prompts: Vec<&str> = value("prompt").unwrap_or_default().split(' ').collect();
+        if prompts.contains(&"none") && prompts.len() > 1 {
+            return Err(stop("invalid_request", "With prompt=none nothing else can be asked for."));
+        }
         let max_age = value("max_age").map(str::parse::<u32>).transpose();
         let max_age = max_age.map_err(|_| stop("invalid_request", "The max_age is a number of seconds."))?;
         let (scopes, refused) =

@@ -101,11 +101,7 @@ impl<'a> ClientForm<'a> {
     /// # Errors
     /// The refusal to send.
     pub fn read(form: &'a [(String, String)], authorization: Option<&str>) -> Result<ClientForm<'a>, Refusal> {
-        for (n, (name, _)) in form.iter().enumerate() {
-            if form[..n].iter().any(|(other, _)| other == name) {
-                return Err(Refusal::new("invalid_request", "A parameter is sent more than once."));
-            }
-        }
+        check_once(form)?;
         let value = |name: &str| value(form, name);
         Ok(ClientForm { proof: proof(&value, authorization)?, client_id: value("client_id"), form })
     }
@@ -141,6 +137,18 @@ impl<'a> ClientForm<'a> {
                 Ok(Wants::ClientCredentials { scope: self.value("scope").ok_or_else(missing)? })
             }
         }
+    }
+}
+
+/// Of a parameter that is sent twice nobody knows which one counts.
+///
+/// # Errors
+/// The refusal to send.
+pub fn check_once(form: &[(String, String)]) -> Result<(), Refusal> {
+    let twice = |n: usize| form[..n].iter().any(|(other, _)| *other == form[n].0);
+    match (0..form.len()).any(twice) {
+        true => Err(Refusal::new("invalid_request", "A parameter is sent more than once.")),
+        false => Ok(()),
     }
 }
 

@@ -3,7 +3,7 @@
 use serde_json::{Value as Json, json};
 
 use super::authorization::{Presented, authorization_of};
-use super::form::{ClientForm, Refusal, without_secrets};
+use super::form::{ClientForm, Refusal, check_once, without_secrets};
 use super::token::unavailable;
 use super::{State, TokenRequest};
 use crate::access::{Caller, Person};
@@ -43,6 +43,7 @@ impl State {
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
         let (client, token) = match bearer {
             Some((_, own)) => {
+                check_once(form)?;
                 let refused = |_| Refusal::new("invalid_client", "The bearer token is not live.");
                 let caller = self.caller(own.trim()).await.map_err(refused)?;
                 let token = form.iter().find(|(name, _)| name == "token").map(|(_, value)| value.as_str());

@@ -231,7 +231,8 @@ impl State {
             && authorization.made >= user.valid_from
             && user.role == person.role
             && user.fhir_user == person.fhir_user;
-        if live { Ok(caller) } else { Err(ended()) }
+        let client = self.clients.get(&caller.who().client_id).await?;
+        if live && client.is_some_and(|client| !client.disabled) { Ok(caller) } else { Err(ended()) }
     }
 
     /// For tests of other rooms: whoever sends this text is that caller.

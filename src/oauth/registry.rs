@@ -109,8 +109,8 @@ impl Clients {
         Ok(clients)
     }
 
-    /// Gives no more tokens to a client. Those it has as a service last at most `access::token::TOKEN_SECONDS` longer.
-    /// False: there is no such client.
+    /// Gives no more tokens to a client. Those it has for people end at once, its own last at most
+    /// `access::token::TOKEN_SECONDS` longer. False: there is no such client.
     pub async fn disable(&self, client_id: &str) -> Result<bool> {
         self.switch(client_id, true, What::ClientDisabled).await
     }

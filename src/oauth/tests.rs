@@ -243,6 +243,23 @@ async fn used_assertions_are_swept_once_they_have_expired() {
 }
 
 #[tokio::test]
+async fn a_used_assertion_is_remembered_over_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = Arc::new(World::held(NOW, 7));
+    let vault = memory::vault();
+    let before = open(store(&dir, &vault, &world).await, vault.clone(), world.clone()).await;
+    let before = Bench { state: before, world: world.clone(), _dir: tempfile::tempdir().unwrap() };
+    let key = before.client("backend", "system/*.rs").await;
+    let assertion = key.sign("JWT", &claims("backend", "j1")).unwrap();
+    let token = before.ask_with(&assertion, "system/*.rs").await.unwrap();
+    before.state.store.close().await;
+    let after = open(store(&dir, &vault, &world).await, vault, world.clone()).await;
+    let after = Bench { state: after, world, _dir: dir };
+    assert!(after.ask_with(&assertion, "system/*.rs").await.err().unwrap().description.contains("jti"));
+    assert!(after.state.caller(token.access_token()).await.is_ok(), "tokens of before are good");
+}
+
+#[tokio::test]
 async fn servers_of_one_database_share_key_clients_and_used_assertions() {
     let dir = tempfile::tempdir().unwrap();
     let world = Arc::new(World::held(NOW, 7));

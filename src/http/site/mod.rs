@@ -89,7 +89,7 @@ const DOCUMENTS: &[(&str, &str)] = &[
 ];
 
 /// Address and methods of every page.
-const ROUTES: &[(&str, &str)] = &[
+pub(super) const ROUTES: &[(&str, &str)] = &[
     ("/oauth/authorize", "GET, POST"),
     ("/oauth/continue", "GET"),
     ("/oauth/patient", "POST"),

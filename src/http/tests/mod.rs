@@ -1,6 +1,10 @@
 //! The server in process: the real router over a SQLite of its own, with a held clock and held ids.
 
 mod abuse;
+mod attacks;
+mod attacks_tokens;
+mod smart;
+mod smart_scopes;
 mod across;
 mod browser;
 mod bundles;
