@@ -133,6 +133,14 @@ impl State {
         Ok(None)
     }
 
+    /// Whether the hash is of this password. The same work for every hash, nobody's included.
+    async fn is_password(&self, hash: PasswordHash, password: Zeroizing<String>) -> Result<bool> {
+        let _place = self.hashing.acquire().await.map_err(Error::internal)?;
+        #[cfg(test)]
+        self.hashed.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        tokio::task::spawn_blocking(move || hash.is_of(&password)).await.map_err(Error::internal)?
+    }
+
     /// Checks name and password.
     ///
     /// # Errors
@@ -158,10 +166,7 @@ impl State {
         }
         let user = self.users.get(username).await?;
         let hash = user.as_ref().and_then(|user| user.password.clone()).unwrap_or_else(PasswordHash::of_nobody);
-        let same = {
-            let _place = self.hashing.acquire().await.map_err(Error::internal)?;
-            tokio::task::spawn_blocking(move || hash.is_of(&password)).await.map_err(Error::internal)??
-        };
+        let same = self.is_password(hash, password).await?;
         let Some(user) = user.filter(|user| same && user.is_active()) else {
             self.login_failed("password", name, None, request).await?;
             return Ok(Step::No(WRONG, None));
@@ -349,10 +354,7 @@ impl State {
         }
         let same: bool = old.as_bytes().ct_eq(new.as_bytes()).into();
         let hash = user.password.clone().unwrap_or_else(PasswordHash::of_nobody);
-        let is_old = {
-            let _place = self.hashing.acquire().await.map_err(Error::internal)?;
-            tokio::task::spawn_blocking(move || hash.is_of(&old)).await.map_err(Error::internal)??
-        };
+        let is_old = self.is_password(hash, old).await?;
         if !is_old {
             self.login_failed("password", Some(user.username.clone()), Some(user), request).await?;
             return Ok(Step::No("The present password is wrong.", None));

@@ -127,6 +127,9 @@ pub struct State {
     fetch: fetch::Client,
     /// Places for password hashing.
     hashing: Semaphore,
+    /// Passwords that were hashed, for tests of what a refusal costs.
+    #[cfg(test)]
+    pub(crate) hashed: AtomicU64,
     /// Answers of the token endpoint so far, so that now and then what is used up is swept away.
     answers: AtomicU64,
     /// Callers that tests made, by bearer text.
@@ -170,6 +173,8 @@ impl State {
             key_sets: KeySets::new(fetch.clone(), world.clone()),
             fetch,
             hashing: Semaphore::new(login::HASHES_MAX),
+            #[cfg(test)]
+            hashed: AtomicU64::new(0),
             answers: AtomicU64::new(0),
             #[cfg(test)]
             stand_ins: Default::default(),

@@ -169,7 +169,9 @@ mod tests {
         assert!(hash.is_of("Quiet-Lamp42").unwrap());
         assert!(!hash.is_of("quiet-lamp42").unwrap() && !hash.is_of("").unwrap());
         assert_ne!(hash.hash, PasswordHash::make("Quiet-Lamp42").unwrap().hash);
-        assert!(!PasswordHash::of_nobody().is_of("").unwrap());
+        let nobody = PasswordHash::of_nobody();
+        assert!(!nobody.is_of("").unwrap());
+        assert_eq!((nobody.memory_kib, nobody.passes), (hash.memory_kib, hash.passes), "it costs the same");
         let composed = PasswordHash::make("Caf\u{e9}-Lamp4242").unwrap();
         assert!(composed.is_of("Cafe\u{301}-Lamp4242").unwrap(), "another spelling of the same characters");
     }

@@ -128,18 +128,16 @@ async fn apps_with_a_secret_or_a_key_redeem_and_refresh() {
             (&json!(client), &json!("http://phial.test/fhir/Patient/p1"))
         );
         assert_eq!(app.fhir(text(&answer, "access_token"), "Patient/p1").await.status, 200, "{way}");
+        // As it was granted, then with fewer scopes, each with the token that the one before gave.
+        let mut last = answer;
         for scope in [None, Some("patient/*.rs launch/patient")] {
-            let fresh = app.launched_again(&answer, scope, &ask).await;
-            assert_eq!(text(&fresh, "scope"), scope.unwrap_or(SCOPE), "{way}");
-            assert_eq!(text(&fresh, "patient"), "p1");
-            assert_eq!(app.fhir(text(&fresh, "access_token"), "Patient/p1").await.status, 200);
-            // Each way of asking begins from a launch of its own.
-            if scope.is_none() {
-                let next = [("grant_type", "refresh_token"), ("refresh_token", text(&fresh, "refresh_token"))];
-                let fresh = check_answer(&ask(&next).await);
-                assert_ne!(text(&fresh, "refresh_token"), text(&answer, "refresh_token"), "{way}");
-                break;
-            }
+            let mut fields = vec![("grant_type", "refresh_token"), ("refresh_token", text(&last, "refresh_token"))];
+            fields.extend(scope.map(|scope| ("scope", scope)));
+            let fresh = check_answer(&ask(&fields).await);
+            assert_eq!((text(&fresh, "scope"), text(&fresh, "patient")), (scope.unwrap_or(SCOPE), "p1"), "{way}");
+            assert_ne!(fresh["refresh_token"], last["refresh_token"], "{way}: it turns");
+            assert_eq!(app.fhir(text(&fresh, "access_token"), "Patient/p1").await.status, 200, "{way}");
+            last = fresh;
         }
         let unknown = [("grant_type", "refresh_token"), ("refresh_token", "invalid")];
         assert_eq!(ask(&unknown).await.json()["error"], "invalid_grant", "{way}");
@@ -148,19 +146,6 @@ async fn apps_with_a_secret_or_a_key_redeem_and_refresh() {
         app.form("/oauth/token", &[("grant_type", "refresh_token"), ("refresh_token", "x")], Some("Basic eDp5"));
     let refused = refused.await;
     assert_eq!((refused.status, refused.header("www-authenticate")), (401, "Basic realm=\"phial\""));
-}
-
-impl TestApp {
-    async fn launched_again(
-        &self,
-        answer: &Value,
-        scope: Option<&str>,
-        ask: &impl AsyncFn(&[(&str, &str)]) -> Reply,
-    ) -> Value {
-        let mut fields = vec![("grant_type", "refresh_token"), ("refresh_token", text(answer, "refresh_token"))];
-        fields.extend(scope.map(|scope| ("scope", scope)));
-        check_answer(&ask(&fields).await)
-    }
 }
 
 #[tokio::test]

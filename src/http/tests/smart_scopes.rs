@@ -226,7 +226,7 @@ async fn single_types_are_denied_on_the_consent_page() {
         let page = browser.open(&app.authorize("app", "launch/patient patient/*.rs", &[])).await;
         browser.login(&page, "adams").await.text()
     };
-    for words in ["The app app", "All records", "Diagnoses and problems", "Deny"] {
+    for words in ["The app app", "All records", "Diagnoses and problems", "Do not allow"] {
         assert!(page.contains(words), "{words} in {page}");
     }
     let fields = [("s1", "some"), ("p1", "0"), ("p1", "5"), ("p1", "16")];
