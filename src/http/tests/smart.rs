@@ -14,7 +14,7 @@ use super::{Persona, Reply, TestApp, patient};
 use crate::access::Role;
 use crate::interaction::form;
 use crate::oauth::assertion::ASSERTION_TYPE;
-use crate::oauth::{ClientKind, Registration, SigningKey};
+use crate::oauth::{By, ClientKind, Registration, SigningKey};
 
 pub const SCOPE: &str = "launch/patient openid fhirUser offline_access patient/*.rs";
 const ALLOWED: &str = "launch launch/patient launch/encounter openid fhirUser profile offline_access online_access \
@@ -364,7 +364,7 @@ async fn keys_change_while_tokens_live_on() {
     };
     let before = app.launched("app", "adams", SCOPE, None).await;
     assert_eq!(jwks().await.len(), 2);
-    app.app().oauth.rotate_keys().await.unwrap();
+    app.app().oauth.rotate_keys(&By::server()).await.unwrap();
     assert_eq!(jwks().await.len(), 4, "those of before stay while what they signed lives");
     let after = app.launched("app", "adams", SCOPE, None).await;
     for answer in [&before, &after] {
@@ -376,7 +376,7 @@ async fn keys_change_while_tokens_live_on() {
         assert_ne!(kid(&before, name), kid(&after, name), "{name}: new ones are signed with the new key");
     }
     app.pass(2 * 3600 + 1);
-    app.app().oauth.rotate_keys().await.unwrap();
+    app.app().oauth.rotate_keys(&By::server()).await.unwrap();
     assert_eq!(jwks().await.len(), 4, "the first ones are gone");
     assert!(!verifies(text(&before, "id_token")).await && verifies(text(&after, "id_token")).await);
     let refreshed = check_answer(&app.refresh("app", text(&before, "refresh_token")).await);
