@@ -92,3 +92,34 @@ fn clients_keys_and_their_changes_are_seen_by_the_server_and_are_on_record() {
     assert!(!events.contains(first) && !events.contains(second), "no secret is on record");
     assert!(server.terminate().success());
 }
+
+#[test]
+fn keys_are_wrapped_anew_and_a_patient_is_erased_beside_a_running_server() {
+    let data = Data::untouched(Engine::Sqlite);
+    data.register();
+    let server = data.serve();
+    for id in ["eve", "adam"] {
+        let body = format!(r#"{{"resourceType":"Patient","id":"{id}","name":[{{"family":"{id}"}}]}}"#);
+        let headers = vec![("Content-Type", "application/fhir+json")];
+        let path = format!("/fhir/Patient/{id}");
+        let request = Request { method: "PUT", path: &path, body: Some(body.as_bytes()), headers };
+        assert_eq!(server.client.send(&request).expect("an answer").status, 201);
+    }
+    let status = |id: &str| server.client.get(&format!("/fhir/Patient/{id}")).expect("an answer").status;
+    assert!(said(&data, &["keys", "rotate-vault"]).contains("Epoch 2"));
+    assert_eq!((status("eve"), status("adam")), (200, 200));
+
+    let plan = json(&data, &["patients", "erase", "eve"]);
+    assert_eq!((&plan["resources"], &plan["erased"]), (&1.into(), &false.into()));
+    assert!(refused(&data, &["patients", "erase", "eve", "--confirm", "adam"]).contains("nothing was erased"));
+    assert!(refused(&data, &["patients", "erase", "nobody"]).contains("nothing here"));
+    assert_eq!(status("eve"), 200);
+    said(&data, &["patients", "erase", "eve", "--confirm", "eve"]);
+    assert_eq!((status("eve"), status("adam")), (404, 200), "the running server sees it at once");
+    let found = server.client.get("/fhir/Patient?family=eve&_total=accurate").expect("an answer").json();
+    assert_eq!(found["total"], 0);
+    let events = server.client.get("/fhir/AuditEvent?patient=eve&_count=100").expect("an answer").text();
+    assert!(events.contains("patient-erased") && events.contains("\"operator\""), "{events}");
+    assert!(data.run(&["audit", "verify"]).status.success());
+    assert!(server.terminate().success());
+}

@@ -44,6 +44,8 @@ impl App {
             candidates_max: config.candidates_max.size(),
         };
         let store = Store::open(store_config, vault.clone(), world.clone()).await?;
+        // A database that was restored from before an erasure still has what searches go by.
+        store.forget(&vault.destroyed().await?).await?;
         let trail = Trail::new(store.clone(), vault.clone(), world.clone());
         let oauth = oauth::State::open(store.clone(), vault.clone(), trail.clone(), world.clone(), config.oauth()?);
         let oauth = oauth.await?;

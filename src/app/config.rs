@@ -290,8 +290,8 @@ settings! {
     /// Origins of browser apps that may call the FHIR and OAuth addresses (CORS), separated by spaces, such as
     /// `https://app.example.org`; `*` for any. Discovery and metadata may be read from every origin.
     cors_origins: Origins = "";
-    /// Whether apps may ask to be registered (RFC 7591): `off`, `token` (with a token from `phial`), or `open`
-    /// (anybody). None counts until an administrator approves it.
+    /// Whether apps may ask to be registered (RFC 7591): `off`, `token` (with one of
+    /// `phial admin clients registration-token`), or `open` (anybody). None counts until an administrator approves it.
     client_registration: Registering = "off";
     /// Hosts inside the own network that the server may fetch from although others name them, such as the key set of an
     /// app: `keys.clinic.internal` or `10.0.0.7:8443`, separated by spaces. All others must be in the public internet.

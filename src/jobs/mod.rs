@@ -3,6 +3,7 @@
 mod cast;
 pub mod credentials;
 pub mod demo;
+pub mod erase;
 pub mod import;
 pub mod population;
 mod progress;

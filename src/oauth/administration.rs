@@ -94,10 +94,10 @@ impl State {
     }
 
     /// Begins a new epoch of the key that wraps patients' keys; gives its number.
-    pub async fn rotate_vault(&self, by: &By) -> Result<u16> {
+    pub async fn rotate_vault(&self, by: &By) -> Result<(u16, u64)> {
         let epoch = self.vault.begin_epoch().await?;
         let about = facts(&[("keys", "vault"), ("epoch", &epoch.to_string())]);
         self.trail.record(by.event(self.world.now(), What::KeysRotated, about)).await?;
-        Ok(epoch)
+        Ok((epoch, self.vault.rewrap().await?))
     }
 }

@@ -58,7 +58,7 @@ impl By {
     }
 
     /// What they did, ready to be recorded.
-    pub(super) fn event(&self, at: Instant, what: What, about: Vec<(String, String)>) -> Event {
+    pub(crate) fn event(&self, at: Instant, what: What, about: Vec<(String, String)>) -> Event {
         let mut event = Event::new(at, what, self.request.clone());
         event.who = Some(self.who.clone());
         event.detail = about;

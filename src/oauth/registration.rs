@@ -8,6 +8,7 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::State;
+use super::authorization::Authorization;
 use super::client::{Client, SelfRegistered};
 use super::form::Refusal;
 use super::metadata::{self, Metadata};
@@ -224,8 +225,17 @@ impl State {
 
     /// Ends all that people have allowed a client, and with it their tokens; gives how many authorizations there were.
     pub async fn end_authorizations_of(&self, client_id: &str) -> Result<usize> {
+        self.end_authorizations_where(|held| held.client_id == client_id).await
+    }
+
+    /// Ends all that was allowed in launches about a patient.
+    pub async fn end_authorizations_about(&self, patient: &str) -> Result<usize> {
+        self.end_authorizations_where(|held| held.context.patient.as_deref() == Some(patient)).await
+    }
+
+    async fn end_authorizations_where(&self, ends: impl Fn(&Authorization) -> bool) -> Result<usize> {
         let mut ended = 0;
-        for held in self.authorizations.all().await?.iter().filter(|held| held.client_id == client_id) {
+        for held in self.authorizations.all().await?.iter().filter(|held| ends(held)) {
             ended += usize::from(self.authorizations.delete_by_key(held.key()).await?);
         }
         Ok(ended)

@@ -65,7 +65,7 @@ impl Surrogates {
         vault.seal_system(SystemKey::Link, &aad(token), &plain).await
     }
 
-    async fn open(token: &[u8; 16], sealed: &[u8], vault: &Vault) -> Result<Surrogates> {
+    pub(super) async fn open(token: &[u8; 16], sealed: &[u8], vault: &Vault) -> Result<Surrogates> {
         let plain = vault.open_system(SystemKey::Link, &aad(token), sealed).await?;
         let tampered = || Error::tampered("compartment");
         let (demographic, rest) = plain.split_first_chunk::<8>().ok_or_else(tampered)?;

@@ -157,6 +157,43 @@ impl KeyStore for KeyDb {
         })
     }
 
+    fn data_keys_before(&self, epoch: u16, after: (Pk, u16), most: usize) -> BoxFuture<'_, Result<Vec<DekRow>>> {
+        Box::pin(async move {
+            let sql = "select pk, version, epoch, wrapped, commitment from data_key where version > 0 and epoch < $1 \
+                       and (pk > $2 or (pk = $2 and version > $3)) order by pk, version limit $4";
+            let (pk, version) = after;
+            let most = i64::try_from(most).unwrap_or(i64::MAX);
+            let params = vec![Param::Int(epoch.into()), Param::Int(pk.0), Param::Int(version.into()), Param::Int(most)];
+            let rows = self.readers.rows(sql, params).await?;
+            Ok(rows.iter().map(data_key).collect::<Result<_, Fault>>()?)
+        })
+    }
+
+    fn rewrap_data_keys(&self, rows: Vec<DekRow>) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            let sql = "update data_key set epoch = $4, wrapped = $5 \
+                       where pk = $1 and version = $2 and commitment = $3 and epoch < $4";
+            let statement = |row: DekRow| {
+                let params = vec![
+                    Param::Int(row.pk.0),
+                    Param::Int(row.version.into()),
+                    Param::Bytes(row.commitment.to_vec()),
+                    Param::Int(row.epoch.into()),
+                    Param::Bytes(row.wrapped),
+                ];
+                (sql.to_owned(), params)
+            };
+            self.write(&rows.into_iter().map(statement).collect::<Vec<_>>()).await
+        })
+    }
+
+    fn destroyed(&self) -> BoxFuture<'_, Result<Vec<Pk>>> {
+        Box::pin(async {
+            let rows = self.readers.rows("select pk from data_key where version = 0 order by pk", Vec::new()).await?;
+            Ok(rows.iter().map(|row| row.int(0).map(Pk)).collect::<Result<_, Fault>>()?)
+        })
+    }
+
     fn destroy_data_keys(&self, pk: Pk) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             let mark = DekRow::destroyed(pk);

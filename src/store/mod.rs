@@ -7,6 +7,7 @@ mod chain;
 mod compartment;
 mod custom;
 mod dialect;
+mod erase;
 mod growth;
 mod kv;
 #[cfg(test)]
@@ -54,6 +55,7 @@ use pool::Readers;
 
 pub use chain::chain_hash;
 pub use entries::{AuditStored, ChainPlace};
+pub use erase::Erasing;
 pub use index::{IndexFlaw, IndexReport};
 pub use past::{Mark, Past, PastPage, Period};
 pub use premise::Premise;
@@ -285,6 +287,13 @@ impl Store {
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<()> {
         self.inner.lookups.rows("select 1", Vec::new()).await.map(drop)
+    }
+
+    /// Queries for reading so far.
+    #[cfg(test)]
+    pub(crate) fn reads(&self) -> u64 {
+        let lookups = if self.inner.db.is_postgres() { self.inner.lookups.asked() } else { 0 };
+        self.inner.readers.asked() + lookups
     }
 
     /// Finishes what is under way; nothing is accepted afterwards.

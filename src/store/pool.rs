@@ -23,16 +23,38 @@ struct Shared {
     work: Use,
     idle: Mutex<Vec<Conn>>,
     permits: Semaphore,
+    #[cfg(test)]
+    asked: std::sync::atomic::AtomicU64,
 }
 
 impl Readers {
     pub fn new(db: Db, work: Use, most: usize) -> Readers {
         let permits = Semaphore::new(most.max(1));
-        Readers { shared: Arc::new(Shared { db, work, idle: Mutex::new(Vec::new()), permits }) }
+        let idle = Mutex::new(Vec::new());
+        #[cfg(test)]
+        let asked = Default::default();
+        Readers {
+            shared: Arc::new(Shared {
+                db,
+                work,
+                idle,
+                permits,
+                #[cfg(test)]
+                asked,
+            }),
+        }
+    }
+
+    /// Queries so far.
+    #[cfg(test)]
+    pub fn asked(&self) -> u64 {
+        self.shared.asked.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// All rows of one query. A stale idle connection (the database was restarted) is replaced once.
     pub async fn rows(&self, sql: &str, params: Vec<Param>) -> Result<Vec<Row>> {
+        #[cfg(test)]
+        self.shared.asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let busy = || Error::new(Kind::Unavailable, "The database is too busy to answer.");
         let waiting = tokio::time::timeout(WAIT_MAX, self.shared.permits.acquire());
         let _permit = waiting.await.map_err(|_| busy())?.map_err(|_| busy())?;

@@ -9,7 +9,7 @@ use super::db::{Param, Row, placeholder_list};
 use super::sealed::{Mark, Spot};
 use super::{Found, HistoryPage, Period, Sealed, Store};
 use crate::access::{Grant, Op, Read, Rows, Sections, Update};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::fhir::{Resource, TypeId, json};
 use crate::mapping::sections;
 use crate::search::values::{self, Header, Values};
@@ -185,9 +185,19 @@ impl Store {
 
     async fn one(&self, kind: TypeId, id: &str, body: bool) -> Result<Option<(Stored, State)>> {
         let Some(stored) = self.stored_one(kind, self.id_token(kind, id), body).await? else { return Ok(None) };
-        let keys = self.keys(stored.pk).await?;
-        let state = stored.open(kind, Some(id), keys.as_deref())?;
+        let state = self.state_of(&stored, kind, id).await?;
         Ok(Some((stored, state)))
+    }
+
+    /// What a row is. One that was erased by another process does not open any more, although its key is still at hand.
+    pub(super) async fn state_of(&self, stored: &Stored, kind: TypeId, id: &str) -> Result<State> {
+        let keys = self.keys(stored.pk).await?;
+        match stored.open(kind, Some(id), keys.as_deref()) {
+            Err(error) if error.kind == Kind::Tampered && self.inner.vault.is_destroyed(stored.pk).await? => {
+                Ok(State::Erased)
+            }
+            state => state,
+        }
     }
 
     /// The current state of one resource. Outside the grant's rows it is absent.

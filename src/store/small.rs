@@ -1,8 +1,10 @@
 //! Small durable changes beside records: counters, compartments, keyed values of other rooms. They ride in the same
 //! group commits as everything else.
 
-use super::apply::Chunks;
+use super::apply::{CONSENT_EPOCH, Chunks, DOMAIN_TABLES, NEXT_CONSENT_EPOCH, padded};
 use super::db::{Conn, Fault, Param, placeholder_list, placeholders};
+use super::dialect;
+use crate::vault::Pk;
 use crate::world::Instant;
 
 /// One small change.
@@ -45,6 +47,10 @@ pub enum Small {
     KvExpire {
         now: Instant,
     },
+    /// Empties some rows of a surrogate whose key is destroyed; answers with how many. None: there are no more.
+    Forget {
+        pk: Pk,
+    },
 }
 
 /// How long a value stands, and whose it is.
@@ -68,6 +74,9 @@ pub enum SmallAnswer {
 }
 
 const ROWS_MAX: usize = 64;
+const POSTINGS_MAX: usize = 256;
+/// Rows emptied in one transaction.
+const FORGET_MAX: i64 = 256;
 
 impl Small {
     /// Runs inside the open transaction.
@@ -126,8 +135,43 @@ impl Small {
                 let sql = "delete from kv where expires is not null and expires < $1";
                 Ok(SmallAnswer::Touched(conn.run(sql, vec![Param::Int(now.0)]).await?))
             }
+            Small::Forget { pk } => forget(conn, *pk).await,
         }
     }
+}
+
+/// The row stays where it is, with its id and its versions, which are on record; it is found by nothing any more.
+async fn forget(conn: &mut Conn, pk: Pk) -> Result<SmallAnswer, Fault> {
+    let sql = "select rid, terms from record where pk = $1 and deleted = 0 order by rid limit $2";
+    let rows = conn.rows(sql, vec![Param::Int(pk.0), Param::Int(FORGET_MAX)]).await?;
+    let mut rids = Vec::with_capacity(rows.len());
+    let mut postings = Vec::new();
+    for row in &rows {
+        let rid = row.int(0)?;
+        postings.extend(row.ints(1)?.into_iter().map(|term| (term, rid)));
+        rids.push(rid);
+    }
+    if matches!(conn, Conn::Sqlite(_)) {
+        for chunk in Chunks::of(&padded(postings, POSTINGS_MAX), POSTINGS_MAX) {
+            let params = chunk.iter().flat_map(|(term, rid)| [Param::Int(*term), Param::Int(*rid)]).collect();
+            conn.run(&dialect::POSTINGS_DELETE.replace("{}", &placeholders(chunk.len(), 2, 0)), params).await?;
+        }
+    }
+    for chunk in Chunks::of(&rids, ROWS_MAX) {
+        let named = chunk.iter().map(|rid| Param::Int(*rid));
+        let list = placeholder_list(chunk.len(), 0);
+        for table in DOMAIN_TABLES.into_iter().chain(["claim"]) {
+            conn.run(&format!("delete from {table} where rid in ({list})"), named.clone().collect()).await?;
+        }
+        let list = placeholder_list(chunk.len(), 2);
+        let sql = format!("update record set deleted = 1, yr = null, capsule = $1, terms = $2 where rid in ({list})");
+        let empty = [Param::Bytes(Vec::new()), Param::Ints(Vec::new())];
+        conn.run(&sql, empty.into_iter().chain(named).collect()).await?;
+    }
+    if !rids.is_empty() {
+        conn.run(NEXT_CONSENT_EPOCH, vec![text(CONSENT_EPOCH)]).await?;
+    }
+    Ok(SmallAnswer::Touched(rids.len() as u64))
 }
 
 fn text(of: &str) -> Param {

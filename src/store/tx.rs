@@ -284,8 +284,7 @@ impl Tx {
     }
 
     async fn basis(&self, kind: TypeId, id: &str, row: Stored) -> Result<Basis> {
-        let keys = self.store.keys(row.pk).await?;
-        let (header, values) = match row.open(kind, Some(id), keys.as_deref())? {
+        let (header, values) = match self.store.state_of(&row, kind, id).await? {
             State::Live(plain) => {
                 let values = View::new(&plain)?.to_values()?;
                 (values.header.clone(), Some(values))

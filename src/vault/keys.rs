@@ -39,14 +39,25 @@ impl WrapKey {
 
     /// A new random data key for a surrogate, as the key database is to hold it.
     pub(super) fn new_row(&self, pk: Pk, version: u16, epoch: u16) -> Result<DekRow> {
-        let dek = random_key();
+        self.row(&random_key(), pk, version, epoch)
+    }
+
+    /// The same key as in a row that `before` wrapped, now under this one.
+    ///
+    /// # Errors
+    /// `Kind::Tampered` when the row does not verify.
+    pub(super) fn rewrapped(&self, row: &DekRow, before: &WrapKey, epoch: u16) -> Result<DekRow> {
+        self.row(&before.unwrap(row)?.secret, row.pk, row.version, epoch)
+    }
+
+    fn row(&self, dek: &Key256, pk: Pk, version: u16, epoch: u16) -> Result<DekRow> {
         let mut nonce = [0u8; GCM_NONCE];
         world::secret(&mut nonce);
         let mut wrapped = Vec::with_capacity(WRAPPED);
         wrapped.push(WRAP_VERSION);
         wrapped.extend_from_slice(&nonce);
-        self.0.seal(&nonce, &Self::aad(pk, version, epoch), &*dek, &mut wrapped)?;
-        Ok(DekRow { pk, version, epoch, wrapped, commitment: commitment(&dek) })
+        self.0.seal(&nonce, &Self::aad(pk, version, epoch), &**dek, &mut wrapped)?;
+        Ok(DekRow { pk, version, epoch, wrapped, commitment: commitment(dek) })
     }
 
     /// # Errors

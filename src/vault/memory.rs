@@ -61,6 +61,29 @@ impl KeyStore for MemoryKeys {
         ready(Ok(standing)).boxed()
     }
 
+    fn data_keys_before(&self, epoch: u16, after: (Pk, u16), most: usize) -> BoxFuture<'_, Result<Vec<DekRow>>> {
+        let data = self.data.lock().unwrap_or_else(PoisonError::into_inner);
+        let later = data.values().filter(|row| (row.pk, row.version) > after);
+        let rows = later.filter(|row| !row.is_destroyed() && row.epoch < epoch).take(most).cloned().collect();
+        ready(Ok(rows)).boxed()
+    }
+
+    fn rewrap_data_keys(&self, rows: Vec<DekRow>) -> BoxFuture<'_, Result<()>> {
+        let mut data = self.data.lock().unwrap_or_else(PoisonError::into_inner);
+        for row in rows {
+            let same = |old: &&mut DekRow| old.commitment == row.commitment && old.epoch < row.epoch;
+            if let Some(old) = data.get_mut(&(row.pk.0, row.version)).filter(same) {
+                *old = row;
+            }
+        }
+        ready(Ok(())).boxed()
+    }
+
+    fn destroyed(&self) -> BoxFuture<'_, Result<Vec<Pk>>> {
+        let data = self.data.lock().unwrap_or_else(PoisonError::into_inner);
+        ready(Ok(data.values().filter(|row| row.is_destroyed()).map(|row| row.pk).collect())).boxed()
+    }
+
     fn destroy_data_keys(&self, pk: Pk) -> BoxFuture<'_, Result<()>> {
         let mut data = self.data.lock().unwrap_or_else(PoisonError::into_inner);
         data.retain(|(of, _), _| *of != pk.0);

@@ -89,6 +89,13 @@ pub trait KeyStore: Send + Sync {
     fn data_keys<'a>(&'a self, pks: &'a [Pk]) -> BoxFuture<'a, Result<Vec<DekRow>>>;
     /// Inserts those that are absent, durably, in one commit; gives the rows that stand, for all of them.
     fn put_data_keys(&self, rows: Vec<DekRow>) -> BoxFuture<'_, Result<Vec<DekRow>>>;
+    /// Rows of epochs before this one, after a surrogate and version, in their order, so many at most.
+    fn data_keys_before(&self, epoch: u16, after: (Pk, u16), most: usize) -> BoxFuture<'_, Result<Vec<DekRow>>>;
+    /// Puts rows in the place of those of the same surrogate, version and commitment that are of an earlier epoch, in one
+    /// commit. One that was destroyed meanwhile stays destroyed.
+    fn rewrap_data_keys(&self, rows: Vec<DekRow>) -> BoxFuture<'_, Result<()>>;
+    /// All surrogates whose keys were destroyed.
+    fn destroyed(&self) -> BoxFuture<'_, Result<Vec<Pk>>>;
     /// Destroys every version of a patient's key and leaves [`DekRow::destroyed`] in its place.
     fn destroy_data_keys(&self, pk: Pk) -> BoxFuture<'_, Result<()>>;
 }
@@ -141,6 +148,8 @@ pub struct TermPlace {
 /// A surrogate takes some 3 KB with the subkeys of its sections, so this many take at most 60 MB.
 const CACHED_MAX: u64 = 20_000;
 const CACHED_FOR: Duration = Duration::from_secs(600);
+/// Data keys that are wrapped anew in one commit.
+const REWRAP_AT_ONCE: usize = 500;
 
 /// Seals and opens. One for the whole server; clones are cheap.
 #[derive(Clone)]
@@ -277,6 +286,42 @@ impl Vault {
         self.inner.system.store().destroy_data_keys(pk).await?;
         self.inner.cache.invalidate(&pk);
         Ok(())
+    }
+
+    /// All surrogates whose keys were destroyed.
+    pub async fn destroyed(&self) -> Result<Vec<Pk>> {
+        self.inner.system.store().destroyed().await
+    }
+
+    /// Whether a surrogate's keys were destroyed, as the key database has it now; then they are forgotten here too.
+    pub async fn is_destroyed(&self, pk: Pk) -> Result<bool> {
+        let destroyed = self.inner.system.store().data_keys(&[pk]).await?.iter().any(DekRow::is_destroyed);
+        if destroyed {
+            self.inner.cache.invalidate(&pk);
+        }
+        Ok(destroyed)
+    }
+
+    /// Wraps all data keys of earlier epochs under the newest KEK; gives how many. What they seal stays as it is. May be
+    /// broken off and begun again.
+    ///
+    /// # Errors
+    /// `Kind::Tampered` when a key record does not verify: it stays as it is.
+    pub async fn rewrap(&self) -> Result<u64> {
+        let (epoch, newest) = self.inner.system.newest_kek()?;
+        let (mut after, mut done) = ((Pk(i64::MIN), 0), 0);
+        loop {
+            let rows = self.inner.system.store().data_keys_before(epoch, after, REWRAP_AT_ONCE).await?;
+            let Some(last) = rows.last() else { return Ok(done) };
+            after = (last.pk, last.version);
+            let mut wrapped = Vec::with_capacity(rows.len());
+            for row in &rows {
+                let kek = self.inner.system.kek(row.epoch).await?.ok_or_else(|| Error::tampered("data key"))?;
+                wrapped.push(newest.rewrapped(row, &kek, epoch)?);
+            }
+            done += wrapped.len() as u64;
+            self.inner.system.store().rewrap_data_keys(wrapped).await?;
+        }
     }
 
     /// Begins a new KEK epoch and gives its number: data keys made from now on are wrapped under it, those of earlier

@@ -22,7 +22,7 @@ pub enum KeysCommand {
     Rotate,
     /// The keys of the vault: which there are, and that each opens. Shows none.
     Vault,
-    /// Begin a new epoch of the key that wraps patients' keys.
+    /// Begin a new epoch of the key that wraps patients' keys, and wrap them all anew.
     RotateVault,
 }
 
@@ -64,10 +64,9 @@ pub async fn run(office: &Office, command: &KeysCommand) -> Result<Said> {
             Ok(Said::Done("Tokens are signed with new keys; the old ones stay published for two hours.".to_owned()))
         }
         KeysCommand::RotateVault => {
-            let epoch = oauth.rotate_vault(&office.by).await?;
-            let text = format!(
-                "Data keys made from now on are wrapped under epoch {epoch}; those of earlier epochs stay readable."
-            );
+            let (epoch, rewrapped) = oauth.rotate_vault(&office.by).await?;
+            let text =
+                format!("Epoch {epoch} wraps patients' keys from now on; {rewrapped} keys were wrapped anew under it.");
             Ok(Said::Done(text))
         }
         KeysCommand::List | KeysCommand::Vault => {

@@ -5,6 +5,7 @@ mod clients;
 mod keys;
 mod open;
 mod operator;
+mod patients;
 mod print;
 mod users;
 
@@ -45,6 +46,9 @@ enum AdminCommand {
     /// Keys: those that tokens are signed with, and those of the vault.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
+    /// Records of patients: erasing them.
+    #[command(subcommand)]
+    Patients(patients::PatientsCommand),
     /// Where people are logged in.
     #[command(subcommand)]
     Sessions(open::SessionsCommand),
@@ -86,6 +90,7 @@ async fn perform(office: &Office, command: AdminCommand) -> Result<Said> {
         AdminCommand::Invitations(command) => users::invitations(office, command).await,
         AdminCommand::Clients(command) => clients::run(office, command).await,
         AdminCommand::Keys(command) => keys::run(office, &command).await,
+        AdminCommand::Patients(command) => patients::run(office, command).await,
         AdminCommand::Sessions(command) => open::sessions(office, command).await,
         AdminCommand::Consents(command) => open::consents(office, command).await,
     }

@@ -14,6 +14,8 @@ mod limits;
 mod cross_origin;
 mod coverage;
 mod consents;
+mod decisions;
+mod erasing;
 mod everything;
 mod key_sets;
 mod registering;
@@ -156,6 +158,13 @@ impl TestApp {
     /// Another server on the same databases, with the same clock.
     pub async fn again(&self) -> TestApp {
         let app = App::open(self.app().config.clone(), self.app().world.clone()).await.expect("the app opens");
+        TestApp { server: Server::new(app, None), folder: self.folder.clone() }
+    }
+
+    /// The same on another copy of the data.
+    pub async fn again_on(&self, database_url: String) -> TestApp {
+        let config = Config { database_url, ..self.app().config.clone() };
+        let app = App::open(config, self.app().world.clone()).await.expect("the app opens");
         TestApp { server: Server::new(app, None), folder: self.folder.clone() }
     }
 

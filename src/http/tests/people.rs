@@ -19,6 +19,11 @@ on_both![
 /// Patients `ann` (general practitioner `gp`), `bob` and `cid`, each with an Observation.
 pub async fn ward() -> TestApp {
     let app = TestApp::new().await;
+    fill(&app).await;
+    app
+}
+
+pub async fn fill(app: &TestApp) {
     let office = app.persona("system/*.cruds").await;
     let mut ann = patient("ann", "Ann");
     ann["generalPractitioner"] = json!([{"reference": "Practitioner/gp"}]);
@@ -32,8 +37,6 @@ pub async fn ward() -> TestApp {
     for id in ["ann", "bob", "cid"] {
         put(&office, &observation(&format!("o-{id}"), id, "1-1")).await;
     }
-    drop(office);
-    app
 }
 
 pub async fn put(who: &Persona<'_>, resource: &Value) {

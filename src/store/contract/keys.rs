@@ -1,9 +1,9 @@
 //! The key database on both engines.
 
 use super::*;
-use crate::vault::{DekRow, Pk};
+use crate::vault::{DekRow, Pk, Place, Purpose};
 
-on_both!(keys_are_made_once_by_all_servers);
+on_both!(keys_are_made_once_by_all_servers, keys_are_wrapped_anew_and_destroyed_ones_stay_so);
 
 async fn keys_are_made_once_by_all_servers(bench: Bench) {
     let row = |pk: i64, fill: u8| DekRow {
@@ -32,4 +32,32 @@ async fn keys_are_made_once_by_all_servers(bench: Bench) {
     bench.keys.destroy_data_keys(Pk(1)).await.expect("destroys");
     let left = bench.keys.data_keys(&[Pk(1), Pk(2)]).await.expect("finds");
     assert_eq!(left.iter().map(DekRow::is_destroyed).collect::<Vec<_>>(), [true, false]);
+}
+
+async fn keys_are_wrapped_anew_and_destroyed_ones_stay_so(bench: Bench) {
+    let pks: Vec<Pk> = (1..=1_200).map(Pk).collect();
+    let place = Place { purpose: Purpose::Body, rtype: 1, rid: Rid(1), version: 1, section: 0 };
+    let keys = bench.vault.keys_or_new(&pks).await.expect("keys");
+    let sealed = keys[6].seal(&place, b"text").expect("seals");
+    bench.vault.destroy(Pk(9)).await.expect("destroys");
+    assert_eq!(bench.vault.rewrap().await.expect("nothing to do"), 0);
+    assert_eq!(bench.vault.begin_epoch().await.expect("an epoch"), 2);
+    assert_eq!(bench.vault.rewrap().await.expect("wraps"), 1_199);
+    assert_eq!(bench.vault.rewrap().await.expect("once"), 0);
+    let rows = bench.keys.data_keys(&pks).await.expect("finds");
+    assert!(rows.iter().all(|row| row.is_destroyed() == (row.pk == Pk(9)) && (row.epoch == 2 || row.is_destroyed())));
+    assert_eq!(bench.vault.destroyed().await.expect("lists"), [Pk(9)]);
+    // A process that knows nothing yet opens what was sealed before.
+    let store: Arc<dyn KeyStore> = bench.keys.clone();
+    let fresh = Vault::open(bench.root.clone(), store).await.expect("the vault opens");
+    let found = fresh.keys(&[Pk(7), Pk(9)]).await.expect("keys");
+    let [Some(seven), None] = found.as_slice() else { panic!("seven stands, nine is destroyed") };
+    assert_eq!(seven.open(&place, &sealed).expect("opens").as_slice(), b"text");
+    // A row that is put back late, as by a command that was held up, does not bring a destroyed key back.
+    let mut late = rows.iter().find(|row| row.pk == Pk(8)).expect("a row").clone();
+    bench.vault.destroy(Pk(8)).await.expect("destroys");
+    late.epoch = 3;
+    bench.keys.rewrap_data_keys(vec![late]).await.expect("runs");
+    let left = bench.keys.data_keys(&[Pk(8)]).await.expect("finds");
+    assert!(left.iter().all(DekRow::is_destroyed) && left.len() == 1);
 }
