@@ -12,6 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde_json::json;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::dispatch::{Served, Server, facts_of, json_document, refused};
 use super::negotiate::{self, Format, Sent, Wanted};
@@ -136,14 +137,18 @@ impl FhirRequest<'_> {
     async fn deferred(&self, caller: &Caller, asked: Interaction) -> Result<Response> {
         let busy = || Error::new(Kind::Throttled, "Too many asynchronous requests are under way. Try again.");
         let place = self.server.jobs.clone().try_acquire_owned().map_err(|_| busy())?;
-        let job = deferred::start(&self.server.app, caller).await?;
+        let job = deferred::start(&self.server.app, caller, &self.facts, &asked).await?;
         let status = format!("{}/_async/{}", self.server.app.config.base_url, job.id);
-        let (server, caller, facts) = (self.server.clone(), caller.clone(), self.facts.clone());
+        self.work(place, job, caller, self.facts.clone(), asked);
+        Ok(reply::accepted(&status))
+    }
+
+    fn work(&self, place: OwnedSemaphorePermit, job: deferred::Job, caller: &Caller, facts: Facts, asked: Interaction) {
+        let (server, caller) = (self.server.clone(), caller.clone());
         tokio::spawn(async move {
             let _place = place;
             deferred::run(&server.app, job, caller, facts, asked, write::kept).await;
         });
-        Ok(reply::accepted(&status))
     }
 
     /// How an asynchronous request of this caller stands, or its end.
@@ -158,6 +163,14 @@ impl FhirRequest<'_> {
         self.wanted.fhir = true;
         match deferred::status(app, caller, &self.facts, id).await? {
             Status::Running(progress) => Ok(reply::in_progress(&progress)),
+            Status::Again(again) => {
+                let (job, facts, asked) = *again;
+                // Without a place it goes silent again, and is begun when it is next asked for.
+                if let Ok(place) = self.server.jobs.clone().try_acquire_owned() {
+                    self.work(place, job, caller, facts, asked);
+                }
+                Ok(reply::in_progress("in progress again"))
+            }
             Status::Done(answer) => reply::answer(&answer, &app.config.base_url, self.wanted),
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::audit;
 use crate::error::{Error, Result};
+use crate::store::Pledge;
 
 /// Everything about a request that the interactions need.
 #[derive(Clone, Default)]
@@ -16,6 +17,8 @@ pub struct Facts {
     /// Import: an update whose content equals the current version makes no new one.
     /// So does one with `If-None-Match: *` when there is a current version: a creation under a stable id.
     pub unchanged_ok: bool,
+    /// Of an asynchronous transaction: what its commit must find, and leaves behind.
+    pub pledge: Option<Pledge>,
 }
 
 /// Conditions, as headers of a request or members of `Bundle.entry.request`.

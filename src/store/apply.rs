@@ -76,6 +76,18 @@ pub struct WriteSet {
     pub terms_may_move: bool,
     /// Search parameters that it changes.
     pub parameters: Vec<custom::Change>,
+    /// A small value that must stand, and is changed with it.
+    pub pledge: Option<Pledge>,
+}
+
+/// A small value that says whether a write was kept, changed in its transaction: whoever changes it first decides.
+#[derive(Clone)]
+pub struct Pledge {
+    pub space: &'static str,
+    pub token: Vec<u8>,
+    /// As [`super::Store::kv_get`] gives it.
+    pub old: Vec<u8>,
+    pub new: Vec<u8>,
 }
 
 /// The domain tables there are.
@@ -123,6 +135,9 @@ impl WriteSet {
         }
         for change in &self.parameters {
             change.apply(conn).await?;
+        }
+        if let Some(pledge) = &self.pledge {
+            pledge.apply(conn).await?;
         }
         let moves = matches!(conn, Conn::Sqlite(_));
         let standing = if moves && self.terms_may_move { self.standing_terms(conn).await? } else { HashMap::new() };
@@ -317,6 +332,23 @@ impl WriteSet {
             }
         }
         Ok(())
+    }
+}
+
+impl Pledge {
+    async fn apply(&self, conn: &mut Conn) -> Result<(), Refusal> {
+        let sql = "update kv set sealed = $4 where space = $1 and token = $2 and sealed = $3";
+        let (token, old, new) = (self.token.clone(), self.old.clone(), self.new.clone());
+        let params =
+            vec![Param::Text(self.space.to_owned()), Param::Bytes(token), Param::Bytes(old), Param::Bytes(new)];
+        match conn.run(sql, params).await? {
+            1 => Ok(()),
+            // Not a conflict: doing it again cannot help.
+            _ => Err(Refusal::Conflict(Error::new(
+                Kind::Unavailable,
+                "The request was given up; nothing of it was kept.",
+            ))),
+        }
     }
 }
 

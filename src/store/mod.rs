@@ -53,6 +53,7 @@ use db::{Db, Param, Use};
 use lane::{Answer, Lanes, Work};
 use pool::Readers;
 
+pub use apply::Pledge;
 pub use chain::chain_hash;
 pub use entries::{AuditStored, ChainPlace};
 pub use erase::Erasing;

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::apply::WriteSet;
+use super::apply::{Pledge, WriteSet};
 use super::custom;
 use super::lane::Work;
 use super::read::{State, Stored, values_within};
@@ -82,6 +82,7 @@ pub struct Tx {
     customs: Arc<Customs>,
     /// What SearchParameters define with this write, by logical id.
     defined: HashMap<String, Option<Definition>>,
+    pledge: Option<Pledge>,
 }
 
 /// A transaction whose drafts are sealed: its hashes are known, and nothing in it can change. Committing it is for
@@ -107,12 +108,17 @@ impl Tx {
     pub(super) fn new(store: Store) -> Tx {
         let customs = store.customs();
         let (seen, newest, defined) = (HashMap::new(), HashMap::new(), HashMap::new());
-        Tx { store, seen, drafts: Vec::new(), newest, premises: Vec::new(), customs, defined }
+        Tx { store, seen, drafts: Vec::new(), newest, premises: Vec::new(), customs, defined, pledge: None }
     }
 
     /// The write rests on this too: if it has changed at commit, that shows as Conflict.
     pub fn rests_on(&mut self, premises: Vec<Premise>) {
         self.premises.extend(premises);
+    }
+
+    /// The write is kept only if this value still stands, and changes it.
+    pub fn pledges(&mut self, pledge: Option<Pledge>) {
+        self.pledge = pledge;
     }
 
     /// Looks at many resources in few queries, so that [`Tx::current`] finds them at once.
@@ -259,9 +265,9 @@ impl Tx {
 
     /// Seals everything in one batch; the drafts cannot change any more.
     pub async fn seal(self) -> Result<SealedTx> {
-        let Tx { store, seen, drafts, premises, customs, defined, .. } = self;
+        let Tx { store, seen, drafts, premises, customs, defined, pledge, .. } = self;
         let (mut set, written) = seal::seal(&store, seen, drafts).await?;
-        set.premises = premises;
+        (set.premises, set.pledge) = (premises, pledge);
         (set.epoch, set.terms_may_move) = (customs.epoch, customs.is_working());
         if !defined.is_empty() {
             set.parameters = store.custom_changes(&customs, defined).await?;

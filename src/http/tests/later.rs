@@ -5,10 +5,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{Persona, Reply, TestApp, on_both, patient};
+use crate::interaction::{Facts, Interaction, deferred};
 
 on_both![
     an_answer_is_fetched_later_and_its_leaving_is_on_record,
     a_job_is_its_callers_until_it_expires_or_is_cancelled,
+    a_search_whose_server_stopped_is_performed_again,
+    of_a_transaction_whose_server_stopped_it_is_known_whether_it_was_kept,
 ];
 
 const LATER: (&str, &str) = ("prefer", "respond-async");
@@ -96,19 +99,85 @@ async fn a_job_is_its_callers_until_it_expires_or_is_cancelled() {
     assert_eq!(at_once.status, 200, "a preference may be left out: a read does not wait");
 }
 
-#[tokio::test]
-async fn a_job_whose_server_stopped_is_told_to_be_lost() {
-    let app = TestApp::new().await;
-    let backend = app.persona("system/*.cruds").await;
-    // Taken on, and never begun: what a restart leaves behind.
+/// Takes a job on and never works on it: what a server that was killed leaves behind.
+async fn abandoned(app: &TestApp, backend: &Persona<'_>, asked: Interaction) -> (deferred::Job, String) {
     let caller = app.app().oauth.caller(backend.token()).await.expect("a caller");
-    let job = crate::interaction::deferred::start(app.app(), &caller).await.expect("taken on");
+    let job = deferred::start(app.app(), &caller, &Facts::default(), &asked).await.expect("taken on");
     let status = format!("_async/{}", job.id);
     assert_eq!(backend.get(&status).await.status, 202);
+    (job, status)
+}
+
+fn bundle(kind: &str) -> Value {
+    let entry = json!({"request": {"method": "PUT", "url": "Patient/p1"}, "resource": patient("p1", "Later")});
+    json!({"resourceType": "Bundle", "type": kind, "entry": [entry]})
+}
+
+fn asks(body: &Value) -> Interaction {
+    Interaction::Bundle { body: crate::fhir::json::parse(body.to_string().as_bytes()).expect("JSON") }
+}
+
+async fn a_search_whose_server_stopped_is_performed_again() {
+    let app = TestApp::new().await;
+    let backend = app.persona("system/*.cruds").await;
+    backend.put("Patient/p1", &patient("p1", "Later")).await;
+    let kind = crate::fhir::definitions().type_id("Patient").expect("a type");
+    let query = vec![("family".to_owned(), "later".to_owned())];
+    let (_job, status) = abandoned(&app, &backend, Interaction::SearchType { kind, query }).await;
+    let kept = app.app().store.kv_list("async-request").await.expect("lists");
+    assert!(kept.len() == 1 && !String::from_utf8_lossy(&kept[0].1).contains("later"), "sealed");
+    app.pass(31);
+    // At another server, by a caller whose token is live; a stranger begins nothing.
+    let other = app.again().await;
+    let stranger = other.persona("system/Group.rs").await;
+    assert_eq!(stranger.get(&status).await.status, 404);
+    let backend = other.bearer(backend.token());
+    let begun = backend.get(&status).await;
+    assert_eq!((begun.status, begun.header("x-progress")), (202, "in progress again"));
+    let done = fetched(&backend, &status).await;
+    assert_eq!(done.json()["entry"][0]["resource"]["entry"][0]["resource"]["id"], "p1", "{}", done.text());
+    assert!(other.app().store.kv_list("async-request").await.expect("lists").is_empty());
+}
+
+async fn of_a_transaction_whose_server_stopped_it_is_known_whether_it_was_kept() {
+    let app = TestApp::new().await;
+    let backend = app.persona("system/*.cruds").await;
+    let caller = app.app().oauth.caller(backend.token()).await.expect("a caller");
+    let transaction = bundle("transaction");
+    let perform = async |job: &deferred::Job| {
+        let facts = Facts { pledge: job.pledge().cloned(), ..Facts::default() };
+        crate::interaction::perform(app.app(), &caller, &facts, asks(&transaction)).await.is_ok()
+    };
+    // Silent before its commit: once its caller was told, it cannot be kept any more.
+    let (job, status) = abandoned(&app, &backend, asks(&transaction)).await;
+    app.pass(31);
+    for _ in 0..2 {
+        let lost = backend.get(&status).await;
+        assert_eq!(lost.status, 500);
+        assert!(lost.text().contains("Nothing of it was kept"), "{}", lost.text());
+    }
+    assert!(!perform(&job).await);
+    assert_eq!(backend.get("Patient/p1").await.status, 404);
+    // Silent after it, before its answer was kept.
+    let (job, status) = abandoned(&app, &backend, asks(&transaction)).await;
+    assert!(perform(&job).await);
+    app.pass(31);
+    for _ in 0..2 {
+        let lost = backend.get(&status).await;
+        assert_eq!(lost.status, 500);
+        assert!(lost.text().contains("after it was kept"), "{}", lost.text());
+    }
+    assert_eq!(backend.get("Patient/p1").await.json()["meta"]["versionId"], "1");
+    assert!(!perform(&job).await, "not twice");
+    // Cancelled while it is under way.
+    let (job, status) = abandoned(&app, &backend, asks(&transaction)).await;
+    assert_eq!(backend.delete(&status).await.status, 202);
+    assert!(!perform(&job).await);
+    // A batch has no single commit.
+    let (_, status) = abandoned(&app, &backend, asks(&bundle("batch"))).await;
     app.pass(31);
     let lost: Reply = backend.get(&status).await;
-    let outcome: Value = lost.json();
-    assert_eq!((lost.status, &outcome["resourceType"]), (500, &json!("OperationOutcome")));
-    assert!(lost.text().contains("stopped"), "{}", lost.text());
+    assert_eq!((lost.status, &lost.json()["resourceType"]), (500, &json!("OperationOutcome")));
+    assert!(lost.text().contains("Each of its entries"), "{}", lost.text());
     assert_eq!(backend.delete(&status).await.status, 202, "and can be cleared away");
 }

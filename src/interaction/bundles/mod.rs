@@ -30,6 +30,7 @@ pub(super) async fn perform(scene: Scene<'_>, body: Node) -> Result<Answer> {
 /// was asked for.
 fn facts_of(scene: Scene<'_>, entry: &bundle::Entry) -> Facts {
     let mut facts = scene.facts.clone();
+    facts.pledge = None;
     facts.conditions = Conditions {
         if_match: entry.if_match.clone(),
         if_none_match: entry.if_none_match.clone(),

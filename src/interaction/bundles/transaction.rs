@@ -192,6 +192,7 @@ async fn commit(scene: Scene<'_>, changes: Vec<Numbered>, rests: &Rests, entries
     let bases = Bases::open(scene, changes.iter().map(|(_, change)| change)).await?;
     let mut tx = scene.app.store.begin();
     tx.rests_on(rests.premises.clone());
+    tx.pledges(scene.facts.pledge.clone());
     let looked_at = changes.iter().filter(|(_, change)| !matches!(change, Change::Create { .. }));
     let looked_at: Vec<(TypeId, &str)> = looked_at.map(|(_, change)| change.target()).collect();
     tx.prefetch(&looked_at).await?;
