@@ -1,7 +1,8 @@
 //! A FHIR request: address, token, negotiation, body, interaction, reply, in this order. Nothing of a body is read
 //! before the token is known to be good.
 
-use std::sync::Arc;
+use std::borrow::Cow;
+use std::sync::{Arc, PoisonError};
 
 use axum::body::Body;
 use axum::http::HeaderMap;
@@ -190,15 +191,30 @@ impl FhirRequest<'_> {
         }
         let lenient = Prefer::parse(texts(&self.parts.headers, "prefer")).lenient;
         let shape = Shape::from_pairs(definitions().type_id("CapabilityStatement"), &query, lenient)?;
-        let store = &self.server.app.store;
-        // Without its database the server still says what it is.
-        let customs = store.customs_now().await.unwrap_or_else(|_| store.customs());
-        let statement = capability::with_customs(&self.server.statement, &customs);
+        let statement = self.stated().await;
         let bytes = match shape {
             Shape::Full => write::node(&statement, self.wanted)?,
             _ => write::node(&json::parse(&shape.cut(&json::write(&statement))?)?, self.wanted)?,
         };
         Ok(reply::document(axum::http::StatusCode::OK, self.wanted.format.content_type(), bytes))
+    }
+
+    /// What works now: it is put together once for each epoch of the site's search parameters.
+    async fn stated(&self) -> Arc<Node> {
+        let server = self.server;
+        let store = &server.app.store;
+        // Without its database the server still says what it is.
+        let customs = store.customs_now().await.unwrap_or_else(|_| store.customs());
+        let (epoch, stated) = server.stated.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if epoch == customs.epoch {
+            return stated;
+        }
+        let stated = match capability::with_customs(&server.statement, &customs) {
+            Cow::Borrowed(_) => server.statement.clone(),
+            Cow::Owned(whole) => Arc::new(whole),
+        };
+        *server.stated.write().unwrap_or_else(PoisonError::into_inner) = (customs.epoch, stated.clone());
+        stated
     }
 
     async fn caller(&self) -> Result<Caller> {

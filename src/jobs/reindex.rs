@@ -32,6 +32,8 @@ pub enum Step {
     Idle,
     /// Another server does it.
     Elsewhere,
+    /// What is left cannot be gone on with.
+    Stuck,
     Worked {
         rows: u64,
         finished: bool,
@@ -45,6 +47,8 @@ pub struct Reindex<'a> {
     lease: Option<Instant>,
     /// The resource whose beginning is on record.
     begun: Option<(String, bool)>,
+    /// Those that could not be gone on with: others come first.
+    stuck: Vec<String>,
 }
 
 /// Works until it is dropped.
@@ -55,10 +59,11 @@ pub async fn run(app: &App) {
         let pause = match job.step().await {
             Ok(Step::Worked { .. }) => watch.elapsed().max(PAUSE_MIN),
             Ok(Step::Idle | Step::Elsewhere) => LOOK,
+            Ok(Step::Stuck) => AFTER_FAILURE,
             Err(error) => {
                 let cause = error.cause().map(tracing::field::display);
                 tracing::error!(kind = ?error.kind, cause, "resources could not be gone through for a search parameter");
-                AFTER_FAILURE
+                LOOK
             }
         };
         tokio::time::sleep(pause).await;
@@ -72,7 +77,7 @@ pub async fn give_back(app: &App) {
 
 impl<'a> Reindex<'a> {
     pub fn new(app: &'a App) -> Reindex<'a> {
-        Reindex { app, lease: None, begun: None }
+        Reindex { app, lease: None, begun: None, stuck: Vec::new() }
     }
 
     /// Goes through the next resources, if there are any and no other server does.
@@ -80,12 +85,13 @@ impl<'a> Reindex<'a> {
     /// # Errors
     /// Whatever keeps a resource from being gone through: the parameter stays as it is.
     pub async fn step(&mut self) -> Result<Step> {
-        let pass = self.app.store.next_pass().await?;
+        let pass = self.app.store.next_pass(&self.stuck).await?;
         let waiting = self.app.store.customs().all.iter().filter(|one| one.standing != Standing::Ready).count();
         metrics::gauge!("phial_search_parameters_indexing").set(waiting as f64);
         let Some(pass) = pass else {
             self.release().await;
-            return Ok(Step::Idle);
+            let stuck = !std::mem::take(&mut self.stuck).is_empty();
+            return Ok(if stuck { Step::Stuck } else { Step::Idle });
         };
         if !self.hold().await? {
             return Ok(Step::Elsewhere);
@@ -100,7 +106,11 @@ impl<'a> Reindex<'a> {
             );
             self.begun = Some(this);
         }
-        let (rows, finished) = self.rows(&pass).await?;
+        let done = self.rows(&pass).await;
+        if done.is_err() {
+            self.stuck.push(pass.resource.clone());
+        }
+        let (rows, finished) = done?;
         metrics::counter!("phial_reindexed_resources_total").increment(rows);
         if finished {
             self.begun = None;

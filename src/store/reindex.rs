@@ -44,10 +44,11 @@ pub struct Reindexed {
 }
 
 impl Store {
-    /// The first parameter that has resources to be gone through.
-    pub async fn next_pass(&self) -> Result<Option<Pass>> {
+    /// The first parameter that has resources to be gone through, but those of these SearchParameters.
+    pub async fn next_pass(&self, stuck: &[String]) -> Result<Option<Pass>> {
         let customs = self.customs_now().await?;
-        let first = customs.all.iter().find(|one| one.standing != Standing::Ready);
+        let open = customs.all.iter().filter(|one| one.standing != Standing::Ready);
+        let first = open.into_iter().find(|one| !stuck.contains(&one.definition.resource));
         Ok(first.map(|one| Pass {
             param: one.param,
             resource: one.definition.resource.clone(),
