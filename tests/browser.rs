@@ -60,6 +60,7 @@ fn people_reach_a_record_through_the_pages_and_see_the_right_one() {
     assert_eq!(count("/patient/appointments"), 0);
     assert!(text("/patient/denied").contains("not given this app access"), "{saw}");
     assert!(!text("/patient/note").contains("Appointment"), "{saw}");
+    assert_eq!(saw["admin"]["over"], true, "a link works once: {saw}");
     assert!(text("/plain/said").contains("JavaScript"));
     assert_eq!((saw["plain"]["code"].as_bool(), text("/plain/state")), (Some(true), "s".to_owned()));
 }

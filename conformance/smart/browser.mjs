@@ -108,7 +108,7 @@ async function visit(name, options, work) {
     // Browsers say every refusal aloud. A wrong password or code, a type that was denied and the icon of a site without one are
     // no faults of the page.
     const at = message.location().url ?? "";
-    const meant = message.text().includes("401") || at.includes("/fhir/Appointment") || at.endsWith("/favicon.ico");
+    const meant = message.text().includes("401") || (message.text().includes("404") && at.includes("/invitation")) || at.includes("/fhir/Appointment") || at.endsWith("/favicon.ico");
     if (message.type() === "error" && !meant) saw.faults.push(`${name}: ${message.text()}`);
   });
   try {
@@ -191,6 +191,51 @@ saw.launch = await visit("launch", {}, async (page) => {
   await page.waitForSelector("button[value=allow]");
   await page.click("button[value=allow]");
   return { picked: first, ...(await record(page)) };
+});
+
+/** The pages of administration, on a desk and on a phone. */
+const ADMIN = ["users", "invitations", "clients", "sessions", "consents", "keys"];
+saw.admin = await visit("admin", {}, async (page, context) => {
+  await page.goto(`${demo.issuer}/admin/users`);
+  await login(page, user("admin"), "admin");
+  await page.waitForSelector("nav.menu");
+  for (const name of ADMIN) {
+    await page.goto(`${demo.issuer}/admin/${name}`);
+    await seen(page, `admin-${name}`);
+  }
+  await page.goto(`${demo.issuer}/admin/users`);
+  await page.click(`a:text-is("nurse")`);
+  await page.waitForSelector("dl.facts");
+  await seen(page, "admin-user");
+  await page.goto(`${demo.issuer}/admin/clients`);
+  await page.click(`a:text-is("Patient summary")`);
+  await page.waitForSelector("#sure");
+  await seen(page, "admin-client");
+  await page.goto(`${demo.issuer}/admin/invitations`);
+  await page.selectOption("#role", "NURSE");
+  await page.fill("#note", "for Ann");
+  await page.click("main .card button");
+  const link = (await page.textContent(".key")).trim();
+  await seen(page, "admin-invited");
+  await page.setViewportSize({ width: 390, height: 800 });
+  for (const name of ADMIN) {
+    await page.goto(`${demo.issuer}/admin/${name}`);
+    await seen(page, `phone-admin-${name}`);
+  }
+  await context.clearCookies();
+  await page.goto(link);
+  await seen(page, "phone-invitation");
+  await page.setViewportSize({ width: 900, height: 700 });
+  await seen(page, "page-invitation");
+  await page.fill("#username", "ann");
+  await page.fill("#password", "Quiet-Lamp-4711");
+  await page.fill("#again", "Quiet-Lamp-4711");
+  await page.click("main button");
+  await page.waitForSelector(".picture svg");
+  await seen(page, "page-enrol");
+  await page.goto(link);
+  await seen(page, "page-error");
+  return { over: (await page.textContent("main")).includes("This link is over") };
 });
 
 /** Without JavaScript the pages of the server do their work up to the redirect; the app says what it needs. */

@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 
 use super::view::Page;
 use super::{Visit, words};
+use crate::access::Role;
 use crate::audit::{Event, What};
 use crate::error::{Error, Result};
 use crate::oauth::login::{Live, Step};
@@ -30,7 +31,7 @@ pub(super) async fn show(visit: &Visit<'_>, said: Option<&str>) -> Result<Respon
                 since => words::time(session.made),
                 seen => words::time(session.seen),
                 address => session.address.clone(),
-                agent => session.agent.clone(),
+                agent => words::browser(&session.agent),
             }
         })
         .collect();
@@ -50,7 +51,8 @@ pub(super) async fn show(visit: &Visit<'_>, said: Option<&str>) -> Result<Respon
         username => user.username.clone(),
         role => user.role.name(),
         staff => user.role.is_staff(),
-        factor => user.device.is_some(),
+        admin => user.role == Role::Admin,
+        factor => user.has_factor(),
         recovery => user.recovery.len(),
         sessions,
         apps,

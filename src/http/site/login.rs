@@ -21,6 +21,7 @@ fn goal(visit: &Visit<'_>) -> String {
     match visit.value("to") {
         _ if !request.is_empty() && plain => format!("/oauth/continue?request={request}"),
         "launch" => "/launch".to_owned(),
+        "admin" => "/admin/users".to_owned(),
         _ => "/account".to_owned(),
     }
 }

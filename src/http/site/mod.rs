@@ -2,6 +2,7 @@
 //! `oauth`, and what they show of patients comes through interactions, as everything does.
 
 mod account;
+mod admin;
 mod authorize;
 mod invitation;
 mod launch;
@@ -84,6 +85,7 @@ pub(super) async fn serve(server: &Server, found: Route, parts: &Parts, sent: Bo
 /// Documents that say something of the server, not of anybody.
 const DOCUMENTS: &[(&str, &str)] = &[
     ("/style.css", "GET, HEAD"),
+    ("/icon.svg", "GET, HEAD"),
     ("/smart-style-1.json", "GET, HEAD"),
     ("/.well-known/openid-configuration", "GET, HEAD"),
 ];
@@ -101,11 +103,21 @@ pub(super) const ROUTES: &[(&str, &str)] = &[
     ("/account", "GET, POST"),
     ("/account/password", "GET, POST"),
     ("/launch", "GET, POST"),
+    ("/admin", "GET"),
+    ("/admin/users", "GET"),
+    ("/admin/user", "GET, POST"),
+    ("/admin/invitations", "GET, POST"),
+    ("/admin/clients", "GET, POST"),
+    ("/admin/client", "GET, POST"),
+    ("/admin/sessions", "GET, POST"),
+    ("/admin/consents", "GET, POST"),
+    ("/admin/keys", "GET, POST"),
 ];
 
 fn document(server: &Server, route: &str) -> Response<Body> {
     let (content_type, bytes, may_be_kept) = match route {
         "/style.css" => ("text/css; charset=utf-8", view::STYLE.into(), true),
+        "/icon.svg" => ("image/svg+xml", view::ICON.into(), true),
         "/smart-style-1.json" => ("application/json", discovery::style(), true),
         _ => ("application/json", server.app.config.endpoints().openid_configuration(), false),
     };
@@ -188,7 +200,7 @@ impl Visit<'_> {
         format!("{}{path}", self.server.app.config.issuer_path())
     }
 
-    async fn page(&self, route: &str) -> Result<Response<Body>> {
+    async fn page(&self, route: &'static str) -> Result<Response<Body>> {
         let is_post = self.parts.method == "POST";
         // An app's page posts authorization requests from its own origin; every other form is one of ours.
         if is_post && route != "/oauth/authorize" {
@@ -211,6 +223,7 @@ impl Visit<'_> {
             ("/account", true) => Box::pin(account::end(self)).await,
             ("/account/password", false) => Box::pin(account::password_page(self, StatusCode::OK, "")).await,
             ("/account/password", true) => Box::pin(account::password(self)).await,
+            (route, is_post) if route.starts_with("/admin") => Box::pin(admin::serve(self, route, is_post)).await,
             ("/launch", false) => Box::pin(launch::show(self)).await,
             _ => Box::pin(launch::start(self)).await,
         }

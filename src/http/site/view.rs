@@ -12,10 +12,22 @@ use crate::http::dispatch::Server;
 use crate::http::outcome;
 
 pub(super) const STYLE: &str = include_str!("../../../templates/style.css");
+pub(super) const ICON: &str = include_str!("../../../templates/icon.svg");
 
 const TEMPLATES: &[(&str, &str)] = &[
     ("base.html", include_str!("../../../templates/base.html")),
     ("account.html", include_str!("../../../templates/account.html")),
+    ("admin.html", include_str!("../../../templates/admin.html")),
+    ("admin-again.html", include_str!("../../../templates/admin-again.html")),
+    ("admin-client.html", include_str!("../../../templates/admin-client.html")),
+    ("admin-clients.html", include_str!("../../../templates/admin-clients.html")),
+    ("admin-consents.html", include_str!("../../../templates/admin-consents.html")),
+    ("admin-invitations.html", include_str!("../../../templates/admin-invitations.html")),
+    ("admin-keys.html", include_str!("../../../templates/admin-keys.html")),
+    ("admin-parts.html", include_str!("../../../templates/admin-parts.html")),
+    ("admin-sessions.html", include_str!("../../../templates/admin-sessions.html")),
+    ("admin-user.html", include_str!("../../../templates/admin-user.html")),
+    ("admin-users.html", include_str!("../../../templates/admin-users.html")),
     ("change.html", include_str!("../../../templates/change.html")),
     ("codes.html", include_str!("../../../templates/codes.html")),
     ("consent.html", include_str!("../../../templates/consent.html")),

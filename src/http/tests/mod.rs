@@ -1,6 +1,7 @@
 //! The server in process: the real router over a SQLite of its own, with a held clock and held ids.
 
 mod abuse;
+mod administration;
 mod attacks;
 mod attacks_tokens;
 mod smart;

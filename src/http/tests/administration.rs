@@ -1,0 +1,212 @@
+//! The pages of administration: for administrators alone, with a login that is fresh, all of it on record.
+
+use super::browser::{Browser, PASSWORD, SECRET};
+use super::{Reply, TestApp, patient};
+use crate::access::Role;
+use crate::oauth::ClientKind;
+
+const PAGES: &[&str] = &["users", "invitations", "clients", "sessions", "consents", "keys"];
+
+async fn office(app: &TestApp) -> Browser<'_> {
+    app.user("boss", Role::Admin, None).await;
+    let mut browser = Browser::new(app);
+    let page = browser.open("/admin/users").await;
+    let page = browser.login(&page, "boss").await;
+    assert!(page.status == 200 && page.text().contains("<h1>Users</h1>"), "{}", page.text());
+    browser
+}
+
+/// The value of the last hidden field of this name.
+fn field(page: &Reply, name: &str) -> String {
+    let text = page.text();
+    let mark = format!("name=\"{name}\" value=\"");
+    text.rsplit(mark.as_str()).next().unwrap().split('"').next().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn administration_is_for_administrators_with_a_fresh_login() {
+    let app = TestApp::with(&[("session_idle_s", "7200")]).await;
+    app.user("nurse", Role::Nurse, None).await;
+    let mut nobody = Browser::new(&app);
+    let mut nurse = Browser::new(&app);
+    let page = nurse.open("/account").await;
+    let page = nurse.login(&page, "nurse").await;
+    assert!(!page.text().contains("/admin"), "{}", page.text());
+    let mut boss = office(&app).await;
+    for name in PAGES {
+        let path = format!("/admin/{name}");
+        assert_eq!(nobody.get(&path).await.status, 303, "{path}");
+        assert_eq!(nurse.get(&path).await.status, 403, "{path}");
+        let seen = boss.get(&path).await;
+        assert!(seen.status == 200 && seen.text().contains("aria-current=\"page\""), "{path}: {}", seen.text());
+        assert!(seen.header("content-security-policy").starts_with("default-src 'none'"), "{path}");
+    }
+    let token = field(&page, "token");
+    assert_eq!(nurse.post("/admin/keys", &[("token", &token)]).await.status, 403);
+    assert_eq!(boss.post("/admin/keys", &[("act", "rotate")]).await.status, 403, "a form without its token");
+
+    let keys = boss.get("/admin/keys").await;
+    assert_eq!(keys.text().matches(">signs<").count(), 2);
+    let keys = boss.submit(&keys, "/admin/keys", &[("act", "rotate")]).await;
+    assert_eq!((keys.text().matches(">signs<").count(), keys.text().matches(">replaced<").count()), (2, 2));
+    // A quarter of an hour later pages are shown still, and nothing is changed.
+    app.pass(15 * 60);
+    let keys = boss.get("/admin/keys").await;
+    assert!(keys.status == 200 && keys.text().contains("log in once more"), "{}", keys.text());
+    let refused = boss.submit(&keys, "/admin/keys", &[("act", "rotate")]).await;
+    assert!(refused.status == 403 && refused.text().contains("Is it still you?"), "{}", refused.text());
+    assert_eq!(boss.get("/admin/keys").await.text().matches(">replaced<").count(), 2);
+    let page = boss.open("/login?to=admin&again=1").await;
+    boss.login(&page, "boss").await;
+    let keys = boss.get("/admin/keys").await;
+    let keys = boss.submit(&keys, "/admin/keys", &[("act", "rotate")]).await;
+    assert_eq!(keys.text().matches(">replaced<").count(), 4);
+}
+
+#[tokio::test]
+async fn an_administrator_needs_a_second_factor_whatever_the_settings() {
+    let app = TestApp::with(&[("staff_second_factor", "optional")]).await;
+    for (name, role, asked) in [("boss", Role::Admin, true), ("nurse", Role::Nurse, false)] {
+        let new = crate::oauth::NewUser {
+            username: name.into(),
+            role,
+            fhir_user: None,
+            password: Some(PASSWORD.to_owned().into()),
+            totp_secret: None,
+            demo: false,
+        };
+        app.app().oauth.users().add(new).await.unwrap();
+        let mut browser = Browser::new(&app);
+        let page = browser.open("/login").await;
+        let page = browser.login(&page, name).await;
+        assert_eq!(page.text().contains("Set up your second step"), asked, "{name}: {}", page.text());
+    }
+}
+
+#[tokio::test]
+async fn users_are_found_changed_and_reset_on_their_page() {
+    let app = TestApp::new().await;
+    let mut boss = office(&app).await;
+    for n in 0..60 {
+        let new = crate::oauth::NewUser {
+            username: format!("staff{n:02}"),
+            role: Role::Staff,
+            fhir_user: None,
+            password: None,
+            totp_secret: Some(SECRET.to_vec()),
+            demo: false,
+        };
+        app.app().oauth.users().add(new).await.unwrap();
+    }
+    let list = boss.get("/admin/users").await;
+    assert!(list.text().contains("Page 1 of 2, 61 in all") && !list.text().contains("staff55"), "{}", list.text());
+    assert!(boss.get("/admin/users?page=2").await.text().contains("staff55"));
+    let found = boss.get("/admin/users?q=STAFF5+staff").await;
+    assert!(found.text().contains("10 in all") && !found.text().contains("staff41"), "{}", found.text());
+    assert!(boss.get("/admin/users?q=nobody").await.text().contains("No user was found"));
+
+    app.user("ann", Role::Staff, None).await;
+    let mut ann = Browser::new(&app);
+    let page = ann.open("/account").await;
+    ann.login(&page, "ann").await;
+    let list = boss.get("/admin/users?q=ann").await;
+    let id = list.text().split("/admin/user?id=").nth(1).unwrap()[..36].to_owned();
+    let page = boss.get(&format!("/admin/user?id={id}")).await;
+    assert!(page.text().contains("Unknown browser"), "her session: {}", page.text());
+    for (act, words) in
+        [("disable", "nothing of theirs works"), ("enable", "may log in again"), ("unlock", "need not wait")]
+    {
+        let page = boss.submit(&page, "/admin/user", &[("id", &id), ("act", act)]).await;
+        assert!(page.text().contains(words), "{act}: {}", page.text());
+        assert_eq!(ann.get("/account").await.status, 303, "her session has ended");
+    }
+    let role = [("id", id.as_str()), ("act", "role"), ("role", "PATIENT"), ("record", "Patient/nobody")];
+    let refused = boss.submit(&page, "/admin/user", &role).await;
+    assert!(refused.status == 400 && refused.text().contains("no such record"), "{}", refused.text());
+    let writer = app.persona("system/*.cruds").await;
+    assert_eq!(writer.put("Patient/p1", &patient("p1", "Ann")).await.status, 201);
+    let role = [("id", id.as_str()), ("act", "role"), ("role", "PATIENT"), ("record", "Patient/p1")];
+    assert!(boss.submit(&page, "/admin/user", &role).await.text().contains("the new role"));
+    assert_eq!(app.app().oauth.users().get("ann").await.unwrap().unwrap().role, Role::Patient);
+
+    let reset = boss.submit(&page, "/admin/user", &[("id", &id), ("act", "reset")]).await;
+    let link = reset.text().split("<span class=\"key\">").nth(1).unwrap().split('<').next().unwrap().to_owned();
+    let link = link.replace("&#x2f;", "/");
+    let page = ann.open(link.strip_prefix("http://phial.test").unwrap()).await;
+    assert!(page.text().contains("Choose a new password"), "{link}: {}", page.text());
+    // Nobody locks themselves out.
+    let own = app.app().oauth.users().get("boss").await.unwrap().unwrap().id.clone();
+    let page = boss.get(&format!("/admin/user?id={own}")).await;
+    for act in ["disable", "reset", "role"] {
+        let fields = [("id", own.as_str()), ("act", act), ("role", "STAFF")];
+        assert_eq!(boss.submit(&page, "/admin/user", &fields).await.status, 400, "{act}");
+    }
+    let office = app.persona("system/*.rs").await;
+    let trail = office.get("AuditEvent?_count=1000").await.text();
+    assert_eq!(trail.matches(r#""type":"administrator","valueString":"boss""#).count(), 5, "each act, by whom");
+    assert!(!trail.contains(link.split("code=").nth(1).unwrap()));
+}
+
+#[tokio::test]
+async fn invitations_apps_sessions_and_consents_are_made_and_ended() {
+    let app = TestApp::new().await;
+    let mut boss = office(&app).await;
+    let page = boss.get("/admin/invitations").await;
+    let bad = boss.submit(&page, "/admin/invitations", &[("role", "PATIENT"), ("note", "for \"Ann\"")]).await;
+    assert!(bad.status == 400 && bad.text().contains("tied to their record") && bad.text().contains("for &quot;Ann"));
+    let made = boss.submit(&page, "/admin/invitations", &[("role", "NURSE"), ("note", "for Ann")]).await;
+    assert!(made.text().contains("invitation?code=") && made.text().contains("for Ann"), "{}", made.text());
+    let fields = [("act", "revoke"), ("id", &field(&made, "id"))];
+    let page = boss.submit(&made, "/admin/invitations", &fields).await;
+    assert!(page.text().contains("0 in all") && !page.text().contains("code="), "{}", page.text());
+
+    let fields =
+        [("name", "Desk"), ("kind", "confidential-symmetric"), ("scopes", "system/Patient.rs"), ("client_id", "desk")];
+    let page = boss.get("/admin/clients").await;
+    let made = boss.submit(&page, "/admin/clients", &fields).await;
+    let secret = made.text().split("<span class=\"key\">").nth(1).unwrap()[..43].to_owned();
+    let asked = async |secret: &str| {
+        let form = [
+            ("grant_type", "client_credentials"),
+            ("client_id", "desk"),
+            ("scope", "system/Patient.rs"),
+            ("client_secret", secret),
+        ];
+        app.form("/oauth/token", &form, None).await.status
+    };
+    assert_eq!(asked(&secret).await, 200);
+    let page = boss.get("/admin/client?id=desk").await;
+    assert!(!page.text().contains(&secret), "shown once");
+    let rotated = boss.submit(&page, "/admin/client", &[("id", "desk"), ("act", "rotate")]).await;
+    let second = rotated.text().split("<span class=\"key\">").nth(1).unwrap()[..43].to_owned();
+    assert_eq!((asked(&secret).await, asked(&second).await), (401, 200));
+    boss.submit(&page, "/admin/client", &[("id", "desk"), ("act", "disable")]).await;
+    assert_eq!(asked(&second).await, 401);
+    let unsure = boss.submit(&page, "/admin/client", &[("id", "desk"), ("act", "remove")]).await;
+    assert_eq!(unsure.status, 400);
+    boss.submit(&page, "/admin/client", &[("id", "desk"), ("act", "remove"), ("sure", "yes")]).await;
+    assert_eq!(boss.get("/admin/client?id=desk").await.status, 404);
+
+    let writer = app.persona("system/*.cruds").await;
+    assert_eq!(writer.put("Patient/p1", &patient("p1", "Ann")).await.status, 201);
+    app.user("ann", Role::Patient, Some("Patient/p1")).await;
+    app.client("app", ClientKind::Public, "launch/patient patient/*.rs offline_access").await;
+    let answer = app.launched("app", "ann", "launch/patient patient/*.rs offline_access", None).await;
+    let token = answer["access_token"].as_str().unwrap();
+    assert_eq!(app.fhir(token, "Patient/p1").await.status, 200);
+    let page = boss.get("/admin/consents?q=ann").await;
+    assert!(page.text().contains("ann · The app app"), "{}", page.text());
+    let page = boss.submit(&page, "/admin/consents", &[("id", &field(&page, "id"))]).await;
+    assert!(page.text().contains("no access any more"), "{}", page.text());
+    assert_eq!(app.fhir(token, "Patient/p1").await.status, 401);
+
+    let mut ann = Browser::new(&app);
+    let page = ann.open("/account").await;
+    assert_eq!(ann.login(&page, "ann").await.status, 200);
+    let page = boss.get("/admin/sessions?q=ann").await;
+    let page = boss.submit(&page, "/admin/sessions", &[("id", &field(&page, "id"))]).await;
+    assert!(page.text().contains("The session has ended"), "{}", page.text());
+    // Her launch was another session, and is there still.
+    let left = app.app().oauth.all_sessions(None).await.unwrap();
+    assert_eq!(left.iter().filter(|one| one.username == "ann").count(), 1);
+}
