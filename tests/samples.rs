@@ -368,7 +368,14 @@ impl Run<'_> {
         let stored = self.outcome.lock().expect("no worker panicked").stored.clone();
         for (kind, expected) in stored {
             let mut found = BTreeSet::new();
-            let mut next = Some(format!("/fhir/{kind}?_count=500&_total=accurate"));
+            // The server's own record of these requests is made of AuditEvents too, more than one search counts: those of
+            // the sets are older than this run.
+            let older = if kind == "AuditEvent" {
+                format!("&date=lt{}", jiff::Timestamp::now().strftime("%Y"))
+            } else {
+                String::new()
+            };
+            let mut next = Some(format!("/fhir/{kind}?_count=500&_total=accurate{older}"));
             let mut total = None;
             while let Some(path) = next {
                 let reply = self.get(&path, JSON);
@@ -382,7 +389,7 @@ impl Run<'_> {
                 let link = links.filter(|link| link["relation"] == "next").find_map(|link| link["url"].as_str());
                 next = link.map(|url| url[url.find("/fhir").expect("our own address")..].to_owned());
             }
-            // The server's own record of these requests is made of AuditEvents.
+            // None of them can be put twice: sent as XML too, each stands there again under an id of its own.
             let exact = kind != "AuditEvent";
             if !found.is_superset(&expected) || (exact && found.len() != expected.len()) {
                 let missing: Vec<_> = expected.difference(&found).take(5).collect();

@@ -32,7 +32,8 @@ pub fn times(kind: TypeId, criteria: &[Criterion]) -> RangeInclusive<i64> {
         let bounds = any_of.iter().map(|wanted| match wanted {
             Wanted::Date { prefix: Prefix::Eq | Prefix::Ap, range } => (range.lo, range.hi),
             Wanted::Date { prefix: Prefix::Ge | Prefix::Gt | Prefix::Sa, range } => (range.lo, i64::MAX),
-            Wanted::Date { prefix: Prefix::Le | Prefix::Lt | Prefix::Eb, range } => (i64::MIN, range.hi),
+            Wanted::Date { prefix: Prefix::Le, range } => (i64::MIN, range.hi),
+            Wanted::Date { prefix: Prefix::Lt | Prefix::Eb, range } => (i64::MIN, range.lo),
             _ => (i64::MIN, i64::MAX),
         });
         let widest = bounds.reduce(|(a, b), (c, d)| (a.min(c), b.max(d)));
