@@ -4,8 +4,9 @@
 use std::collections::{HashMap, HashSet};
 
 use super::Store;
+use super::apply::Chunks;
 use super::compartment::{Home, Surrogates};
-use super::db::Param;
+use super::db::{Param, placeholder_list};
 use super::sealed::Spot;
 use super::small::{Small, SmallAnswer};
 use crate::error::{Error, Result};
@@ -14,6 +15,7 @@ use crate::vault::{Keys, Pk, Rid};
 
 /// Rows read, or emptied, in one go.
 const CHUNK: usize = 1_000;
+const LOOKUP_MAX: usize = 256;
 
 /// Whose keys have to go for nothing of a patient to be left. No Debug: logical ids are PHI.
 pub struct Erasing {
@@ -94,18 +96,29 @@ impl Store {
     /// how many resources there were.
     pub async fn forget(&self, pks: &[Pk]) -> Result<u64> {
         let mut forgotten = 0;
-        for pk in pks {
-            loop {
-                let SmallAnswer::Touched(rows) = self.small(Small::Forget { pk: *pk }).await? else {
-                    return Err(super::kv::wrong_answer());
-                };
-                forgotten += rows;
-                if rows == 0 {
-                    break;
-                }
+        for chunk in Chunks::of(pks, LOOKUP_MAX) {
+            // Most often there is none left: every start asks.
+            let list = placeholder_list(chunk.len(), 0);
+            let sql = format!("select distinct pk from record where pk in ({list}) and deleted = 0");
+            let left = self.inner.readers.rows(&sql, chunk.iter().map(|pk| Param::Int(pk.0)).collect()).await?;
+            for row in &left {
+                forgotten += self.forget_one(Pk(row.int(0)?)).await?;
             }
         }
         Ok(forgotten)
+    }
+
+    async fn forget_one(&self, pk: Pk) -> Result<u64> {
+        let mut forgotten = 0;
+        loop {
+            let SmallAnswer::Touched(rows) = self.small(Small::Forget { pk }).await? else {
+                return Err(super::kv::wrong_answer());
+            };
+            forgotten += rows;
+            if rows == 0 {
+                return Ok(forgotten);
+            }
+        }
     }
 }
 

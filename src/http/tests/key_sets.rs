@@ -3,38 +3,57 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 use super::TestApp;
 use crate::oauth::{ClientKind, Registration, SigningKey};
 
+/// For `localhost`, by an authority that nobody knows unless told.
+const SERVER: &[u8] = include_bytes!("../../fetch/tests/server.pem");
+const SERVER_KEY: &[u8] = include_bytes!("../../fetch/tests/server-key.pem");
+const AUTHORITY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/fetch/tests/authority.pem");
+
 /// A server of key sets: what it answers now, and how often it was asked.
 struct Publisher {
     port: u16,
+    tls: bool,
     reply: Arc<Mutex<String>>,
     asked: Arc<AtomicUsize>,
 }
 
 impl Publisher {
     async fn new() -> Publisher {
+        Publisher::with(None).await
+    }
+
+    async fn with(tls: Option<TlsAcceptor>) -> Publisher {
+        let is_tls = tls.is_some();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let reply = Arc::new(Mutex::new(String::new()));
         let asked = Arc::new(AtomicUsize::new(0));
         let (answer, count) = (reply.clone(), asked.clone());
         tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
+            while let Ok((stream, _)) = listener.accept().await {
                 count.fetch_add(1, Ordering::SeqCst);
-                let mut seen = [0u8; 4096];
-                let _ = stream.read(&mut seen).await;
                 let text = answer.lock().unwrap().clone();
-                let _ = stream.write_all(text.as_bytes()).await;
-                let _ = stream.shutdown().await;
+                match &tls {
+                    None => answered(stream, &text).await,
+                    Some(tls) => {
+                        if let Ok(stream) = tls.accept(stream).await {
+                            answered(stream, &text).await;
+                        }
+                    }
+                }
             }
         });
-        Publisher { port, reply, asked }
+        Publisher { port, tls: is_tls, reply, asked }
     }
 
     fn says(&self, status: &str, headers: &str, body: &str) {
@@ -48,12 +67,30 @@ impl Publisher {
     }
 
     fn url(&self) -> String {
-        format!("http://127.0.0.1:{}/jwks", self.port)
+        match self.tls {
+            true => format!("https://localhost:{}/jwks", self.port),
+            false => format!("http://127.0.0.1:{}/jwks", self.port),
+        }
     }
 
     fn asked(&self) -> usize {
         self.asked.load(Ordering::SeqCst)
     }
+}
+
+async fn answered(mut stream: impl AsyncRead + AsyncWrite + Unpin, text: &str) {
+    let mut seen = [0u8; 4096];
+    let _ = stream.read(&mut seen).await;
+    let _ = stream.write_all(text.as_bytes()).await;
+    let _ = stream.shutdown().await;
+}
+
+fn acceptor() -> TlsAcceptor {
+    let chain = CertificateDer::pem_slice_iter(SERVER).map(Result::unwrap).collect();
+    let key = PrivateKeyDer::from_pem_slice(SERVER_KEY).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    TlsAcceptor::from(Arc::new(config.with_no_client_auth().with_single_cert(chain, key).unwrap()))
 }
 
 async fn client(app: &TestApp, url: &str) {
@@ -159,6 +196,19 @@ async fn the_last_set_is_good_for_hours_when_its_address_fails_and_no_longer() {
     app.pass(1);
     let before = publisher.asked();
     assert_eq!((token(&app, &key).await, publisher.asked()), (200, before + 1), "no longer than it says");
+}
+
+#[tokio::test]
+async fn keys_come_over_tls_from_a_server_that_is_trusted_and_from_no_other() {
+    let publisher = Publisher::with(Some(acceptor())).await;
+    let key = SigningKey::generate().unwrap();
+    publisher.publishes(&[&key], "");
+    let trusting = [("private_hosts", "localhost"), ("trusted_authorities", AUTHORITY)];
+    for (settings, status) in [(&trusting[..1], 401), (&trusting[..], 200)] {
+        let app = TestApp::with(settings).await;
+        client(&app, &publisher.url()).await;
+        assert_eq!(token(&app, &key).await, status);
+    }
 }
 
 #[tokio::test]
