@@ -5,7 +5,9 @@
 use std::collections::HashSet;
 
 use super::search::{asked_patients, entry, note, options, parse};
-use super::{Answer, Bundle, BundleKind, Mode, Pairs, Scene, Shape, cursor, form, history, is_audit, terminology};
+use super::{
+    Answer, Bundle, BundleKind, Mode, Pairs, Scene, Shape, contained, cursor, form, history, is_audit, terminology,
+};
 use crate::access::{Grants, Search, authorize};
 use crate::audit::{Event, What};
 use crate::error::{Error, Issue, Kind, Result};
@@ -43,10 +45,28 @@ impl Across {
     }
 
     /// Below the base; a page link is bound to it.
-    fn address(&self) -> String {
+    pub(super) fn address(&self) -> String {
         let Some((kind, id)) = &self.within else { return String::new() };
         let last = self.only.map_or("*", |kind| definitions().type_name(kind));
         format!("/{}/{id}/{last}", definitions().type_name(*kind))
+    }
+
+    /// What makes a resource of this type part of the compartment; None where the type is not in it.
+    ///
+    /// # Errors
+    /// Those of a criterion.
+    pub(super) fn within(&self, scene: Scene<'_>, kind: TypeId) -> Result<Option<Criterion>> {
+        let name = self.within.as_ref().map(|(of, _)| definitions().type_name(*of));
+        match name.is_none_or(|name| definitions().compartment(name, kind).is_some()) {
+            true => self.membership(scene, kind),
+            false => Ok(None),
+        }
+    }
+
+    /// The patient whose compartment it is.
+    pub(super) fn patient(&self) -> Option<String> {
+        let of = self.within.iter().find(|(kind, _)| definitions().type_name(*kind) == "Patient");
+        of.map(|(_, id)| id.clone())
     }
 
     /// The types that are searched: those named, each of which must be granted, else all that are granted.
@@ -103,6 +123,11 @@ pub(super) async fn search(scene: Scene<'_>, across: &Across, mut pairs: Pairs) 
             Kind::NotFound,
             "Only a Patient, Encounter, RelatedPerson, Practitioner or Device has a compartment.",
         ));
+    }
+    if let Some(kind) = across.only
+        && let Some(answer) = Box::pin(contained::search(scene, kind, Some(across), &pairs)).await?
+    {
+        return Ok(answer);
     }
     let address = across.address();
     let mut after = None;
@@ -194,10 +219,6 @@ async fn merged(scene: Scene<'_>, queries: &[Query], after: Option<&(TypeId, Pos
     let mut hits = Vec::new();
     let mut more = false;
     for query in queries {
-        if !(query.includes.is_empty() && query.revincludes.is_empty()) {
-            let text = "_sort with _include or _revinclude is not supported over several types: name one in _type.";
-            return Err(Error::unsupported(text));
-        }
         let start = after.map(|(kind, position)| {
             let rid = match query.kind.cmp(kind) {
                 std::cmp::Ordering::Less => Rid(i64::MAX),
@@ -206,7 +227,9 @@ async fn merged(scene: Scene<'_>, queries: &[Query], after: Option<&(TypeId, Pos
             };
             Position { key: position.key.clone(), rid }
         });
-        let found = select(scene, &plain(query), start).await?;
+        // What goes with a match is looked for when it is known which are on the page.
+        let alone = Query { includes: Vec::new(), revincludes: Vec::new(), ..plain(query) };
+        let found = select(scene, &alone, start).await?;
         more |= found.next.is_some();
         let of_type = found.matches.into_iter().zip(found.positions);
         hits.extend(of_type.map(|(sealed, position)| (position.key, query.kind, position.rid, sealed)));
@@ -217,8 +240,21 @@ async fn merged(scene: Scene<'_>, queries: &[Query], after: Option<&(TypeId, Pos
     let last = hits.last().filter(|_| more);
     let next = last.map(|(key, kind, rid, _)| (*kind, Position { key: key.clone(), rid: *rid }));
     let total = (after.is_none() && next.is_none()).then_some(hits.len() as u64);
-    let matches = hits.into_iter().map(|(.., sealed)| sealed).collect();
-    Ok(Page { matches, next, total, ..Page::default() })
+    let mut page = Page { next, total, ..Page::default() };
+    for query in queries {
+        let of_type = hits.iter().filter(|(_, kind, ..)| *kind == query.kind);
+        let ids: HashSet<String> = of_type.map(|(.., sealed)| sealed.header().id.clone()).collect();
+        if ids.is_empty() || (query.includes.is_empty() && query.revincludes.is_empty()) {
+            continue;
+        }
+        let count = ids.len();
+        let own = Query { criteria: vec![Criterion::IdIn(ids)], count, sort: Vec::new(), ..plain(query) };
+        let found = select(scene, &own, None).await?;
+        page.included.extend(found.included);
+        page.notes.extend(found.notes);
+    }
+    page.matches = hits.into_iter().map(|(.., sealed)| sealed).collect();
+    Ok(page)
 }
 
 /// The query without a total of its own: that of the page is made over all types.
@@ -247,9 +283,7 @@ async fn answer(scene: Scene<'_>, across: &Across, pairs: &Pairs, queries: &[Que
     all.extend(page.included);
     all.retain(|sealed| seen.insert((sealed.kind(), sealed.header().id.clone())));
     let mut patients: Vec<String> = asked_patients(first);
-    patients.extend(
-        across.within.iter().filter(|(kind, _)| definitions().type_name(*kind) == "Patient").map(|of| of.1.clone()),
-    );
+    patients.extend(across.patient());
     let event = Event { patients, ..scene.event(across.what(), across.only) };
     let released = match all.is_empty() {
         true => scene.app.trail.record(event).await.map(|_| Vec::new())?,

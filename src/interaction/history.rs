@@ -1,16 +1,18 @@
 //! history of one resource, of a type and of the whole server (http.html#history): versions newest first, deletions
 //! included. A type or server page goes on from where the one before ended, whatever is written meanwhile.
 
-use super::search::full_url;
+use super::search::{full_url, options};
 use super::shape::undefined;
 use super::{
     Answer, Bundle, BundleKind, Content, Done, Entry, Pairs, Response, Scene, Shape, VersionOf, cursor, form, is_audit,
 };
-use crate::access::{Grant, Read, Search, authorize};
+use crate::access::{Grant, Grants, Read, Search, authorize};
 use crate::audit::{Released, What};
 use crate::error::{Error, Kind, Result};
 use crate::fhir::{TypeId, date, definitions};
-use crate::store::{HistoryPage, Mark, Past, Period, Sealed};
+use crate::search::query::{Summary, Total};
+use crate::search::{Criterion, Query};
+use crate::store::{Count, HistoryPage, Mark, Past, Period, Sealed};
 use crate::world::Instant;
 
 /// Types that `_type` may name.
@@ -97,15 +99,52 @@ pub(super) async fn instance(scene: Scene<'_>, kind: TypeId, id: &str, query: &P
 
 pub(super) async fn of_type(scene: Scene<'_>, kind: TypeId, query: Pairs) -> Result<Answer> {
     if is_audit(kind) {
-        let text = "AuditEvents never change: search them instead of asking for their history.";
-        return Err(Error::new(Kind::Unsupported, text));
+        return events(scene, kind, query).await;
     }
     let grants = [authorize::<Search>(scene.caller, kind)?];
     past(scene, Of::Type(kind), &grants, query).await
 }
 
-/// Of the types that `_type` names, and of all that the caller may search where it names none. AuditEvents have no
-/// history.
+/// Of AuditEvents: they are added and never change, so that their history is their list, newest first.
+async fn events(scene: Scene<'_>, kind: TypeId, mut query: Pairs) -> Result<Answer> {
+    let of = Of::Type(kind);
+    let mut after = None;
+    if let Some((_, sealed)) = query.iter().find(|(name, _)| name == "_cursor") {
+        if query.len() > 1 {
+            return Err(Error::invalid("A page link is complete: no parameter may be added to it."));
+        }
+        let (position, continued): ((i64, String), String) =
+            cursor::open_json(scene, &of.cursor_name(), sealed).await?;
+        (query, after) = (form::decode(&continued)?, Some(cursor::position_of(position)?));
+    }
+    let asked = Asked::parse(scene, of, &query)?;
+    let mut search = Query::all(kind, asked.count);
+    // What was there at a time is what was added up to then.
+    let bounds = [("ge", asked.period.since), ("le", asked.period.at.map(|at| Instant(at.hi)))];
+    for (prefix, at) in bounds.into_iter().filter_map(|(prefix, at)| Some((prefix, at?))) {
+        let options = options(scene);
+        search.criteria.push(Criterion::parse(kind, "_lastUpdated", &format!("{prefix}{}", at.to_fhir()), &options)?);
+    }
+    if asked.count == 0 {
+        (search.summary, search.total) = (Summary::Count, Total::Accurate);
+    }
+    let grants = Grants::of(scene.caller, &search)?;
+    let page = scene.app.trail.search(scene.event(of.what(), Some(kind)), &grants, &search, after).await?;
+    let mut links = vec![("self", address(scene, of, &asked.applied))];
+    if let Some(next) = page.next {
+        let state = serde_json::json!([cursor::position_state(&next), form::encode(&asked.applied)]);
+        let sealed = cursor::seal_json(scene, &of.cursor_name(), &state).await?;
+        links.push(("next", address(scene, of, &[("_cursor".to_owned(), sealed)])));
+    }
+    let total = page.total.map(|total| match total {
+        Count::Exact(n) | Count::Estimate(n) => n,
+    });
+    let entries = page.matches.into_iter().map(|released| entry(scene, released, &asked.shape)).collect();
+    Ok(bundle(scene, total, links, entries))
+}
+
+/// Of the types that `_type` names, and of all that the caller may search where it names none. Those of AuditEvents
+/// are asked for by themselves.
 pub(super) async fn of_system(scene: Scene<'_>, query: Pairs) -> Result<Answer> {
     let kinds = definitions().types().iter().copied().filter(|kind| !is_audit(*kind));
     let grants: Vec<Grant<Search>> = kinds.filter_map(|kind| authorize::<Search>(scene.caller, kind).ok()).collect();

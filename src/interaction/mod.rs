@@ -16,6 +16,7 @@ mod terminology;
 pub mod across;
 mod bundles;
 mod conditional;
+mod contained;
 mod cursor;
 pub mod deferred;
 mod graphql;

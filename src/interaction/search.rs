@@ -1,7 +1,8 @@
 //! search-type (search.html), by GET and POST alike.
 
 use super::{
-    Answer, Bundle, BundleKind, Content, Entry, Mode, Pairs, Scene, Shape, cursor, form, is_audit, terminology,
+    Answer, Bundle, BundleKind, Content, Entry, Mode, Pairs, Scene, Shape, contained, cursor, form, is_audit,
+    terminology,
 };
 use crate::access::{Grants, Search, authorize};
 use crate::audit::reading::own_identifiers;
@@ -23,6 +24,9 @@ struct Page {
 }
 
 pub(super) async fn search(scene: Scene<'_>, kind: TypeId, pairs: Pairs) -> Result<Answer> {
+    if let Some(answer) = Box::pin(contained::search(scene, kind, None, &pairs)).await? {
+        return Ok(answer);
+    }
     let (mut query, after) = checked(scene, kind, pairs).await?;
     // Whoever may not search the type learns nothing of what a set of codes holds.
     authorize::<Search>(scene.caller, kind)?;

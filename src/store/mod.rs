@@ -62,7 +62,7 @@ pub use past::{Mark, Past, PastPage, Period};
 pub use premise::Premise;
 pub use reindex::{Pass, Reindexed};
 pub use segment::{AuditEntry, SegmentPlace};
-pub use select::{Judge, Narrows, Plan};
+pub use select::{Container, Judge, Narrows, Plan, Within};
 pub use small::Life;
 pub use tx::{Current, Draft, SealedTx, Tx, WrittenHash};
 

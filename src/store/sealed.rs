@@ -211,6 +211,10 @@ impl Sealed {
         self.header.kind
     }
 
+    pub fn rid(&self) -> Rid {
+        self.rid
+    }
+
     pub fn header(&self) -> &Header {
         &self.header
     }

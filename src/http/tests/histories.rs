@@ -7,6 +7,7 @@ use super::{Reply, TestApp, on_both, patient};
 on_both![
     a_type_and_the_server_tell_their_versions_newest_first,
     a_history_shows_what_the_scopes_cover_and_is_on_record,
+    the_history_of_audit_events_is_their_list,
 ];
 
 /// `Type/id vN METHOD` of every entry.
@@ -131,7 +132,6 @@ async fn what_a_history_cannot_be_asked_is_said() {
         ("Patient/_history?_cursor=x", 400),
         ("_history?_type=Nonsense", 400),
         ("_history?_type=AuditEvent", 400),
-        ("AuditEvent/_history", 400),
         ("Nonsense/_history", 404),
         ("Patient/none/_history", 404),
     ] {
@@ -149,4 +149,41 @@ async fn what_a_history_cannot_be_asked_is_said() {
     for entry in reply["entry"].as_array().expect("entries") {
         assert_eq!((&entry["response"]["status"], &entry["resource"]["type"]), (&json!("200 OK"), &json!("history")));
     }
+}
+
+async fn the_history_of_audit_events_is_their_list() {
+    let app = TestApp::new().await;
+    let backend = app.persona("system/*.cruds").await;
+    for step in 1..=5 {
+        app.pass(10);
+        backend.put(&format!("Patient/p{step}"), &patient(&format!("p{step}"), "History")).await;
+    }
+    app.pass(10);
+    let listed = backend.get("AuditEvent?_count=500").await.ids();
+    let mut page = backend.get("AuditEvent/_history?_count=2").await;
+    let mut shown = Vec::new();
+    loop {
+        assert_eq!(page.status, 200, "{}", page.text());
+        for entry in page.json()["entry"].as_array().expect("entries") {
+            assert_eq!((&entry["request"]["method"], &entry["response"]["etag"]), (&json!("PUT"), &json!("W/\"1\"")));
+            shown.push(entry["resource"]["id"].as_str().expect("an id").to_owned());
+        }
+        let Some(next) = page.link("next") else { break };
+        page = backend.get(&next).await;
+    }
+    // The reading of pages is on record too, and newer than the first page: no page shows it.
+    assert_eq!(shown[shown.len() - listed.len()..], listed);
+    let count = |query: &str| {
+        let (backend, path) = (&backend, format!("AuditEvent/_history?_summary=count{query}"));
+        async move { backend.get(&path).await.json()["total"].as_u64().expect("a total") }
+    };
+    let before = count("").await;
+    assert!(before > 5 && count("").await > before, "asking is on record");
+    let moment = "2026-01-31T08:16:00Z";
+    let (earlier, later) = (count(&format!("&_at={moment}")).await, count(&format!("&_since={moment}")).await);
+    assert!((3..=6).contains(&earlier) && later > 5, "{earlier} {later}");
+    assert_eq!(count("&_since=2030-01-01").await, 0);
+    assert_eq!(app.persona("system/Patient.rs").await.get("AuditEvent/_history").await.status, 403);
+    let whole = lines(&backend.get("_history?_count=500").await);
+    assert!(whole.len() == 5 && whole.iter().all(|line| line.starts_with("Patient/")), "{whole:?}");
 }

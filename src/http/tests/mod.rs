@@ -15,6 +15,7 @@ mod limits;
 mod cross_origin;
 mod coverage;
 mod consents;
+mod contained;
 mod decisions;
 mod erasing;
 mod everything;

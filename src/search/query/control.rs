@@ -38,13 +38,13 @@ pub(super) fn sort(kind: TypeId, value: &str, options: &QueryOptions) -> Result<
     Ok(keys)
 }
 
-/// Contained resources are given with the resource around them, and not searched by themselves.
+/// What searches of one type take out before (`interaction::contained`); all others look at no contained resource.
 pub(super) fn contained(name: &str, value: &str) -> Result<(), Fault> {
     match (name, value) {
-        ("_contained", "false") | ("_containedType", "container") => Ok(()),
-        ("_contained", "true" | "both") | ("_containedType", "contained") => {
+        ("_contained", "false") | ("_containedType", "container" | "contained") => Ok(()),
+        ("_contained", "true" | "both") => {
             let text =
-                format!("'{name}={value}' is not supported: contained resources are not searched by themselves.");
+                format!("'{name}={value}' is only supported in searches of one type, or of one in a compartment.");
             Err(Fault::Unknown(Error::unsupported(text)))
         }
         ("_contained", _) => Err(bad(name, value, "true, false or both")),

@@ -3,6 +3,7 @@
 //! stay sealed.
 
 mod consult;
+mod contained;
 mod include;
 mod scan;
 mod survey;
@@ -26,6 +27,7 @@ use crate::search::query::{Criterion, SortBy, Summary, Take, Total, pending, sup
 use crate::search::{Matcher, Query, View, capsule, values};
 use crate::vault::Rid;
 
+pub use contained::{Container, Within};
 pub use scan::Judge;
 use scan::Scan;
 pub use survey::{Narrows, Plan};

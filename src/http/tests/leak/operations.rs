@@ -269,7 +269,13 @@ fn parameters(all: &[(&str, &Value)]) -> Value {
 }
 
 fn reading(random: &mut Random, lives: &[Life]) -> Request {
-    match random.below(16) {
+    match random.below(17) {
+        16 => {
+            let compartment = format!("Patient/{}/", patient(random));
+            let place = if random.chance(50) { "" } else { &compartment };
+            let lying = random.pick(&["true", "true&_containedType=contained", "both", "true&_summary=count"]);
+            get(format!("{place}Practitioner?family=Alder&_contained={lying}"))
+        }
         0 | 1 => {
             // All types of a compartment are many searches: seldom.
             let narrowing = [

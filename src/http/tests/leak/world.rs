@@ -138,7 +138,10 @@ pub fn resource(random: &mut Random, kind: &str, n: usize) -> Value {
         "Condition" => json!({
             "clinicalStatus": code("http://terminology.hl7.org/CodeSystem/condition-clinical", ["active", "resolved"][n % 2]),
             "code": code("http://snomed.info/sct", one(random, &["1", "2"])), "subject": to(random, "Patient"),
-            "encounter": to(random, "Encounter"),
+            "encounter": to(random, "Encounter"), "asserter": {"reference": "#in"},
+            "contained": [{
+                "resourceType": "Practitioner", "id": "in", "name": [{"family": one(random, &["Alder", "Birch"])}],
+            }],
         }),
         "Device" if random.chance(50) => json!({"status": "active"}),
         "Device" => json!({"status": "active", "patient": to(random, "Patient")}),
