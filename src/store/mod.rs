@@ -24,6 +24,7 @@ mod sealed;
 mod segment;
 mod select;
 mod small;
+mod turns;
 
 pub mod db;
 pub mod entries;
@@ -215,6 +216,7 @@ struct Inner {
     instance: i64,
     compartments: Cache<[u8; 16], Surrogates>,
     customs: RwLock<Arc<Customs>>,
+    turns: turns::Turns,
 }
 
 /// Compartments whose surrogates are remembered; they never change.
@@ -257,6 +259,7 @@ impl Store {
             instance,
             compartments,
             customs,
+            turns: turns::Turns::default(),
         };
         let store = Store { inner: Arc::new(inner) };
         store.customs_at_start().await?;
@@ -266,6 +269,11 @@ impl Store {
     /// An open write. It has no commit of its own: `audit::commit` is the only way.
     pub fn begin(&self) -> Tx {
         Tx::new(self.clone())
+    }
+
+    /// For a write that lost a race for `of`: waits until it is its turn among those of this process.
+    pub async fn turn(&self, of: impl std::hash::Hash) -> turns::Turn {
+        self.inner.turns.take(of).await
     }
 
     /// Appends one audit entry, group-committed; returns once it is durable.

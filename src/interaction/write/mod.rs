@@ -38,6 +38,7 @@ pub(super) async fn delete(scene: Scene<'_>, kind: TypeId, target: Target) -> Re
 /// Writes, and tries again when another write came in between, from the condition on. With If-Match the second look
 /// tells the client.
 async fn perform(scene: Scene<'_>, plan: &Plan) -> Result<Answer> {
+    let mut turn = None;
     for _ in 0..TRIES_MAX {
         let done = match plan.settle(scene).await? {
             Settled::Existing(found) => {
@@ -49,6 +50,10 @@ async fn perform(scene: Scene<'_>, plan: &Plan) -> Result<Answer> {
             Settled::Changes(changes, premises) => attempt(scene, (plan.what(), plan.kind()), &changes, premises).await,
         };
         match done {
+            // Those who lost go one after the other: each of many at once would lose to all before it.
+            Err(error) if lost_race(&error) && turn.is_none() => {
+                turn = Some(scene.app.store.turn(plan.contended()).await);
+            }
             Err(error) if lost_race(&error) => {}
             other => return other,
         }
@@ -60,8 +65,12 @@ async fn perform(scene: Scene<'_>, plan: &Plan) -> Result<Answer> {
 pub(super) async fn single(scene: Scene<'_>, change: Change) -> Result<Answer> {
     let (what, kind) = (change.what(), change.target().0);
     let changes = [change];
+    let mut turn = None;
     for _ in 0..TRIES_MAX {
         match attempt(scene, (what, kind), &changes, Vec::new()).await {
+            Err(error) if lost_race(&error) && turn.is_none() => {
+                turn = Some(scene.app.store.turn(plan::contended(changes[0].target())).await);
+            }
             Err(error) if lost_race(&error) => {}
             other => return other,
         }

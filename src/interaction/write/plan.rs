@@ -7,7 +7,7 @@ use crate::audit::What;
 use crate::error::{Error, Kind, Result};
 use crate::fhir::json::Node;
 use crate::fhir::patch::Patch;
-use crate::fhir::{Resource, TypeId};
+use crate::fhir::{Resource, TypeId, definitions};
 use crate::interaction::conditional::{Condition, Match};
 use crate::interaction::{Conditions, Scene, Target};
 use crate::store::Premise;
@@ -105,6 +105,18 @@ impl Plan {
         }
     }
 
+    /// What it would lose a race for.
+    pub fn contended(&self) -> String {
+        let of = |goal: &Goal| match goal {
+            Goal::Id(id) => contended((self.kind, id)),
+            Goal::Matching(condition) => condition.text(),
+        };
+        match &self.ask {
+            Ask::Create { condition, .. } => condition.as_ref().map(Condition::text).unwrap_or_default(),
+            Ask::Update { goal, .. } | Ask::Patch { goal, .. } | Ask::Delete { goal } => of(goal),
+        }
+    }
+
     /// Looks at the condition.
     ///
     /// # Errors
@@ -144,6 +156,11 @@ impl Plan {
         };
         Ok(Settled::Changes(changes, premises))
     }
+}
+
+/// What writes to one resource lose a race for.
+pub(super) fn contended((kind, id): (TypeId, &str)) -> String {
+    format!("{}/{id}", definitions().type_name(kind))
 }
 
 /// Where an update goes.
