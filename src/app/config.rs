@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use super::networks::{ClientRates, Networks};
 use crate::error::{Error, Issue, Kind, Result};
 use crate::fetch;
+use crate::oauth::outside;
 use crate::oauth::{Endpoints, Limits, Registering, Settings};
 
 /// Variables of the environment that belong to the program itself and are no settings.
@@ -263,6 +264,9 @@ settings! {
     session_max_s: Within<300, 604800> = "43200";
     /// Whether users of the provider must have a second factor: `required` or `optional`. Patients and guardians may.
     staff_second_factor: Need = "required";
+    /// File of the identity providers at which people may log in (OpenID Connect), and of what their claims make of a
+    /// person here: `docs/identity-providers.md`. When empty: none.
+    identity_providers: String = "";
     /// Largest request body in bytes, before and after decompression.
     body_bytes_max: Within<1024, 1073741824> = "67108864";
     /// Most entries in a batch or transaction.
@@ -474,6 +478,14 @@ impl Config {
         self.base_url.strip_suffix("/fhir").unwrap_or(&self.base_url)
     }
 
+    fn providers(&self) -> Result<Vec<outside::Provider>> {
+        if self.identity_providers.is_empty() {
+            Ok(Vec::new())
+        } else {
+            outside::load(Path::new(&self.identity_providers))
+        }
+    }
+
     /// The client that asks other servers.
     fn fetch(&self) -> Result<fetch::Client> {
         let authorities = (!self.trusted_authorities.is_empty()).then(|| PathBuf::from(&self.trusted_authorities));
@@ -498,6 +510,7 @@ impl Config {
             staff_factor: self.staff_second_factor == Need::Required,
             registering: self.client_registration,
             fetch: self.fetch()?,
+            providers: self.providers()?,
         })
     }
 

@@ -93,6 +93,9 @@ fn attempt_of(server: &Server, parts: &Parts) -> Option<Limit> {
         "oauth/authorize" | "oauth/launch" => Some(Limit::Launch),
         "launch" if post => Some(Limit::Launch),
         "account/password" if post => Some(Limit::Login),
+        // Both reach out to an identity provider, or keep something until somebody comes back from it.
+        _ if path.starts_with("login/with/") => Some(Limit::Launch),
+        _ if path.starts_with("login/back/") => Some(Limit::Login),
         _ if post && (path == "login" || path.starts_with("login/")) => Some(Limit::Login),
         "oauth/token" | "oauth/introspect" | "oauth/revoke" | "oauth/register" if post => Some(Limit::Token),
         _ => None,

@@ -138,6 +138,9 @@ impl State {
         if !chain.offline && !self.is_online(&held, now).await? {
             return Err(invalid_grant("The person is not logged in any more."));
         }
+        if chain.offline && !self.may_stay_away(&user, now) {
+            return Err(invalid_grant("The person has not logged in at the identity provider for too long."));
+        }
         let scopes = narrowed(&held.scopes, scope)?;
         let next = Authorization { refresh: Some(chain.next()), ..held.clone() };
         let granted = self.person_token(&next, &user, &scopes, now, event).await?;

@@ -117,6 +117,10 @@ impl State {
     /// Ends whatever a user has open, takes password and second factor away, and gives the link by which the user
     /// chooses new ones. None: there is no such user.
     pub async fn reset(&self, by: &By, username: &str) -> Result<Option<Issued>> {
+        if self.users.get(username).await?.is_some_and(|user| user.account.is_some()) {
+            let text = "This user logs in at an identity provider and has no password here: it is reset there.";
+            return Err(Error::new(Kind::BusinessRule, text).at("username"));
+        }
         let Some(user) = self.users.strip(username).await? else { return Ok(None) };
         self.invitations.delete_owned(&user.id).await?;
         self.end_all(&user.id).await?;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
+use super::outside::Visitor;
 use super::password::{self, PasswordHash};
 use super::shelf::Held;
 use super::users::{Device, User, hashed, normal};
@@ -61,6 +62,9 @@ pub struct Session {
     pub until: i64,
     pub address: String,
     pub agent: String,
+    /// Of a login at an identity provider.
+    #[serde(default)]
+    pub visitor: Option<Visitor>,
 }
 
 /// A session that is live at this moment, with its user.
@@ -167,7 +171,7 @@ impl State {
         let user = self.users.get(username).await?;
         let hash = user.as_ref().and_then(|user| user.password.clone()).unwrap_or_else(PasswordHash::of_nobody);
         let same = self.is_password(hash, password).await?;
-        let Some(user) = user.filter(|user| same && user.is_active()) else {
+        let Some(user) = user.filter(|user| same && user.is_active() && user.account.is_none()) else {
             self.login_failed("password", name, None, request).await?;
             return Ok(Step::No(WRONG, None));
         };
@@ -196,6 +200,18 @@ impl State {
 
     /// A new session. A login that is complete with it goes on record.
     pub(super) async fn begin(&self, user: &User, stage: Stage, agent: &str, request: Request) -> Result<Cookie> {
+        self.begin_from(user, stage, agent, request, None).await
+    }
+
+    /// The same, for somebody who comes from an identity provider.
+    pub(super) async fn begin_from(
+        &self,
+        user: &User,
+        stage: Stage,
+        agent: &str,
+        request: Request,
+        visitor: Option<Visitor>,
+    ) -> Result<Cookie> {
         let now = self.world.now();
         let life = if stage == Stage::In { self.limits.session_max_ms } else { STEP_LIFE_MS };
         let cookie = random_name();
@@ -208,10 +224,13 @@ impl State {
             until: now.0 + life,
             address: request.address.clone(),
             agent: agent.chars().filter(|c| !c.is_control()).take(120).collect(),
+            visitor,
         };
         let expires = Some(Instant(session.until));
         if session.stage == Stage::In {
-            let event = Event::new(now, What::LoginSuccess, request);
+            let mut event = Event::new(now, What::LoginSuccess, request);
+            let provider = session.visitor.as_ref().map(|visitor| visitor.provider.clone());
+            event.detail.extend(provider.map(|provider| ("provider".to_owned(), provider)));
             self.record_of(user, &session.id, event).await?;
         }
         self.sessions.insert(&cookie, &session, expires, Some(&user.id)).await?;
@@ -253,8 +272,11 @@ impl State {
         let Some(session) = self.sessions.get(cookie).await? else { return Ok(None) };
         let idle = if session.stage == Stage::In { self.limits.session_idle_ms } else { STEP_LIFE_MS };
         let Some(user) = self.users.get(&session.username).await? else { return Ok(None) };
-        let live =
-            session.until > now.0 && now.0 - session.seen < idle && user.is_active() && session.made >= user.valid_from;
+        let live = session.until > now.0
+            && now.0 - session.seen < idle
+            && user.is_active()
+            && session.made >= user.valid_from
+            && self.may_come(&user);
         if !live {
             self.sessions.delete(cookie).await?;
             return Ok(None);
@@ -287,7 +309,8 @@ impl State {
         }
         self.locks.delete(&by_name).await?;
         self.sessions.delete(cookie).await?;
-        self.begin(user, Stage::In, agent, request).await.map(Step::On)
+        let visitor = live.session.visitor.clone();
+        self.begin_from(user, Stage::In, agent, request, visitor).await.map(Step::On)
     }
 
     /// Enrols the device that shows this code; gives the recovery codes beside the new cookie.
@@ -329,7 +352,8 @@ impl State {
         let event = Event::new(now, What::FactorEnrolled, request.clone());
         self.record_of(&user, &live.session.id, event).await?;
         self.sessions.delete(cookie).await?;
-        let cookie = self.begin(&user, Stage::In, agent, request).await?;
+        let visitor = live.session.visitor.clone();
+        let cookie = self.begin_from(&user, Stage::In, agent, request, visitor).await?;
         Ok((Step::On(cookie), codes))
     }
 
@@ -391,7 +415,7 @@ impl State {
         self.end_session(&live.user, &live.session, request).await
     }
 
-    async fn end_session(&self, user: &User, session: &Held<Session>, request: Request) -> Result<()> {
+    pub(super) async fn end_session(&self, user: &User, session: &Held<Session>, request: Request) -> Result<()> {
         let event = Event::new(self.world.now(), What::Logout, request);
         self.record_of(user, &session.id, event).await?;
         self.drop_session(user, session).await

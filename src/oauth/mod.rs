@@ -21,6 +21,7 @@ mod keysets;
 pub mod launch;
 pub mod login;
 mod metadata;
+pub mod outside;
 pub mod password;
 pub mod registration;
 pub mod registry;
@@ -58,6 +59,7 @@ pub use token::Granted;
 pub use users::{NewUser, User, Users};
 
 use keysets::KeySets;
+use outside::Outside;
 use ring::Ring;
 use shelf::Shelf;
 
@@ -96,6 +98,8 @@ pub struct Settings {
     pub registering: Registering,
     /// What asks other servers.
     pub fetch: fetch::Client,
+    /// Identity providers at which people may log in.
+    pub providers: Vec<outside::Provider>,
 }
 
 /// The authorization server: one per process, equal on all servers of one database.
@@ -125,6 +129,11 @@ pub struct State {
     registering: Registering,
     key_sets: KeySets,
     fetch: fetch::Client,
+    outside: Outside,
+    outgoing: Shelf<outside::Outgoing>,
+    links: Shelf<outside::Link>,
+    /// Back-channel logouts that have been taken.
+    ended: Shelf<()>,
     /// Places for password hashing.
     hashing: Semaphore,
     /// Passwords that were hashed, for tests of what a refusal costs.
@@ -146,7 +155,7 @@ impl State {
         world: Arc<World>,
         settings: Settings,
     ) -> Result<Arc<State>> {
-        let Settings { issuer, base, limits, staff_factor, registering, fetch } = settings;
+        let Settings { issuer, base, limits, staff_factor, registering, fetch, providers } = settings;
         let rings = Shelf::new(&store, &vault, ring::SPACE);
         let ring = Ring::load(&rings).await?;
         let keys = TokenKeys::new(&issuer, &base, ring.verifying())?;
@@ -172,6 +181,10 @@ impl State {
             registering,
             key_sets: KeySets::new(fetch.clone(), world.clone()),
             fetch,
+            outside: Outside::new(providers),
+            outgoing: Shelf::new(&store, &vault, outside::SPACE),
+            links: Shelf::new(&store, &vault, outside::LINK_SPACE),
+            ended: Shelf::new(&store, &vault, outside::ENDED_SPACE),
             hashing: Semaphore::new(login::HASHES_MAX),
             #[cfg(test)]
             hashed: AtomicU64::new(0),

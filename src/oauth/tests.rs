@@ -41,6 +41,7 @@ async fn open(store: Store, vault: Vault, world: Arc<World>) -> Arc<State> {
         staff_factor: true,
         registering: Registering::Off,
         fetch,
+        providers: Vec::new(),
     };
     State::open(store, vault, trail, world, settings).await.unwrap()
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::by::By;
+use super::outside::Account;
 use super::password::{self, PasswordHash};
 use super::shelf::{Held, Shelf};
 use super::totp;
@@ -18,7 +19,7 @@ use crate::vault::Vault;
 use crate::world::{Instant, World};
 
 const SPACE: &str = "oauth-user";
-const USERNAME_MAX: usize = 64;
+pub(super) const NAME_LENGTH_MAX: usize = 64;
 /// Users one server keeps.
 pub const USERS_MAX: usize = 100_000;
 
@@ -56,6 +57,9 @@ pub struct User {
     pub valid_from: i64,
     /// Of a demonstration: `phial serve` refuses to start while there is one.
     pub demo: bool,
+    /// The account that the user logs in with at an identity provider: there is no password then.
+    #[serde(default)]
+    pub account: Option<Account>,
 }
 
 /// A user to be added.
@@ -82,7 +86,7 @@ pub struct Users {
 /// The form in which user names are kept and compared; None when it can be no user name.
 pub fn normal(username: &str) -> Option<String> {
     let name = username.trim().to_ascii_lowercase();
-    let fits = (1..=USERNAME_MAX).contains(&name.len())
+    let fits = (1..=NAME_LENGTH_MAX).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-@+".contains(&byte));
     fits.then_some(name)
 }
@@ -174,6 +178,7 @@ impl Users {
             recovery: Vec::new(),
             valid_from: self.world.now().0,
             demo: new.demo,
+            account: None,
         };
         if !self.shelf.insert(&user.username, &user, None, None).await? {
             return Err(Error::new(Kind::Conflict, "There is a user of this name already.").at("username"));
@@ -183,6 +188,35 @@ impl Users {
             return Err(error);
         }
         Ok(user)
+    }
+
+    /// Adds the user of an account at an identity provider. None: the name is taken. Whoever calls puts it on record.
+    pub(super) async fn add_account(
+        &self,
+        username: String,
+        role: Role,
+        fhir_user: Option<String>,
+        account: Account,
+    ) -> Result<Option<User>> {
+        let user = User {
+            id: self.world.uuid(),
+            username,
+            role,
+            fhir_user,
+            status: Status::Active,
+            password: None,
+            device: None,
+            recovery: Vec::new(),
+            valid_from: self.world.now().0,
+            demo: false,
+            account: Some(account),
+        };
+        Ok(self.shelf.insert(&user.username, &user, None, None).await?.then_some(user))
+    }
+
+    /// Removes a user that nobody has used.
+    pub(super) async fn forget(&self, username: &str) -> Result<()> {
+        self.shelf.delete(username).await.map(drop)
     }
 
     async fn record(&self, what: What, user: &User) -> Result<()> {

@@ -53,6 +53,7 @@ pub(super) async fn show(visit: &Visit<'_>, said: Option<&str>) -> Result<Respon
         staff => user.role.is_staff(),
         admin => user.role == Role::Admin,
         factor => user.has_factor(),
+        local => user.account.is_none(),
         recovery => user.recovery.len(),
         sessions,
         apps,

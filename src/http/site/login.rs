@@ -8,17 +8,16 @@ use qrcode::QrCode;
 use qrcode::render::svg;
 use zeroize::Zeroizing;
 
-use super::Visit;
 use super::view::Page;
+use super::{Visit, outside};
 use crate::error::{Error, Result};
 use crate::oauth::login::{Live, Stage, Step};
 use crate::oauth::totp;
 
 /// Where a login leads: to the app that asked, or to a page of ours.
-fn goal(visit: &Visit<'_>) -> String {
-    let request = visit.value("request");
+pub(super) fn goal(request: &str, to: &str) -> String {
     let plain = request.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
-    match visit.value("to") {
+    match to {
         _ if !request.is_empty() && plain => format!("/oauth/continue?request={request}"),
         "launch" => "/launch".to_owned(),
         "admin" => "/admin/users".to_owned(),
@@ -30,7 +29,7 @@ fn goal(visit: &Visit<'_>) -> String {
 pub(super) async fn show(visit: &Visit<'_>) -> Result<Response<Body>> {
     let live = visit.live().await?;
     if live.as_ref().is_some_and(Live::is_in) && visit.value("again").is_empty() {
-        return Ok(visit.see_other(&goal(visit), None));
+        return Ok(visit.see_other(&goal(visit.value("request"), visit.value("to")), None));
     }
     let live = live.filter(|live| !live.is_in());
     form(visit, live.as_ref(), "", StatusCode::OK).await
@@ -46,7 +45,10 @@ async fn form(visit: &Visit<'_>, live: Option<&Live>, fault: &str, status: Statu
     let page = match stage {
         None | Some(Stage::In) => {
             let username = visit.value("username");
-            Page::new("login.html", context! { request, to, app, fault, username })
+            Page::new(
+                "login.html",
+                context! { request, to, app, fault, username, providers => outside::buttons(visit) },
+            )
         }
         Some(Stage::Factor) => Page::new("factor.html", context! { request, to, fault }),
         Some(Stage::Enrol { secret }) => {
@@ -95,7 +97,8 @@ pub(super) async fn step(visit: &Visit<'_>) -> Result<Response<Body>> {
     match given {
         Step::On(cookie) => {
             let done = oauth.session(&cookie).await?.is_some_and(|live| live.is_in());
-            let path = if done { goal(visit) } else { format!("/login?{}", kept(visit)) };
+            let path =
+                if done { goal(visit.value("request"), visit.value("to")) } else { format!("/login?{}", kept(visit)) };
             Ok(visit.see_other(&path, Some(&cookie)))
         }
         Step::No(text, wait) => {
@@ -110,7 +113,7 @@ pub(super) async fn step(visit: &Visit<'_>) -> Result<Response<Body>> {
     }
 }
 
-fn kept(visit: &Visit<'_>) -> String {
+pub(super) fn kept(visit: &Visit<'_>) -> String {
     let pairs: Vec<(String, String)> = ["request", "to"]
         .iter()
         .map(|name| ((*name).to_owned(), visit.value(name).to_owned()))
@@ -121,7 +124,12 @@ fn kept(visit: &Visit<'_>) -> String {
 
 /// Ends the session.
 pub(super) async fn logout(visit: &Visit<'_>) -> Result<Response<Body>> {
+    let way_out = visit.oauth().way_out(&visit.cookie).await?;
     visit.oauth().logout(&visit.cookie, visit.facts()).await?;
     let fresh = crate::oauth::login::random_name();
+    if let Some(way) = way_out {
+        let page = Page::new("left.html", context! { url => way.url, name => way.name });
+        return Ok(visit.show_under(page, Some(&fresh)));
+    }
     Ok(visit.see_other("/login", Some(&fresh)))
 }

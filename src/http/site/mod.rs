@@ -7,6 +7,7 @@ mod authorize;
 mod invitation;
 mod launch;
 mod login;
+mod outside;
 mod picker;
 mod view;
 mod words;
@@ -50,7 +51,18 @@ pub(super) type Route = &'static (&'static str, &'static str);
 /// The page or document at an address.
 pub(super) fn route(server: &Server, parts: &Parts) -> Option<Route> {
     let path = below(parts.uri.path(), server.app.config.issuer_path())?;
-    ROUTES.iter().chain(DOCUMENTS).find(|(known, _)| known[1..] == *path)
+    ROUTES.iter().chain(DOCUMENTS).find(|(known, _)| is_at(&known[1..], path))
+}
+
+/// Whether a path is the known one, or one part below it when that ends in a slash.
+fn is_at(known: &str, path: &str) -> bool {
+    match known.strip_suffix('/') {
+        Some(folder) => {
+            let below = path.strip_prefix(folder).and_then(|rest| rest.strip_prefix('/'));
+            below.is_some_and(|part| !part.is_empty() && !part.contains('/'))
+        }
+        None => known == path,
+    }
 }
 
 /// Whether an address is a page for people.
@@ -99,6 +111,9 @@ pub(super) const ROUTES: &[(&str, &str)] = &[
     ("/oauth/decide", "POST"),
     ("/invitation", "GET, POST"),
     ("/login", "GET, POST"),
+    ("/login/with/", "GET"),
+    ("/login/back/", "GET"),
+    ("/login/ended/", "POST"),
     ("/logout", "POST"),
     ("/account", "GET, POST"),
     ("/account/password", "GET, POST"),
@@ -203,7 +218,8 @@ impl Visit<'_> {
     async fn page(&self, route: &'static str) -> Result<Response<Body>> {
         let is_post = self.parts.method == "POST";
         // An app's page posts authorization requests from its own origin; every other form is one of ours.
-        if is_post && route != "/oauth/authorize" {
+        // Identity providers say by themselves that a login has ended, with a token of theirs as proof.
+        if is_post && !["/oauth/authorize", "/login/ended/"].contains(&route) {
             self.check_origin()?;
         }
         // Boxed: each holds interactions, whose futures are large.
@@ -218,6 +234,9 @@ impl Visit<'_> {
             ("/invitation", true) => Box::pin(invitation::take_up(self)).await,
             ("/login", false) => Box::pin(login::show(self)).await,
             ("/login", true) => Box::pin(login::step(self)).await,
+            ("/login/with/", _) => Box::pin(outside::leave(self)).await,
+            ("/login/back/", _) => Box::pin(outside::back(self)).await,
+            ("/login/ended/", _) => Box::pin(outside::ended(self)).await,
             ("/logout", _) => Box::pin(login::logout(self)).await,
             ("/account", false) => Box::pin(account::show(self, None)).await,
             ("/account", true) => Box::pin(account::end(self)).await,

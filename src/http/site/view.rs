@@ -37,6 +37,7 @@ const TEMPLATES: &[(&str, &str)] = &[
     ("factor.html", include_str!("../../../templates/factor.html")),
     ("invitation.html", include_str!("../../../templates/invitation.html")),
     ("launch.html", include_str!("../../../templates/launch.html")),
+    ("left.html", include_str!("../../../templates/left.html")),
     ("login.html", include_str!("../../../templates/login.html")),
     ("patient.html", include_str!("../../../templates/patient.html")),
 ];

@@ -23,6 +23,7 @@ mod key_sets;
 mod registering;
 mod exchange;
 mod operations;
+mod outside;
 mod parameters;
 mod people;
 mod histories;
