@@ -7,6 +7,7 @@ mod open;
 mod operator;
 mod patients;
 mod print;
+mod providers;
 mod users;
 
 use std::path::PathBuf;
@@ -49,6 +50,9 @@ enum AdminCommand {
     /// Records of patients: erasing them.
     #[command(subcommand)]
     Patients(patients::PatientsCommand),
+    /// Identity providers at which people may log in.
+    #[command(subcommand)]
+    Providers(providers::ProvidersCommand),
     /// Where people are logged in.
     #[command(subcommand)]
     Sessions(open::SessionsCommand),
@@ -91,6 +95,7 @@ async fn perform(office: &Office, command: AdminCommand) -> Result<Said> {
         AdminCommand::Clients(command) => clients::run(office, command).await,
         AdminCommand::Keys(command) => keys::run(office, &command).await,
         AdminCommand::Patients(command) => patients::run(office, command).await,
+        AdminCommand::Providers(command) => providers::run(office, &command).await,
         AdminCommand::Sessions(command) => open::sessions(office, command).await,
         AdminCommand::Consents(command) => open::consents(office, command).await,
     }

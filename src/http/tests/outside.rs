@@ -266,6 +266,10 @@ async fn people_log_in_where_they_are_known() {
     let reset = house.app.app().oauth.reset(&crate::oauth::By::server(), "ann.smith+clinic").await;
     assert!(reset.err().unwrap().to_string().contains("reset there"));
 
+    let oauth = &house.app.app().oauth;
+    let keys: Vec<bool> = oauth.outside().described().map(|provider| provider.public_key.is_some()).collect();
+    assert_eq!(keys, [false, true]);
+    assert!(oauth.provider_answers("region").await && !oauth.provider_answers("nobody").await);
     // Somebody of the same name at another provider is somebody else.
     let mut other = Browser::new(&house.app);
     let page = house.log_in(&mut other, "region", "ann", "gold").await.text();

@@ -19,6 +19,7 @@ use super::login::{Cookie, random_name};
 use super::users::User;
 use crate::audit::{Event, Outcome, Request, What};
 use crate::error::Result;
+use crate::fhir::json::Node;
 use crate::world::Instant;
 
 pub use account::Account;
@@ -78,6 +79,16 @@ pub struct Return {
     pub outcome: Result<Cookie, Refused>,
 }
 
+/// A provider as administrators see it.
+pub struct Described<'a> {
+    pub id: &'a str,
+    pub name: &'a str,
+    pub issuer: &'a str,
+    pub client_id: &'a str,
+    /// To be registered there, when this server authenticates with a key.
+    pub public_key: Option<Node>,
+}
+
 /// Where a person logs out at the provider too.
 pub struct WayOut {
     pub name: String,
@@ -103,6 +114,20 @@ impl Outside {
         self.0.iter().map(|(provider, _)| (provider.id.as_str(), provider.name.as_str()))
     }
 
+    /// Each as administrators see it.
+    pub fn described(&self) -> impl Iterator<Item = Described<'_>> {
+        self.0.iter().map(|(provider, _)| Described {
+            id: &provider.id,
+            name: &provider.name,
+            issuer: &provider.issuer,
+            client_id: &provider.client_id,
+            public_key: match &provider.proof {
+                settings::Proof::Key(key) => Some(key.public_jwk()),
+                settings::Proof::Secret(_) => None,
+            },
+        })
+    }
+
     pub fn provider(&self, id: &str) -> Option<&Provider> {
         self.find(id).map(|(provider, _)| provider)
     }
@@ -121,6 +146,14 @@ impl State {
     /// Where a provider sends browsers back to.
     pub fn back_address(&self, provider: &str) -> String {
         format!("{}/login/back/{provider}", self.keys.issuer())
+    }
+
+    /// Whether a provider publishes what it should.
+    pub async fn provider_answers(&self, id: &str) -> bool {
+        match self.outside.find(id) {
+            Some((provider, keeper)) => keeper.known(provider, &self.fetch, true, self.world.now()).await.is_ok(),
+            None => false,
+        }
     }
 
     /// Begins a login at a provider: the address to send the browser to. `again`: whoever is logged in there has to
