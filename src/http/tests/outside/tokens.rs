@@ -169,5 +169,5 @@ async fn a_logout_reaches_both_sides() {
     let ended = end(second).await;
     assert_eq!(ended.status, 200, "{}", ended.text());
     assert_eq!(third.get("/account").await.status, 303);
-    assert!(house.recorded(&ended).await.contains("logout"));
+    assert!(house.recorded(&ended).await.contains("\"110123\""));
 }
