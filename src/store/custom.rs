@@ -150,7 +150,7 @@ impl Store {
             return Ok(known);
         }
         // What is read after the epoch may be newer than it, never older.
-        let fresh = Arc::new(Customs { epoch, all: self.defined().await? });
+        let fresh = Arc::new(Customs { epoch, all: self.defined(&known).await? });
         let mut stands = self.inner.customs.write().unwrap_or_else(PoisonError::into_inner);
         if stands.epoch <= epoch {
             *stands = fresh;
@@ -160,7 +160,7 @@ impl Store {
 
     /// Reads them for the first time, whatever the epoch.
     pub(super) async fn customs_at_start(&self) -> Result<()> {
-        let fresh = Customs { epoch: self.epoch().await?, all: self.defined().await? };
+        let fresh = Customs { epoch: self.epoch().await?, all: self.defined(&Customs::default()).await? };
         *self.inner.customs.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
         Ok(())
     }
@@ -190,16 +190,23 @@ impl Store {
         Ok(epoch_of(&self.inner.lookups.rows(EPOCH_NOW, vec![Param::Text(EPOCH.to_owned())]).await?)?)
     }
 
-    async fn defined(&self) -> Result<Vec<Defined>> {
+    /// What a number means never changes: only those that are not known yet are opened.
+    async fn defined(&self, known: &Customs) -> Result<Vec<Defined>> {
+        let known: HashMap<i64, &Defined> = known.all.iter().map(|one| (stored(one.param.id), one)).collect();
         let sql = "select n, state, sealed, done, total from search_parameter order by n";
         let mut all = Vec::new();
         for row in self.inner.lookups.rows(sql, Vec::new()).await? {
             let n = row.int(0)?;
-            let plain = self.inner.vault.open_system(SystemKey::Secret, &place(n), row.bytes(2)?).await?;
-            let definition: Definition = serde_json::from_slice(&plain).map_err(Error::internal)?;
-            let id = number(n)?;
-            let param = definition.param(id)?;
-            let param = param.ok_or_else(|| Error::internal("the number of a search parameter stands for another"))?;
+            let (definition, param) = match known.get(&n) {
+                Some(known) => (known.definition.clone(), known.param),
+                None => {
+                    let plain = self.inner.vault.open_system(SystemKey::Secret, &place(n), row.bytes(2)?).await?;
+                    let definition: Definition = serde_json::from_slice(&plain).map_err(Error::internal)?;
+                    let param = definition.param(number(n)?)?;
+                    let other = || Error::internal("the number of a search parameter stands for another");
+                    (definition, param.ok_or_else(other)?)
+                }
+            };
             let total = row.int(4)?.max(0).cast_unsigned();
             let done = row.int(3)?.max(0).cast_unsigned().min(total);
             let standing = match row.int(1)? {

@@ -2,6 +2,7 @@
 //! the values, seals capsule and terms again. No version comes of it and nothing of the content leaves. Where it is
 //! stands in the database and moves in the transaction that changes the rows.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use zeroize::Zeroizing;
@@ -17,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::fhir::definitions::Param as Known;
 use crate::fhir::{Resource, TypeId, json};
 use crate::mapping::sections;
-use crate::search::custom::Standing;
+use crate::search::custom::{Defined, Standing};
 use crate::search::{Customs, View, terms};
 use crate::vault::{Keys, Pk, Vault};
 
@@ -28,6 +29,8 @@ const ROWS: i64 = 32;
 pub struct Pass {
     customs: Arc<Customs>,
     param: &'static Known,
+    /// Others of the same types that wait: one way through the rows is enough for all that stand at the same place.
+    others: Vec<i64>,
     /// Logical id of the SearchParameter.
     pub resource: String,
     pub code: &'static str,
@@ -48,9 +51,12 @@ impl Store {
     pub async fn next_pass(&self, stuck: &[String]) -> Result<Option<Pass>> {
         let customs = self.customs_now().await?;
         let open = customs.all.iter().filter(|one| one.standing != Standing::Ready);
-        let first = open.into_iter().find(|one| !stuck.contains(&one.definition.resource));
-        Ok(first.map(|one| Pass {
+        let open: Vec<&Defined> = open.filter(|one| !stuck.contains(&one.definition.resource)).collect();
+        let Some(one) = open.first() else { return Ok(None) };
+        let alike = open[1..].iter().filter(|other| other.param.bases == one.param.bases);
+        Ok(Some(Pass {
             param: one.param,
+            others: alike.map(|other| stored(other.param.id)).collect(),
             resource: one.definition.resource.clone(),
             code: one.param.code,
             ending: matches!(one.standing, Standing::Ending { .. }),
@@ -65,13 +71,21 @@ impl Store {
     /// it is, and the parameter cannot be searched by.
     pub async fn reindex(&self, pass: &Pass) -> Result<Reindexed> {
         let n = stored(pass.param.id);
-        let sql = "select state, rtype, rid, total from search_parameter where n = $1";
-        let rows = self.inner.lookups.rows(sql, vec![Param::Int(n)]).await?;
-        let row = rows.first().ok_or_else(super::custom::stale)?;
-        let (state, from, total) = (row.int(0)?, (row.int(1)?, row.int(2)?), row.int(3)?);
+        let sql = "select n, state, rtype, rid, total from search_parameter where state <> 1";
+        let mut places: HashMap<i64, (i64, Cursor)> = HashMap::new();
+        let mut total = -1;
+        for row in self.inner.lookups.rows(sql, Vec::new()).await? {
+            places.insert(row.int(0)?, (row.int(1)?, (row.int(2)?, row.int(3)?)));
+            if row.int(0)? == n {
+                total = row.int(4)?;
+            }
+        }
+        let (state, from) = *places.get(&n).ok_or_else(super::custom::stale)?;
         if state != if pass.ending { ENDING } else { INDEXING } {
             return Err(super::custom::stale());
         }
+        let together = pass.others.iter().filter_map(|other| Some((*other, *places.get(other)?)));
+        let together = together.filter(|(_, (_, at))| *at == from).map(|(other, (state, _))| (other, state));
         let total = if total < 0 { self.count_of(&pass.param.bases).await? } else { total };
         let bases = &pass.param.bases;
         let kind = bases.iter().copied().find(|of| i64::from(of.0) >= from.0);
@@ -92,12 +106,13 @@ impl Store {
             };
             read.into_iter().zip(keys).filter_map(again).collect::<Result<Vec<RecordRow>>>()
         });
-        let change = Change::Advance { n, state, from, to, rows: rows as i64, total };
+        let change = |(n, state)| Change::Advance { n, state, from, to, rows: rows as i64, total };
+        let parameters = std::iter::once((n, state)).chain(together).map(change).collect();
         let set = WriteSet {
             records: sealed.await.map_err(Error::internal)??,
             epoch: pass.customs.epoch,
             terms_may_move: true,
-            parameters: vec![change],
+            parameters,
             ..WriteSet::default()
         };
         Ok(Reindexed { store: self.clone(), set, rows, finished: to.is_none() })
