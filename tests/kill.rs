@@ -104,6 +104,7 @@ fn torture(engine: Engine) {
     }
     let server = data.serve_with(&data.serve_token());
     check(&server, &world, kills);
+    found_by_defined(&server.client, &world);
     audited(&server.client, &world);
     assert!(server.terminate().success());
     let verified = data.run(&["audit", "verify"]);
@@ -127,6 +128,8 @@ fn load(server: Server, world: &World, pause: Duration, seed: &mut u64) {
             let (client, state) = (server.client.clone(), draw(seed));
             scope.spawn(move || write(&client, world, writer, state));
         }
+        let client = server.client.clone();
+        scope.spawn(move || redefine(&client, world));
         // The first answers of a new process take their time.
         let (before, since) = (world.answered.load(Ordering::Relaxed), Instant::now());
         while world.answered.load(Ordering::Relaxed) < before + WARM && since.elapsed() < WARM_MAX {
@@ -153,6 +156,67 @@ fn write(client: &Client, world: &World, writer: u64, mut state: u64) {
             return;
         }
     }
+}
+
+/// A search parameter of the site over the nonces, in two wordings: each is a parameter of its own, indexed anew.
+fn defined(wording: u64) -> Value {
+    let expression = ["Observation.code", "Observation.code.where(coding.exists())"][(wording % 2) as usize];
+    json!({
+        "resourceType": "SearchParameter", "id": "made", "url": "http://kill.example/made", "name": "made",
+        "status": "active", "description": "nonce", "code": "made", "base": ["Observation"], "type": "token",
+        "expression": expression,
+    })
+}
+
+fn define(client: &Client, wording: u64) -> Option<u16> {
+    client.put_json("/fhir/SearchParameter/made", &defined(wording)).ok().map(|reply| reply.status)
+}
+
+/// Changes the parameter while everybody writes, so that its job is killed too.
+fn redefine(client: &Client, world: &World) {
+    for wording in 0.. {
+        match define(client, wording) {
+            Some(status) => assert!([200, 201].contains(&status), "{status}"),
+            None => return,
+        }
+        for _ in 0..40 {
+            if world.stop.load(Ordering::SeqCst) {
+                return;
+            }
+            sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// When the job of the parameter that stands is done, it finds exactly what is there, whoever wrote it and when.
+fn found_by_defined(client: &Client, world: &World) {
+    // The wording that the last server did not have: nothing is ready yet.
+    for wording in 0..2 {
+        assert!(define(client, wording).is_some_and(|status| [200, 201].contains(&status)));
+    }
+    let since = Instant::now();
+    loop {
+        let status = client.get("/fhir/SearchParameter/made/$status").expect("an answer");
+        let told = status.json()["parameter"][1]["valueCode"].clone();
+        if told == "ready" {
+            break;
+        }
+        assert!(told == "indexing" && since.elapsed() < Duration::from_secs(120), "{}", status.text());
+        sleep(Duration::from_millis(50));
+    }
+    let mut total = 0;
+    for (id, ledger) in world.ledgers.lock().unwrap().iter() {
+        let Some(nonce) = ledger.acknowledged else { continue };
+        let reply = client.get(&format!("/fhir/Observation?made=urn:nonce%7Cn{nonce}")).expect("an answer");
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        let entries = reply.json()["entry"].as_array().cloned().unwrap_or_default();
+        let mut found: Vec<String> = entries.iter().map(|entry| text(&entry["resource"]["id"])).collect();
+        found.sort();
+        assert_eq!(found, (0..OBSERVATIONS).map(|n| format!("{id}-{n}")).collect::<Vec<_>>());
+        total += found.len();
+    }
+    let all = client.get("/fhir/Observation?made:missing=false&_summary=count").expect("an answer");
+    assert_eq!(all.json()["total"], total, "{}", all.text());
 }
 
 /// A transaction of a Patient and its Observations, all with one nonce.

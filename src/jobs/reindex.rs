@@ -16,8 +16,8 @@ use crate::world::{Instant, Stopwatch};
 const TASK: &str = "reindex";
 const LEASES: &str = "reindex";
 /// How long a server that went silent keeps the lease, and what is left of it when it is renewed.
-const LEASE_MS: i64 = 30_000;
-const RENEW_MS: i64 = 15_000;
+const LEASE_MS: i64 = 10_000;
+const RENEW_MS: i64 = 5_000;
 /// How often it is looked whether there is something to do, and how often a failure is tried again.
 const LOOK: Duration = Duration::from_secs(1);
 const PAUSE_MIN: Duration = Duration::from_millis(5);
