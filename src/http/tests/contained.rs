@@ -130,6 +130,24 @@ async fn what_lies_in_others_is_found_alone_or_with_its_container() {
     }
 }
 
+#[tokio::test]
+async fn few_containers_are_looked_into() {
+    let app = ward().await;
+    let office = shelves(&app).await;
+    let entry = json!({
+        "resource": {"resourceType": "Organization", "name": "Many"},
+        "request": {"method": "POST", "url": "Organization"},
+    });
+    let bundle = json!({"resourceType": "Bundle", "type": "transaction", "entry": vec![entry; 1_000]});
+    assert_eq!(office.post("", &bundle).await.status, 200);
+    for whole in ["Medication?code=abc&_contained=true", "Medication?code=abc&_contained=both&_summary=count"] {
+        let reply = office.get(whole).await;
+        assert_eq!(reply.status, 422, "{}", reply.text());
+        assert!(reply.text().contains("compartment"), "{}", reply.text());
+    }
+    assert_eq!(found(&office.get("Patient/ann/Medication?code=abc&_contained=true").await), ["MedicationRequest/r1"]);
+}
+
 async fn what_is_contained_is_seen_by_whoever_sees_its_container() {
     let app = ward().await;
     let office = shelves(&app).await;
