@@ -24,7 +24,11 @@ struct Ran {
 }
 
 fn import(data: &Data, path: &str) -> Ran {
-    let out = data.run(&["import", path]);
+    import_with(data, path, "allow")
+}
+
+fn import_with(data: &Data, path: &str, references: &str) -> Ran {
+    let out = data.command(&["import", path]).env("PHIAL_REFERENCES", references).output().expect("the program starts");
     let (text, errors) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr).into_owned());
     let line = text.lines().find(|line| line.starts_with("all ")).unwrap_or_else(|| panic!("{text}{errors}"));
     let numbers: Vec<u64> = line.split_whitespace().skip(1).map(|word| word.parse().unwrap()).collect();
@@ -139,6 +143,56 @@ fn a_folder_goes_in_once_on_sqlite() {
 #[test]
 fn a_folder_goes_in_once_on_postgres() {
     imports_once(Engine::Postgres);
+}
+
+/// Where references must lead somewhere, files come in any order, and what never comes is named.
+fn imports_in_any_order(engine: Engine) {
+    let data = Data::new(engine);
+    let folder = data.path("input");
+    fs::create_dir_all(&folder).unwrap();
+    let write = |name: &str, text: &str| fs::write(folder.join(name), text).unwrap();
+    let observation = |id: &str, of: &str| json!({"resourceType": "Observation", "id": id, "status": "final", "code": {"text": "x"}, "subject": {"reference": of}});
+    let put = |resource: Value| {
+        let url = format!("{}/{}", resource["resourceType"].as_str().unwrap(), resource["id"].as_str().unwrap());
+        json!({"resource": resource, "request": {"method": "PUT", "url": url}})
+    };
+    let bundle =
+        |entries: &[Value]| json!({"resourceType": "Bundle", "type": "transaction", "entry": entries}).to_string();
+    write(
+        "a.ndjson",
+        &[observation("o1", "Patient/p1"), observation("o2", "Patient/never")].map(|it| it.to_string()).join("\n"),
+    );
+    write("b.json", &bundle(&[put(observation("o3", "Patient/p1"))]));
+    write("c.json", &bundle(&[put(patient_named("p2")), put(observation("o4", "Patient/nobody"))]));
+    let circle = |id: &str, of: &str| {
+        json!({"resourceType": "Organization", "id": id, "name": id, "partOf": {"reference": of}}).to_string()
+    };
+    write("d.json", &circle("x", "Organization/y"));
+    write("e.json", &circle("y", "Organization/x"));
+    write("z.json", &patient_named("p1").to_string());
+    let path = folder.to_str().unwrap();
+    let ran = import_with(&data, path, "reject");
+    assert_eq!(ran.all, all(5, 0, 0, 3), "{}", ran.errors);
+    for line in [
+        "a.ndjson:2: Observation.subject: There is no Patient/never that this reference could be to.",
+        "c.json: Bundle.entry[1].resource.subject: There is no Patient/nobody that",
+        "c.json: nothing of this transaction of 2 entries is kept",
+    ] {
+        assert!(ran.errors.contains(line), "{line} in:\n{}", ran.errors);
+    }
+    assert_eq!(ran.errors.matches("refused ").count(), 3, "each is told once:\n{}", ran.errors);
+    let ran = import_with(&data, path, "allow");
+    assert_eq!(ran.all, all(3, 0, 5, 0), "{}", ran.errors);
+}
+
+#[test]
+fn files_come_in_any_order_where_references_are_checked_on_sqlite() {
+    imports_in_any_order(Engine::Sqlite);
+}
+
+#[test]
+fn files_come_in_any_order_where_references_are_checked_on_postgres() {
+    imports_in_any_order(Engine::Postgres);
 }
 
 #[test]

@@ -27,8 +27,19 @@ const XML: &str = "application/fhir+xml";
 /// they do not name break a cardinality that the JSON schema used there does not see, and are marked.
 const FAULTS: &[(&str, &[(&str, usize)])] = &[
     ("inferno", &[("Media.content.link", 1), ("Observation.effective.stop", 1)]),
-    // not named: items without the required linkId
-    ("hl7-r4-examples/json", &[("Questionnaire.item[].item[].linkId", 1)]),
+    (
+        "hl7-r4-examples/json",
+        // not named: items without the required linkId, and references to types that their element does not allow
+        &[
+            ("DeviceMetric.parent", 1),
+            ("DeviceUseStatement.reasonReference[]", 1),
+            ("MedicationRequest.dispenseRequest.performer", 1),
+            ("Observation.performer[]", 1),
+            ("Questionnaire.item[].item[].linkId", 1),
+        ],
+    ),
+    // not named: a DeviceDefinition where a Device is to be
+    ("hl7-r4-examples", &[("DeviceMetric.parent", 1)]),
     (
         "fhir-test-data-r4",
         // not named: an ImplementationGuide without fhirVersion
@@ -36,13 +47,14 @@ const FAULTS: &[(&str, &[(&str, usize)])] = &[
     ),
     (
         "microsoft",
-        // not named: arrays where one value is allowed (12), a participant without status, and an entry that asks for a
-        // PUT to another id than its resource's
+        // not named: arrays where one value is allowed (12), a participant without status, an entry that asks for a PUT to
+        // another id than its resource's, and participants who are patients
         &[
             ("Appointment.participant[].status", 1),
             ("DiagnosticReport.encounter", 6),
             ("DiagnosticReport.id", 1),
             ("DocumentReference.context.encounter", 3),
+            ("Encounter.participant[].individual", 3),
             ("ImagingStudy.series[].instance[].sopClass", 1),
             ("Organization.identifier[].type", 6),
         ],
@@ -51,6 +63,8 @@ const FAULTS: &[(&str, &[(&str, usize)])] = &[
         "generated-clinosim",
         &[
             ("DiagnosticReport.code.coding[].code", 32),
+            // not named: an ImagingStudy where a Media is to be
+            ("DiagnosticReport.media[].link", 137),
             ("MedicationAdministration.dosage.doseAndRate", 268),
             ("MedicationAdministration.dosage.timing", 414),
         ],

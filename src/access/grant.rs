@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use super::caller::{Caller, Rule};
 use super::person::Person;
-use super::policy::{Cell, policy};
+use super::policy::{Cell, owned, policy};
 use super::reach::{self, Reach, Ways};
+use super::scope::Context;
 use crate::error::{Error, Kind, Result};
 use crate::fhir::{TypeId, definitions};
 use crate::mapping::Section;
@@ -157,6 +158,30 @@ pub fn authorize<O: Op>(caller: &Caller, kind: TypeId) -> Result<Grant<O>> {
     let reach = caller.reach().ok_or_else(|| Error::internal("the reach of a person was not looked up"))?;
     let lists = rules.flat_map(|rule| within(rule, cell, person, reach, kind, O::WRITES)).collect();
     Ok(Grant { kind, rows: Rows::any_of(lists), sections: cell.sections, _op: PhantomData })
+}
+
+/// The resources of a type that the caller may point to. A client that acts for itself may point to all that its scopes
+/// for reading let it see, and where it has none to any: it would not be able to write at all. A person may point to
+/// what the policy and the person's reach let the person read, whatever the scopes of the app, and to anything of a type
+/// that belongs to nobody. What lies outside is answered as what is not there.
+///
+/// # Errors
+/// `Kind::Internal` when the reach of a person was not looked up.
+pub fn referable(caller: &Caller, kind: TypeId) -> Result<Rows> {
+    let Some(person) = caller.person() else {
+        return Ok(authorize::<Read>(caller, kind).map_or(Rows::All, |grant| grant.rows));
+    };
+    if !owned(kind) {
+        return Ok(Rows::All);
+    }
+    let Some(cell) = policy().cell(person.role, kind, Read::LETTER) else { return Ok(Rows::AnyOf(Vec::new())) };
+    let reach = caller.reach().ok_or_else(|| Error::internal("the reach of a person was not looked up"))?;
+    let forbidden = reach::forbidden(reach, kind, false);
+    let contexts = [Context::Patient, Context::User];
+    let contexts = contexts.into_iter().filter(|context| caller.rules().iter().any(|rule| rule.context == *context));
+    let mut ways: Ways = contexts.flat_map(|context| reach::ways(cell, context, person, reach, kind, false)).collect();
+    ways.iter_mut().for_each(|way| way.extend(forbidden.iter().cloned()));
+    Ok(Rows::any_of(ways))
 }
 
 /// The rows that one scope opens for a person: within reach, and within the scope's own filter.

@@ -12,7 +12,7 @@ pub mod scope;
 pub mod token;
 
 pub use caller::{Caller, Who};
-pub use grant::{Create, Delete, Grant, Grants, Op, Read, Rows, Search, Sections, Update, authorize};
+pub use grant::{Create, Delete, Grant, Grants, Op, Read, Rows, Search, Sections, Update, authorize, referable};
 pub use person::{Person, Role};
 pub use policy::offered;
 pub use scope::{Scope, Scopes};

@@ -111,6 +111,16 @@ impl FromSetting for ProxyHeader {
     }
 }
 
+impl FromSetting for References {
+    fn from_setting(text: &str) -> std::result::Result<Self, String> {
+        match text {
+            "reject" => Ok(References::Reject),
+            "allow" => Ok(References::Allow),
+            _ => Err("`reject` or `allow` is expected".into()),
+        }
+    }
+}
+
 /// A whole number within stated bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Within<const MIN: u64, const MAX: u64>(pub u64);
@@ -207,6 +217,13 @@ pub const RATE_MAX: u64 = 100_000_000;
 /// A limit on requests in five minutes; 0: none.
 pub type Rate = Within<0, RATE_MAX>;
 
+/// What is done about references that lead nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum References {
+    Reject,
+    Allow,
+}
+
 macro_rules! settings {
     ($( $(#[doc = $doc:literal])+ $name:ident: $type:ty = $default:literal $($secret:ident)?; )+) => {
         /// The settings in force. No Debug: a database URL may hold a password.
@@ -274,6 +291,10 @@ settings! {
     /// Most resources that one conditional delete (`DELETE Type?...`) may delete; what matches more is refused with
     /// 412 and nothing is deleted. With 1 the CapabilityStatement says `single`, else `multiple`.
     conditional_delete_max: Within<1, 1000> = "1";
+    /// References to resources of this server that are not there, and deletions that would leave such: `reject` refuses
+    /// them (422, 409), `allow` takes them. Give every server on one database the same. References to a type that the
+    /// element does not allow, or to a contained resource that is not there, are refused always.
+    references: References = "allow";
     /// Entries on a page of a search or history when the client names no `_count`.
     page_size: Within<1, 1000> = "50";
     /// Largest `_count`; a larger one is lowered to it, and the self link says so.

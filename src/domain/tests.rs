@@ -34,7 +34,7 @@ fn current(kind: &str, param: &str, value: Value) -> Values {
         clinical: None,
         digest: [0; 32],
     };
-    Values { header, params: BTreeMap::from([(param, vec![value])]) }
+    Values { header, params: BTreeMap::from([(param, vec![value])]), links: Vec::new() }
 }
 
 fn appointment(status: &str) -> Json {

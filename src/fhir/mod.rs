@@ -5,6 +5,7 @@ pub mod bundle;
 pub mod date;
 pub mod definitions;
 pub mod json;
+pub mod literal;
 pub mod patch;
 pub mod path;
 pub mod reference;

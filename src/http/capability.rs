@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::dispatch::URL_BYTES_MAX;
 use crate::app::Config;
+use crate::app::config::References;
 use crate::fhir::definitions::Param;
 use crate::fhir::json::{self, Node};
 use crate::fhir::{ParamKind, TypeId, definitions};
@@ -200,7 +201,7 @@ fn resource(kind: TypeId, config: &Config) -> Option<Node> {
         "conditionalRead": "full-support",
         "conditionalUpdate": name != "AuditEvent",
         "conditionalDelete": conditional_delete(name, config),
-        "referencePolicy": ["literal", "logical"],
+        "referencePolicy": reference_policy(name, config),
     });
     for (member, list) in [("searchInclude", includes), ("searchRevInclude", rev_includes)] {
         if !list.is_empty() {
@@ -218,6 +219,15 @@ fn resource(kind: TypeId, config: &Config) -> Option<Node> {
 fn searchable(kind: TypeId) -> impl Iterator<Item = &'static Param> {
     let refused = move |param: &&&'static Param| matches!(treatment(kind, param.id), Treatment::Refused { .. });
     definitions().params(kind).iter().filter(move |param| !refused(param)).copied()
+}
+
+/// References to other servers and by identifier are taken everywhere. AuditEvents may be about what is gone.
+fn reference_policy(name: &str, config: &Config) -> Vec<&'static str> {
+    let mut policy = vec!["literal", "logical"];
+    if config.references == References::Reject && name != "AuditEvent" {
+        policy.push("enforced");
+    }
+    policy
 }
 
 fn conditional_delete(name: &str, config: &Config) -> &'static str {

@@ -1,11 +1,12 @@
 //! Conditions that are searches: If-None-Exist, conditional update, patch and delete, conditional references. They are
 //! answered under the caller's own search grant, so that they tell nothing a search would not.
 
-use super::{Pairs, Scene, VersionOf, form, read};
+use super::{Pairs, Scene, VersionOf, form, read, terminology};
 use crate::access::Grants;
 use crate::audit::{Touched, What};
 use crate::error::{Error, Kind, Result};
 use crate::fhir::{Resource, TypeId, definitions};
+use crate::search::query::{next_concepts, pending};
 use crate::search::{Lookup, Query, QueryOptions};
 use crate::store::Premise;
 
@@ -64,17 +65,34 @@ impl Condition {
         format!("{}?{}", definitions().type_name(self.query.kind), form::encode(&applied))
     }
 
-    /// What a write rests on that is decided by this condition. To be noted before the condition is looked at.
+    /// The condition ready to be looked at: its sets of codes are in place, and what it rests on is noted before
+    /// anything else is looked up.
     ///
     /// # Errors
-    /// `Kind::TooCostly` when too many resources could satisfy it.
-    pub async fn premise(&self, scene: Scene<'_>) -> Result<Premise> {
-        Grants::of(scene.caller, &self.query)?;
-        scene.app.store.premise(&self.query).await
+    /// `Kind::TooCostly` when too many resources could satisfy it; `Kind::Forbidden` without a grant for all it looks at.
+    pub async fn settled(&self, scene: Scene<'_>, premises: &mut Vec<Premise>) -> Result<Condition> {
+        let mut query = self.query.clone();
+        terminology::resolve_noting(scene, &mut query, premises).await?;
+        let grants = Grants::of(scene.caller, &query)?;
+        premises.extend(scene.app.store.premises(&grants, &query).await?);
+        Ok(Condition { query })
     }
 
-    /// Whether a resource that is being written would satisfy it. Chains and `_has` are about what is stored: they hold
-    /// for no such resource.
+    /// The types it looks at beside the values of a resource of its own: by chains, `_has` and sets of codes.
+    pub fn looks_at(&self) -> Vec<TypeId> {
+        let others = self.query.kinds().into_iter().chain(self.query.optional_kinds());
+        let mut kinds: Vec<TypeId> = others.filter(|kind| *kind != self.query.kind).collect();
+        if pending(&self.query.criteria).is_some() {
+            kinds.push(self.query.kind);
+        }
+        if next_concepts(&self.query.criteria).is_some() {
+            kinds.extend(["ValueSet", "CodeSystem"].into_iter().filter_map(|name| definitions().type_id(name)));
+        }
+        kinds
+    }
+
+    /// Whether a resource that is being written would satisfy it, once settled. Chains and `_has` are about what is stored:
+    /// they hold for no such resource.
     ///
     /// # Errors
     /// As [`Condition::one`].
@@ -95,16 +113,19 @@ impl Condition {
     /// condition that is met already, which is what most of many clients with the same one find, is looked at once.
     ///
     /// # Errors
-    /// As [`Condition::premise`] and [`Condition::one`].
+    /// As [`Condition::settled`] and [`Condition::one`].
     pub async fn one_or_none(&self, scene: Scene<'_>, premises: &mut Vec<Premise>) -> Result<Option<Match>> {
-        if let Some(found) = self.one(scene).await? {
+        let mut query = self.query.clone();
+        terminology::resolve(scene, &mut query).await?;
+        if let Some(found) = (Condition { query }).one(scene).await? {
             return Ok(Some(found));
         }
-        let premise = self.premise(scene).await?;
-        // None now is not none when the premise was noted, unless no row at all could satisfy it then.
-        let found = if premise.is_empty() { None } else { self.one(scene).await? };
-        premises.push(premise);
-        Ok(found)
+        let settled = self.settled(scene, premises).await?;
+        // None now is not none when the premises were noted, unless no row at all could satisfy it then.
+        match premises.last().is_some_and(Premise::is_empty) {
+            true => Ok(None),
+            false => settled.one(scene).await,
+        }
     }
 
     /// Everything it matches for this caller.

@@ -41,6 +41,7 @@ pub use facts::{Conditions, Facts, Prefer, Return};
 pub use graphql::Reply as GraphQl;
 pub use operations::Operation;
 pub use shape::Shape;
+pub(crate) use write::lost_race;
 
 /// Decoded query parameters, in order. `_format` and `_pretty` are not among them.
 pub type Pairs = Vec<(String, String)>;

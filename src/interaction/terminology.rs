@@ -14,6 +14,7 @@ use crate::search::query::{SortBy, Wanted, WantedCode, WantedSystem, next_concep
 use crate::search::terminology::{Library, Need, Step, expand};
 use crate::search::text::fold_code;
 use crate::search::{Criterion, Query, QueryOptions};
+use crate::store::Premise;
 
 /// ValueSets and CodeSystems that one query may need.
 const LOOKUPS_MAX: usize = 50;
@@ -29,12 +30,21 @@ pub(super) async fn resolve(scene: Scene<'_>, query: &mut Query) -> Result<()> {
 
 /// [`resolve`] for the queries of several types that were asked as one: each resource is looked up once.
 pub(super) async fn resolve_all(scene: Scene<'_>, queries: &mut [Query]) -> Result<()> {
+    looked_up(scene, queries, None).await
+}
+
+/// [`resolve`] for the condition of a write, which so rests on the ValueSets and CodeSystems too.
+pub(super) async fn resolve_noting(scene: Scene<'_>, query: &mut Query, premises: &mut Vec<Premise>) -> Result<()> {
+    looked_up(scene, std::slice::from_mut(query), Some(premises)).await
+}
+
+async fn looked_up(scene: Scene<'_>, queries: &mut [Query], mut premises: Option<&mut Vec<Premise>>) -> Result<()> {
     let mut library = Library::default();
     while let Some(concepts) = queries.iter().find_map(|query| next_concepts(&query.criteria)).cloned() {
         let codes = loop {
             match expand(&concepts, &library)? {
                 Step::Done(codes) => break Arc::new(codes),
-                Step::Needs(need) => look_up(scene, &mut library, need).await?,
+                Step::Needs(need) => look_up(scene, &mut library, need, premises.as_deref_mut()).await?,
             }
         };
         queries.iter_mut().for_each(|query| supply_concepts(&mut query.criteria, &concepts, &codes));
@@ -42,7 +52,12 @@ pub(super) async fn resolve_all(scene: Scene<'_>, queries: &mut [Query]) -> Resu
     Ok(())
 }
 
-async fn look_up(scene: Scene<'_>, library: &mut Library, need: Need) -> Result<()> {
+async fn look_up(
+    scene: Scene<'_>,
+    library: &mut Library,
+    need: Need,
+    premises: Option<&mut Vec<Premise>>,
+) -> Result<()> {
     if library.len() >= LOOKUPS_MAX {
         let text = format!("The value sets of this search need more than {LOOKUPS_MAX} ValueSets and CodeSystems.");
         return Err(Error::new(Kind::TooCostly, text));
@@ -52,13 +67,19 @@ async fn look_up(scene: Scene<'_>, library: &mut Library, need: Need) -> Result<
         Need::CodeSystem(url) => ("CodeSystem", url),
     };
     let kind = definitions().type_id(name).ok_or_else(|| Error::internal("no terminology types"))?;
-    let found = stored(scene, kind, name, url).await?;
+    let found = stored(scene, kind, name, url, premises).await?;
     library.put(need, found);
     Ok(())
 }
 
 /// The stored resource of a canonical url (of several versions the one changed last) or of `Type/id`.
-async fn stored(scene: Scene<'_>, kind: TypeId, name: &str, url: &str) -> Result<Option<Node>> {
+async fn stored(
+    scene: Scene<'_>,
+    kind: TypeId,
+    name: &str,
+    url: &str,
+    premises: Option<&mut Vec<Premise>>,
+) -> Result<Option<Node>> {
     let options = QueryOptions {
         lenient: false,
         base: scene.app.config.base_url.clone(),
@@ -75,6 +96,9 @@ async fn stored(scene: Scene<'_>, kind: TypeId, name: &str, url: &str) -> Result
     let updated = definitions().param(kind, "_lastUpdated").map(|param| param.id);
     query.sort = updated.into_iter().map(|param| SortBy { param, descending: true }).collect();
     let grants = Grants::of(scene.caller, &query)?;
+    if let Some(premises) = premises {
+        premises.push(scene.app.store.premise(kind, &query.criteria).await?);
+    }
     let selection = scene.app.store.select(&grants, &query, None).await?;
     if selection.matches.is_empty() {
         return Ok(None);

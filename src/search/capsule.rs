@@ -1,8 +1,9 @@
 //! The plaintext of a search capsule: a compact, versioned binary form of [`Values`], readable without decoding all.
 //!
 //! ```text
-//! u8 version, u8 flags (0: wide directory, 1: clinical surrogate follows)
+//! u8 version, u8 flags (0: wide directory, 1: clinical surrogate follows, 2: links follow)
 //! u16 type, varint version, i64 last updated (ms), [i64 clinical], digest (32), id, count + patients
+//! [count + links: u16 type, id]
 //! count + directory: per parameter, by number: u16 parameter, u16 or u32 end of its bytes in the body
 //! body: per parameter a count and the values
 //! ```
@@ -26,6 +27,7 @@ use crate::world::Instant;
 const VERSION: u8 = 1;
 const WIDE: u8 = 1;
 const CLINICAL: u8 = 2;
+const LINKS: u8 = 4;
 
 /// Bytes of a capsule (to be sealed).
 pub fn encode(values: &Values) -> Vec<u8> {
@@ -39,7 +41,9 @@ pub fn encode(values: &Values) -> Vec<u8> {
     let header = &values.header;
     let mut out = Vec::with_capacity(body.len() + 128 + ends.len() * 6);
     out.push(VERSION);
-    out.push(if wide { WIDE } else { 0 } | if header.clinical.is_some() { CLINICAL } else { 0 });
+    let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+    let linked = !values.links.is_empty();
+    out.push(flag(wide, WIDE) | flag(header.clinical.is_some(), CLINICAL) | flag(linked, LINKS));
     out.extend_from_slice(&header.kind.0.to_le_bytes());
     put_varint(&mut out, header.version.into());
     out.extend_from_slice(&header.last_updated.0.to_le_bytes());
@@ -50,6 +54,13 @@ pub fn encode(values: &Values) -> Vec<u8> {
     put_text(&mut out, &header.id);
     put_varint(&mut out, header.patients.len() as u64);
     header.patients.iter().for_each(|patient| put_text(&mut out, patient));
+    if linked {
+        put_varint(&mut out, values.links.len() as u64);
+        for (kind, id) in &values.links {
+            out.extend_from_slice(&kind.0.to_le_bytes());
+            put_text(&mut out, id);
+        }
+    }
     put_varint(&mut out, ends.len() as u64);
     for (param, end) in ends {
         out.extend_from_slice(&param.to_le_bytes());
@@ -88,6 +99,8 @@ pub struct View<'a> {
     id: &'a str,
     patients: Reader<'a>,
     patient_count: usize,
+    links: Reader<'a>,
+    link_count: usize,
     directory: &'a [u8],
     /// Bytes of one directory entry: 4 or 6.
     stride: usize,
@@ -102,7 +115,7 @@ impl<'a> View<'a> {
     pub fn new(bytes: &'a [u8]) -> Result<View<'a>> {
         let mut bytes = Reader::new(bytes);
         let [version, flags] = bytes.array()?;
-        if version != VERSION || flags & !(WIDE | CLINICAL) != 0 {
+        if version != VERSION || flags & !(WIDE | CLINICAL | LINKS) != 0 {
             return Err(broken());
         }
         let kind = TypeId(u16::from_le_bytes(bytes.array()?));
@@ -119,6 +132,12 @@ impl<'a> View<'a> {
         for _ in 0..patient_count {
             bytes.text()?;
         }
+        let link_count = if flags & LINKS == 0 { 0 } else { bytes.count()? };
+        let links = bytes;
+        for _ in 0..link_count {
+            bytes.array::<2>()?;
+            bytes.text()?;
+        }
         let stride = if flags & WIDE == 0 { 4 } else { 6 };
         let entries = bytes.count()?;
         let directory = bytes.take(entries.checked_mul(stride).ok_or_else(broken)?)?;
@@ -133,6 +152,8 @@ impl<'a> View<'a> {
             id,
             patients,
             patient_count,
+            links,
+            link_count,
             directory,
             stride,
             body,
@@ -325,7 +346,10 @@ impl<'a> View<'a> {
             let values = self.stored(at)?.map(|value| value?.to_value()).collect::<Result<_>>()?;
             params.insert(self.entry(at)?.0, values);
         }
-        Ok(Values { header: self.header()?, params })
+        let mut links = self.links;
+        let link = |_| Ok((TypeId(u16::from_le_bytes(links.array()?)), links.text()?.to_owned()));
+        let links = (0..self.link_count).map(link).collect::<Result<_>>()?;
+        Ok(Values { header: self.header()?, params, links })
     }
 }
 
@@ -391,12 +415,15 @@ mod tests {
         let value = prop_oneof![4 => simple(), 1 => vec(vec(simple(), 0..3), 0..3).prop_map(Value::Composite)];
         let params = btree_map(any::<u16>().prop_map(ParamId), vec(value, 0..4), 0..12);
         let header = (any::<u16>(), text(), any::<u32>(), any::<i64>(), vec(text(), 0..3), option::of(any::<i64>()));
-        (header, any::<[u8; 32]>(), params).prop_map(|((kind, id, version, at, patients, clinical), digest, params)| {
+        let links = vec((any::<u16>().prop_map(TypeId), text()), 0..3);
+        let all = (header, any::<[u8; 32]>(), params, links);
+        all.prop_map(|((kind, id, version, at, patients, clinical), digest, params, links)| {
             let clinical = clinical.map(Pk);
             let last_updated = Instant(at);
             Values {
                 header: Header { kind: TypeId(kind), id, version, last_updated, patients, clinical, digest },
                 params,
+                links,
             }
         })
     }
@@ -452,7 +479,7 @@ mod tests {
         };
         let long = Value::Text("a".repeat(70_000));
         let params = BTreeMap::from([(ParamId(5), vec![long]), (ParamId(6), vec![Value::Uri("b".into())])]);
-        let values = Values { header, params };
+        let values = Values { header, params, links: Vec::new() };
         let bytes = encode(&values);
         assert!(View::new(&bytes).expect("a capsule").to_values().expect("decodes") == values);
     }

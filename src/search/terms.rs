@@ -1,9 +1,11 @@
 //! Blind terms of a stored resource, and how one value becomes terms: the query side (`narrow`) uses the same.
 
+use std::collections::BTreeMap;
+
 use super::text;
-use super::values::{Value, Values};
+use super::values::{Header, Value, Values};
 use crate::fhir::reference::Reference;
-use crate::fhir::{ParamId, TypeId, definitions};
+use crate::fhir::{ParamId, ParamKind, TypeId, definitions};
 use crate::mapping::{self, BlindForm, Treatment};
 use crate::vault::{Pk, TermPlace, Vault};
 
@@ -26,6 +28,8 @@ pub(super) enum Form {
     Whole = 6,
     /// A patient of a row that belongs to several.
     Compartment = 7,
+    /// A resource that is referred to where no parameter tells.
+    Link = 8,
 }
 
 /// Lengths of the prefixes of a word that get a term: every length of a usual name, so that a whole name narrows to
@@ -160,6 +164,7 @@ pub fn terms(values: &Values, pk: Pk, vault: &Vault) -> Vec<i64> {
     if values.header.patients.len() > 1 {
         out.extend(values.header.patients.iter().map(|patient| compartment_term(kind, patient, vault)));
     }
+    out.extend(values.links.iter().map(|(to, id)| link_term(kind, *to, id, vault)));
     out.sort_unstable();
     out.dedup();
     out
@@ -191,6 +196,52 @@ pub(super) fn composite_parts(kind: TypeId, param: ParamId) -> Vec<Option<(Param
 /// The compartment term by which a row of several patients is found for one of them.
 pub fn compartment_term(kind: TypeId, patient: &str, vault: &Vault) -> i64 {
     Raw::new(Form::Compartment, patient).key(kind, ParamId(0), 0, vault)
+}
+
+fn link_term(kind: TypeId, to: TypeId, id: &str, vault: &Vault) -> i64 {
+    Raw { form: Form::Link, ..Raw::local(to, id) }.key(kind, ParamId(0), 0, vault)
+}
+
+/// The reference parameters of a type whose terms tell that a resource of type `to` is referred to, with the number of
+/// partitions. Of the compartment's, patients are told by the surrogate of the row or by its compartment terms.
+fn telling(kind: TypeId, to: TypeId) -> impl Iterator<Item = (ParamId, u8)> {
+    let patient = definitions().type_id("Patient") == Some(to);
+    let reaches = move |targets: &[TypeId]| targets.is_empty() || targets.contains(&to);
+    let params = definitions().params(kind).iter();
+    let params = params.filter(move |param| param.kind == ParamKind::Reference && reaches(&param.targets));
+    params.filter_map(move |param| match mapping::treatment(kind, param.id) {
+        Treatment::Blind { form: BlindForm::Whole, partitions } => Some((param.id, *partitions)),
+        Treatment::Compartment if !patient => Some((param.id, COMPARTMENT_PARTITIONS)),
+        _ => None,
+    })
+}
+
+/// Whether a row shows, by a term or by its surrogate, that it refers to this resource.
+pub(super) fn tells(header: &Header, params: &BTreeMap<ParamId, Vec<Value>>, to: TypeId, id: &str) -> bool {
+    let is = |value: &Value| matches!(value, Value::Reference { to: Some(Reference::Local { kind, id: of, .. }), .. } if *kind == to && of == id);
+    let of_patient =
+        definitions().type_id("Patient") == Some(to) && header.patients.iter().any(|patient| patient == id);
+    of_patient || telling(header.kind, to).any(|(param, _)| params.get(&param).is_some_and(|of| of.iter().any(is)))
+}
+
+/// A row that refers to the resource has one of these terms, unless it is sealed under the surrogate of the patient that
+/// is referred to.
+pub fn referring(to: TypeId, id: &str, vault: &Vault) -> Vec<i64> {
+    let patient = definitions().type_id("Patient") == Some(to);
+    let whole = Raw::local(to, id);
+    let mut out = Vec::new();
+    for kind in definitions().types().iter().copied() {
+        for (param, partitions) in telling(kind, to) {
+            out.extend((0..partitions.max(1)).map(|partition| whole.key(kind, param, partition, vault)));
+        }
+        out.push(link_term(kind, to, id, vault));
+        if patient {
+            out.push(compartment_term(kind, id, vault));
+        }
+    }
+    out.sort_unstable();
+    out.dedup();
+    out
 }
 
 /// The year for the clear `yr` column: where the mapping has a year parameter and all its values lie in one year (UTC).

@@ -7,6 +7,7 @@ use super::custom;
 use super::db::{Conn, Fault, Param, chunk_sizes, placeholder_list, placeholders};
 use super::dialect;
 use super::premise::Premise;
+use super::refer::{self, Orphaning, Target};
 use crate::error::{Error, Issue, Kind};
 use crate::fhir::definitions;
 use crate::vault::{Pk, Rid};
@@ -76,6 +77,9 @@ pub struct WriteSet {
     pub terms_may_move: bool,
     /// Search parameters that it changes.
     pub parameters: Vec<custom::Change>,
+    /// What it refers to, and what it deletes, where references are to hold.
+    pub targets: Vec<Target>,
+    pub orphaning: Vec<Orphaning>,
     /// A small value that must stand, and is changed with it.
     pub pledge: Option<Pledge>,
 }
@@ -151,7 +155,8 @@ impl WriteSet {
         self.put_domain(conn).await?;
         self.put_claims(conn).await?;
         self.raise_counters(conn).await?;
-        self.count_consents(conn).await
+        self.count_consents(conn).await?;
+        refer::check(conn, self).await
     }
 
     async fn insert_records(&self, conn: &mut Conn) -> Result<(), Refusal> {

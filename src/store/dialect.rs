@@ -202,6 +202,24 @@ pub fn first_rows(db: &Db, mut statement: Statement, limit: usize) -> Statement 
     statement
 }
 
+/// Type and row of what has one of the terms `$2` or lies under one of the surrogates `$3`, without those of type `$1`.
+pub fn referrers(postgres: bool, most: usize) -> String {
+    let rows = "from record r where r.deleted = 0 and r.rtype <> $1 and";
+    match postgres {
+        // Not to be planned by the limit: see [`first_rows`].
+        true => format!(
+            "with c as materialized (select r.rtype, r.rid {rows} r.terms && $2), \
+             d as materialized (select r.rtype, r.rid {rows} r.pk = any($3) limit {most}) \
+             select rtype, rid from c union all select rtype, rid from d limit {most}"
+        ),
+        false => format!(
+            "select r.rtype, r.rid {rows} r.rid in (select rid from posting where term in \
+             (select value from json_each($2))) union all select r.rtype, r.rid {rows} r.pk in \
+             (select value from json_each($3)) limit {most}"
+        ),
+    }
+}
+
 /// SQLite: how long a term list is, counted no further than `most`. None where the planner knows by itself.
 pub fn posting_count(db: &Db, terms: &[i64], most: usize) -> Option<Statement> {
     if db.is_postgres() {

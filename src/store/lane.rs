@@ -14,6 +14,7 @@ use super::custom;
 use super::db::{Conn, Db, Fault, Use};
 use super::growth::Growth;
 use super::premise::Premise;
+use super::refer;
 use super::small::{Small, SmallAnswer};
 use super::{AuditRow, Receipt};
 use crate::error::{Error, Kind, Result};
@@ -112,8 +113,10 @@ impl Lanes {
     fn lane_of(&self, work: &Work) -> usize {
         let number = match work {
             // Writes that rest on conditions of one type queue here instead of waiting for its lock.
-            Work::Write(set, _) if !set.premises.is_empty() => usize::from(set.premises[0].kind()),
-            Work::Write(set, _) => set.records.first().map_or(0, |row| usize::from(row.id_token[0])),
+            Work::Write(set, _) => match set.premises.iter().find_map(Premise::locks) {
+                Some(kind) => usize::from(kind),
+                None => set.records.first().map_or(0, |row| usize::from(row.id_token[0])),
+            },
             Work::Small(_) => 0,
             Work::Append(_) => self.turn.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
         };
@@ -378,10 +381,15 @@ impl Batch {
         // A job alone needs no savepoint: the transaction is its own.
         let shared = self.jobs.len() > 1;
         let of = |job: &Job| match &job.work {
-            Work::Write(set, _) => set.premises.iter().map(Premise::kind).collect(),
+            Work::Write(set, _) => set.premises.iter().filter_map(Premise::locks).collect(),
             Work::Append(_) | Work::Small(_) => Vec::new(),
         };
         Premise::lock(conn, self.jobs.iter().flat_map(of).collect()).await?;
+        let sets = self.jobs.iter().filter_map(|job| match &job.work {
+            Work::Write(set, _) => Some(&**set),
+            Work::Append(_) | Work::Small(_) => None,
+        });
+        refer::lock(conn, sets).await?;
         let mut epoch = self.epoch(conn).await?;
         for (job, outcome) in self.jobs.iter().zip(&mut self.outcomes) {
             match &job.work {

@@ -7,11 +7,12 @@ use super::apply::Refusal;
 use super::compartment::Home;
 use super::db::{Conn, Fault, Param, Row};
 use super::dialect::{self, Narrowing, Statement};
+use crate::access::Grants;
 use crate::error::{Error, Kind, Result};
 use crate::fhir::{TypeId, definitions};
 use crate::search::Query;
 use crate::search::narrow::{self, Narrow};
-use crate::search::query::{Criterion, pending};
+use crate::search::query::{Criterion, pending, supply};
 
 /// Rows that could satisfy one condition: they are counted inside the writer's transaction.
 const CANDIDATES_MAX: usize = 10_000;
@@ -23,6 +24,8 @@ pub(super) const LOCKS: i64 = 0x5048_4941 << 32;
 #[derive(Clone)]
 pub struct Premise {
     kind: TypeId,
+    /// Whether others that rest on conditions of the type are to wait: what is written could decide theirs.
+    locks: bool,
     /// None: nothing can ever satisfy it.
     statement: Option<(String, Vec<Param>)>,
     seen: Digest,
@@ -36,23 +39,47 @@ fn read(rows: &[Row]) -> Result<Digest, Fault> {
     Ok([row.int(0)?, row.int(1)?, row.int(2)?, row.int(3)?])
 }
 
+/// Premises of one condition: one for each of its inner searches.
+const PREMISES_MAX: usize = 20;
+
 impl Store {
-    /// Notes what a condition rests on. To be called before the condition is searched for.
+    /// Notes what a condition rests on: the rows that could satisfy it, and those that its chains and `_has` go by. To be
+    /// called before the condition is searched for, with its sets of codes in place.
     ///
     /// # Errors
-    /// `Kind::TooCostly` when too many rows could satisfy it, with advice.
-    pub async fn premise(&self, query: &Query) -> Result<Premise> {
-        let nothing = Premise { kind: query.kind, statement: None, seen: [0; 4] };
-        // Chains and `_has` leave more rows over than could match, never fewer.
-        let own = query.criteria.iter().filter(|criterion| pending(std::slice::from_ref(criterion)).is_none());
-        let own: Vec<Criterion> = own.cloned().collect();
-        let narrow = narrow::narrow(query.kind, &own, &self.inner.vault)?;
+    /// `Kind::TooCostly` when too many rows could satisfy it, with advice; the errors of a search.
+    pub async fn premises(&self, grants: &Grants, query: &Query) -> Result<Vec<Premise>> {
+        let mut criteria = query.criteria.clone();
+        let mut all = Vec::new();
+        while let Some(inner) = pending(&criteria) {
+            if all.len() >= PREMISES_MAX {
+                let text = format!("The condition needs more than {PREMISES_MAX} inner searches. Make it narrower.");
+                return Err(Error::new(Kind::TooCostly, text));
+            }
+            let premise = self.premise(inner.kind, std::slice::from_ref(inner.criterion)).await?;
+            all.push(premise);
+            let ids = self.inner_search(grants, &inner).await?;
+            if !supply(&mut criteria, ids) {
+                return Err(Error::internal("an inner search had no place for its answer"));
+            }
+        }
+        all.push(Premise { locks: true, ..self.premise(query.kind, &criteria).await? });
+        Ok(all)
+    }
+
+    /// The same for resolved criteria, for what is only looked at: nobody has to wait for it.
+    ///
+    /// # Errors
+    /// `Kind::TooCostly` when too many rows could satisfy them, with advice.
+    pub async fn premise(&self, kind: TypeId, criteria: &[Criterion]) -> Result<Premise> {
+        let nothing = Premise { kind, locks: false, statement: None, seen: [0; 4] };
+        let narrow = narrow::narrow(kind, criteria, &self.inner.vault)?;
         if narrow.never {
             return Ok(nothing);
         }
-        let narrowing = self.narrowing_of(query.kind, narrow).await?;
+        let narrowing = self.narrowing_of(kind, narrow).await?;
         let db = &self.inner.db;
-        let rows = dialect::first_rows(db, narrowing.statement(db, "r.rid, r.ver", query.kind.0), CANDIDATES_MAX + 1);
+        let rows = dialect::first_rows(db, narrowing.statement(db, "r.rid, r.ver", kind.0), CANDIDATES_MAX + 1);
         let Statement { sql, params } = rows;
         let sql = format!(
             "select count(*), cast(coalesce(sum(c.ver), 0) as bigint), \
@@ -61,14 +88,14 @@ impl Store {
         );
         let seen = read(&self.inner.readers.rows(&sql, params.clone()).await?)?;
         if seen[0] > CANDIDATES_MAX as i64 {
-            let name = definitions().type_name(query.kind);
+            let name = definitions().type_name(kind);
             let text = format!(
                 "More than {CANDIDATES_MAX} {name} resources could satisfy the condition. Name an identifier, or \
                  another value that few have."
             );
             return Err(Error::new(Kind::TooCostly, text));
         }
-        Ok(Premise { kind: query.kind, statement: Some((sql, params)), seen })
+        Ok(Premise { statement: Some((sql, params)), seen, ..nothing })
     }
 
     async fn narrowing_of(&self, kind: TypeId, narrow: Narrow) -> Result<Narrowing> {
@@ -94,9 +121,14 @@ impl Store {
 }
 
 impl Premise {
-    /// The number of its type: writes that rest on conditions of one type meet in one lane.
-    pub fn kind(&self) -> u16 {
-        self.kind.0
+    /// The number of the type whose lock it takes: such writes of one type meet in one lane.
+    pub fn locks(&self) -> Option<u16> {
+        self.locks.then_some(self.kind.0)
+    }
+
+    /// The same for a condition that decides what is referred to, not what is written.
+    pub fn looks_only(self) -> Premise {
+        Premise { locks: false, ..self }
     }
 
     /// Whether there was no row that could satisfy the condition, for any caller.

@@ -87,7 +87,7 @@ impl Spot {
 
     /// Seals a head: a flag for deletions, then the header as a capsule without values.
     pub fn seal_head(self, keys: &Keys, header: &Header, deleted: bool) -> Result<Vec<u8>> {
-        let values = Values { header: header.clone(), params: Default::default() };
+        let values = Values { header: header.clone(), params: Default::default(), links: Vec::new() };
         let mut plain = Zeroizing::new(vec![u8::from(deleted)]);
         plain.extend_from_slice(&Zeroizing::new(capsule::encode(&values)));
         keys.seal(&self.head(), &plain)

@@ -8,6 +8,7 @@ use super::apply::{Pledge, WriteSet};
 use super::custom;
 use super::lane::Work;
 use super::read::{State, Stored, values_within};
+use super::refer::{Orphaning, Target};
 use super::seal::{self, Content, Prepared};
 use super::{AuditRow, Premise, Receipt, Store};
 use crate::access::{Grant, Op};
@@ -70,19 +71,21 @@ pub(super) struct Basis {
 
 /// An open write. Only `audit` commits it.
 pub struct Tx {
-    store: Store,
+    pub(super) store: Store,
     /// What was looked at: None where nothing exists.
     seen: HashMap<(TypeId, String), Option<Basis>>,
     /// In the order they were put; several of one resource follow each other in version.
-    drafts: Vec<Prepared>,
+    pub(super) drafts: Vec<Prepared>,
     /// The newest draft of each resource.
-    newest: HashMap<(TypeId, String), usize>,
+    pub(super) newest: HashMap<(TypeId, String), usize>,
     premises: Vec<Premise>,
     /// What the new versions are indexed by.
     customs: Arc<Customs>,
     /// What SearchParameters define with this write, by logical id.
     defined: HashMap<String, Option<Definition>>,
     pledge: Option<Pledge>,
+    pub(super) targets: Vec<Target>,
+    pub(super) orphaning: Vec<Orphaning>,
 }
 
 /// A transaction whose drafts are sealed: its hashes are known, and nothing in it can change. Committing it is for
@@ -108,7 +111,8 @@ impl Tx {
     pub(super) fn new(store: Store) -> Tx {
         let customs = store.customs();
         let (seen, newest, defined) = (HashMap::new(), HashMap::new(), HashMap::new());
-        Tx { store, seen, drafts: Vec::new(), newest, premises: Vec::new(), customs, defined, pledge: None }
+        let (drafts, premises, targets, orphaning) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Tx { store, seen, drafts, newest, premises, customs, defined, pledge: None, targets, orphaning }
     }
 
     /// The write rests on this too: if it has changed at commit, that shows as Conflict.
@@ -265,9 +269,9 @@ impl Tx {
 
     /// Seals everything in one batch; the drafts cannot change any more.
     pub async fn seal(self) -> Result<SealedTx> {
-        let Tx { store, seen, drafts, premises, customs, defined, pledge, .. } = self;
-        let (mut set, written) = seal::seal(&store, seen, drafts).await?;
-        (set.premises, set.pledge) = (premises, pledge);
+        let Tx { store, seen, drafts, premises, customs, defined, pledge, targets, orphaning, .. } = self;
+        let (set, written) = seal::seal(&store, seen, drafts).await?;
+        let mut set = WriteSet { premises, pledge, targets, orphaning, ..set };
         (set.epoch, set.terms_may_move) = (customs.epoch, customs.is_working());
         if !defined.is_empty() {
             set.parameters = store.custom_changes(&customs, defined).await?;

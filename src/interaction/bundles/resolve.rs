@@ -11,6 +11,7 @@ use crate::fhir::reference::{self, Reference};
 use crate::fhir::{Resource, TypeId, definitions};
 use crate::interaction::Scene;
 use crate::interaction::conditional::Condition;
+use crate::store::Premise;
 
 /// Stored matches of a conditional reference that are looked at: entries of the bundle may replace some of them.
 const MATCHES_MAX: usize = 20;
@@ -28,6 +29,7 @@ pub(super) async fn resolve(
     steps: &mut [Option<Step>],
     full_urls: &[Option<String>],
     addresses: &Addresses,
+    premises: &mut Vec<Premise>,
     faults: &mut Faults,
 ) -> Result<()> {
     let base = &scene.app.config.base_url;
@@ -51,7 +53,7 @@ pub(super) async fn resolve(
     let mut wanted: Vec<(String, Wanted)> = wanted.into_iter().collect();
     wanted.sort_unstable_by_key(|(_, (n, ..))| *n);
     for (text, (n, kind, query)) in wanted {
-        let id = matched(scene, steps, kind, &query).await.map_err(|error| error.at(at(n, "resource")));
+        let id = matched(scene, steps, kind, &query, premises).await.map_err(|error| error.at(at(n, "resource")));
         if let Some(id) = faults.take(id, n)? {
             found.insert(text, format!("{}/{id}", definitions().type_name(kind)));
         }
@@ -67,9 +69,20 @@ pub(super) async fn resolve(
     Ok(())
 }
 
-/// The id of the one resource that satisfies a conditional reference once the transaction is done.
-async fn matched(scene: Scene<'_>, steps: &[Option<Step>], kind: TypeId, query: &str) -> Result<String> {
+/// The id of the one resource that satisfies a conditional reference once the transaction is done. The transaction rests
+/// on what was looked at.
+async fn matched(
+    scene: Scene<'_>,
+    steps: &[Option<Step>],
+    kind: TypeId,
+    query: &str,
+    premises: &mut Vec<Premise>,
+) -> Result<String> {
     let condition = Condition::parse(scene, kind, query)?;
+    decidable(&condition, steps, kind)?;
+    let mut looked = Vec::new();
+    let condition = condition.settled(scene, &mut looked).await?;
+    premises.extend(looked.into_iter().map(Premise::looks_only));
     let mut ids: Vec<String> = Vec::new();
     for found in condition.all(scene, MATCHES_MAX).await? {
         let replaced = steps.iter().flatten().any(|step| step.replaces(kind, &found.version.id));
@@ -90,5 +103,28 @@ async fn matched(scene: Scene<'_>, steps: &[Option<Step>], kind: TypeId, query: 
         (Some(id), true) => Ok(id),
         (None, _) => Err(Error::new(Kind::Precondition, "A conditional reference matches no resource.")),
         _ => Err(Error::new(Kind::Precondition, "A conditional reference matches more than one resource.")),
+    }
+}
+
+/// Refuses what cannot be known before the transaction is done: what a patch makes of a resource, and what chains, `_has`
+/// and sets of codes find among the transaction's own entries.
+fn decidable(condition: &Condition, steps: &[Option<Step>], kind: TypeId) -> Result<()> {
+    let steps = || steps.iter().flatten();
+    let name = definitions().type_name(kind);
+    if steps().any(|step| matches!(step, Step::Patch { kind: of, .. } if *of == kind)) {
+        let text =
+            format!("A {name} is patched by the same transaction, so a reference by a query to {name} is not sure.");
+        return Err(Error::unsupported(format!("{text} Send the patch on its own.")));
+    }
+    let looked = condition.looks_at().into_iter().find(|of| steps().any(|step| step.changes_type(*of)));
+    match looked {
+        Some(of) => {
+            let of = definitions().type_name(of);
+            Err(Error::unsupported(format!(
+                "The query of a reference goes by {of} resources (a chain, _has or a set of codes), which the same \
+                 transaction writes. Refer by fullUrl, or send them before."
+            )))
+        }
+        None => Ok(()),
     }
 }

@@ -159,6 +159,15 @@ impl Step {
         }
     }
 
+    /// Whether it writes or deletes something of a type.
+    pub fn changes_type(&self, of: TypeId) -> bool {
+        match self {
+            Step::Create { kind, .. } | Step::Update { kind, .. } | Step::Patch { kind, .. } => *kind == of,
+            Step::Delete { kind, ids, .. } => *kind == of && !ids.is_empty(),
+            Step::Existing { .. } | Step::Again { .. } | Step::Read { .. } => false,
+        }
+    }
+
     /// Whether the resource is deleted by this entry, or has another content afterwards.
     pub fn replaces(&self, of: TypeId, wanted: &str) -> bool {
         match self {

@@ -11,12 +11,13 @@ use crate::error::{Error, Kind, Result};
 use crate::fhir::bundle::{self, Addresses};
 use crate::fhir::{Resource, TypeId, json};
 use crate::interaction::write::patch::Bases;
+use crate::interaction::write::references;
 use crate::interaction::write::stage::{Change, Staged};
 use crate::interaction::write::{TRIES_MAX, lost_race, outcome};
 use crate::interaction::{
     self, Answer, Body, Bundle, BundleKind, Content, Done, Entry, Facts, Interaction, Response, Return, Scene, Shape,
 };
-use crate::store::Premise;
+use crate::store::{Premise, Tx};
 
 /// A change and the entry it came from.
 type Numbered = (usize, Change);
@@ -128,7 +129,7 @@ async fn understood(scene: Scene<'_>, sent: Vec<bundle::Entry>) -> Result<Unders
         full_urls.push(entry.full_url);
         steps.push(step);
     }
-    resolve::resolve(scene, &mut steps, &full_urls, &addresses, &mut faults).await?;
+    resolve::resolve(scene, &mut steps, &full_urls, &addresses, &mut looked.premises, &mut faults).await?;
     let mut understood = Understood {
         changes: Vec::with_capacity(steps.len()),
         touched: Vec::new(),
@@ -208,6 +209,7 @@ async fn commit(scene: Scene<'_>, changes: Vec<Numbered>, rests: &Rests, entries
         staged.push((n, one));
     }
     faults.told()?;
+    unreferenced(scene, &mut tx, &staged).await?;
     let mut event = scene.event(What::Transaction, None);
     event.touched = rests.touched.clone();
     if staged.iter().all(|(_, staged)| !staged.writes) {
@@ -225,6 +227,21 @@ async fn commit(scene: Scene<'_>, changes: Vec<Numbered>, rests: &Rests, entries
         contents.insert(key, Content::Released(released, Shape::Full));
     }
     place(staged, contents, returns, entries)
+}
+
+/// References that lead nowhere and deletions that would leave such, told with the places of their entries.
+async fn unreferenced(scene: Scene<'_>, tx: &mut Tx, staged: &[(usize, Staged)]) -> Result<()> {
+    let mut faults = Faults::default();
+    let mut found = Vec::new();
+    for (kind, id, error) in references::faults(scene, tx, staged.iter().map(|(_, staged)| staged)).await? {
+        let of = |staged: &Staged| staged.version.as_ref().is_some_and(|it| it.kind == kind && it.id == id);
+        found.push((staged.iter().find(|(_, staged)| of(staged)).map_or(0, |(n, _)| *n), error));
+    }
+    found.sort_by_key(|(n, _)| *n);
+    for (n, error) in found {
+        faults.take(Err::<(), _>(error), n)?;
+    }
+    faults.told()
 }
 
 /// Puts the outcomes where their entries are; several deletions of one entry are one outcome.

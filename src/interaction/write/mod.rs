@@ -2,6 +2,7 @@
 
 pub(super) mod patch;
 pub(super) mod plan;
+pub(super) mod references;
 pub(super) mod stage;
 
 use patch::Bases;
@@ -78,9 +79,9 @@ pub(super) async fn single(scene: Scene<'_>, change: Change) -> Result<Answer> {
     Err(conflict())
 }
 
-/// Whether trying again can help: a value that is taken stays taken.
-pub(super) fn lost_race(error: &Error) -> bool {
-    error.kind == Kind::Conflict && error.issues.iter().all(|issue| issue.code != "duplicate")
+/// Whether trying again can help: a value that is taken stays taken, and a rule stays a rule.
+pub(crate) fn lost_race(error: &Error) -> bool {
+    error.kind == Kind::Conflict && error.issues.iter().all(|issue| issue.code == Kind::Conflict.issue_code())
 }
 
 pub(super) fn conflict() -> Error {
@@ -99,6 +100,12 @@ async fn attempt(
     let mut all = Vec::with_capacity(changes.len());
     for change in changes {
         all.push(change.stage(scene, &mut tx, &bases).await?);
+    }
+    // Of a conditional delete several may be referred to: they are told together.
+    let mut faults = references::faults(scene, &mut tx, all.iter()).await?.into_iter();
+    if let Some((.., mut error)) = faults.next() {
+        error.issues.extend(faults.flat_map(|(.., error)| error.issues));
+        return Err(error);
     }
     let staged = Staged::together(all);
     let mut event = scene.event(what, Some(kind));

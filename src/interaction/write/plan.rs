@@ -181,7 +181,7 @@ impl Goal {
             Goal::Id(id) => return Ok(Put { id: id.clone(), fresh: false }),
             Goal::Matching(condition) => condition,
         };
-        premises.push(condition.premise(scene).await?);
+        let condition = condition.settled(scene, premises).await?;
         match (condition.one(scene).await?, own) {
             (Some(found), Some(own)) if found.version.id != own => {
                 let text = "The condition matches a resource with another id than the one that was sent.";
@@ -201,7 +201,7 @@ impl Goal {
         match self {
             Goal::Id(id) => Ok(id.clone()),
             Goal::Matching(condition) => {
-                premises.push(condition.premise(scene).await?);
+                let condition = condition.settled(scene, premises).await?;
                 let found = condition.one(scene).await?;
                 let none = || Error::new(Kind::NotFound, "The condition matches no resource.");
                 found.map(|found| found.version.id).ok_or_else(none)
@@ -217,7 +217,7 @@ impl Goal {
         match self {
             Goal::Id(id) => Ok(vec![id.clone()]),
             Goal::Matching(condition) => {
-                premises.push(condition.premise(scene).await?);
+                let condition = condition.settled(scene, premises).await?;
                 let found = condition.all(scene, scene.app.config.conditional_delete_max.size()).await?;
                 Ok(found.into_iter().map(|found| found.version.id).collect())
             }

@@ -2,6 +2,7 @@
 //! transactions alike.
 
 use super::patch::{Bases, Patched};
+use super::references::{self, Refers};
 use crate::access::{Create, Delete, Grant, Read, Update};
 use crate::audit::What;
 use crate::domain::{self, Rules};
@@ -59,6 +60,8 @@ pub(in crate::interaction) struct Staged {
     pub writes: bool,
     /// How many resources it is about: a conditional delete may have several.
     pub count: usize,
+    /// What the resource refers to, where that is checked.
+    pub(super) refers: Vec<Refers>,
 }
 
 impl Staged {
@@ -68,7 +71,7 @@ impl Staged {
             1 => all.remove(0),
             count => {
                 let writes = all.iter().any(|staged| staged.writes);
-                Staged { done: Done::NoContent, version: None, resource: None, writes, count }
+                Staged { done: Done::NoContent, version: None, resource: None, writes, count, refers: Vec::new() }
             }
         }
     }
@@ -235,6 +238,8 @@ impl Put<'_> {
         {
             return Ok(unchanged(kind, self.id, values));
         }
+        references::defined(scene, &resource)?;
+        let refers = references::of(scene, &resource);
         let version = self.current.map_or(1, |current| current.version + 1);
         let at = scene.app.world.now();
         resource.stamp(self.id, version, at);
@@ -248,7 +253,7 @@ impl Put<'_> {
             Some(_) => Resource::stored(sections::cut(kind, resource.node(), open)?)?,
             None => resource,
         };
-        Ok(Staged { done, version: Some(of), resource: Some(shown), writes: true, count: 1 })
+        Ok(Staged { done, version: Some(of), resource: Some(shown), writes: true, count: 1, refers })
     }
 }
 
@@ -257,7 +262,7 @@ fn unchanged(kind: TypeId, id: &str, values: &Values) -> Staged {
     let header = &values.header;
     let version =
         VersionOf { kind, id: id.to_owned(), version: header.version, at: header.last_updated, written: false };
-    Staged { done: Done::Ok, version: Some(version), resource: None, writes: false, count: 1 }
+    Staged { done: Done::Ok, version: Some(version), resource: None, writes: false, count: 1, refers: Vec::new() }
 }
 
 async fn remove(
@@ -269,11 +274,18 @@ async fn remove(
 ) -> Result<Staged> {
     let standing = current.filter(|current| !current.deleted);
     let Some(current) = standing else {
-        return Ok(Staged { done: Done::NoContent, version: None, resource: None, writes: false, count: 1 });
+        return Ok(Staged {
+            done: Done::NoContent,
+            version: None,
+            resource: None,
+            writes: false,
+            count: 1,
+            refers: Vec::new(),
+        });
     };
     let version = current.version + 1;
     let at = scene.app.world.now();
     tx.delete(grant, kind, id, version, at).await?;
     let of = VersionOf { kind, id: id.to_owned(), version, at, written: false };
-    Ok(Staged { done: Done::NoContent, version: Some(of), resource: None, writes: true, count: 1 })
+    Ok(Staged { done: Done::NoContent, version: Some(of), resource: None, writes: true, count: 1, refers: Vec::new() })
 }

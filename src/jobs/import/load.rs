@@ -1,20 +1,20 @@
 //! Performs units through the one road to data, as a named task. A bad entry is reported and left out, the rest of its
 //! group goes on; of a transaction nothing is kept.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Mutex;
 
 use serde_json::json;
 
 use super::source::Origin;
-use super::unit::{Piece, Unit};
+use super::unit::{GROUP_ENTRIES_MAX, Piece, Unit};
 use crate::access::Caller;
 use crate::app::App;
 use crate::audit::Request;
 use crate::error::{Error, Issue, Kind, Result};
 use crate::fhir::definitions;
 use crate::fhir::json::Node;
-use crate::interaction::{Answer, Body, Done, Facts, Interaction, Prefer, Response, Return, perform};
+use crate::interaction::{Answer, Body, Done, Facts, Interaction, Prefer, Response, Return, lost_race, perform};
 
 /// How often a unit that lost a race against others is tried again.
 const TRIES_MAX: u32 = 8;
@@ -50,8 +50,18 @@ pub struct Loader<'a> {
     pub tallies: Mutex<Tallies>,
     /// Says what was refused, a line at a time.
     pub report: &'a (dyn Fn(&str) + Sync),
-    /// Transactions that may refer to something that is still to come; tried again at the end.
-    pub deferred: Mutex<Vec<(Origin, Vec<Piece>)>>,
+    /// What may refer to something that is still to come; tried again at the end.
+    pub deferred: Mutex<Deferred>,
+}
+
+/// Entries that stand for themselves and are put off at most: they are held in memory.
+const LOOSE_MAX: usize = 20_000;
+
+#[derive(Default)]
+pub struct Deferred {
+    transactions: Vec<(Origin, Vec<Piece>)>,
+    /// With why they were refused.
+    loose: Vec<(Piece, Vec<Issue>)>,
 }
 
 impl Loader<'_> {
@@ -66,7 +76,9 @@ impl Loader<'_> {
                 match answer {
                     Ok(answer) => self.count(&answer, pieces.len()),
                     Err(error) if stops_all(&error) => return Err(error),
-                    Err(_) if refers_by_query(&pieces) => self.defer(origin, pieces),
+                    Err(error) if refers_by_query(&pieces) || may_come(&error.issues) => {
+                        self.deferred().transactions.push((origin, pieces));
+                    }
                     Err(error) => self.refuse_all(&origin, &pieces, &error),
                 }
                 Ok(())
@@ -79,34 +91,53 @@ impl Loader<'_> {
         }
     }
 
-    /// The transactions that were put off, one after another, as long as one of them goes through.
+    /// What was put off, one after another, as long as something of it goes through.
     ///
     /// # Errors
     /// As `perform`.
     pub async fn perform_deferred(&self) -> Result<()> {
-        let mut waiting = std::mem::take(&mut *self.deferred.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
         loop {
+            let Deferred { transactions, loose } = std::mem::take(&mut *self.deferred());
+            let before = transactions.len() + loose.len();
             let mut still = Vec::new();
-            let before = waiting.len();
-            for (origin, pieces) in waiting {
+            for (origin, pieces) in transactions {
                 match self.together(&pieces, &origin.file).await {
                     Ok(answer) => self.count(&answer, pieces.len()),
                     Err(error) if stops_all(&error) => return Err(error),
                     Err(error) => still.push((origin, pieces, error)),
                 }
             }
-            if still.len() == before || still.is_empty() {
-                for (origin, pieces, error) in &still {
-                    self.refuse_all(origin, pieces, error);
-                }
+            for pieces in groups(loose.into_iter().map(|(piece, _)| piece)) {
+                self.group(pieces).await?;
+            }
+            let mut deferred = self.deferred();
+            if still.is_empty() && deferred.loose.is_empty() {
                 return Ok(());
             }
-            waiting = still.into_iter().map(|(origin, pieces, _)| (origin, pieces)).collect();
+            if still.len() + deferred.loose.len() == before {
+                let loose = std::mem::take(&mut deferred.loose);
+                drop(deferred);
+                still.iter().for_each(|(origin, pieces, error)| self.refuse_all(origin, pieces, error));
+                loose.iter().for_each(|(piece, issues)| self.refuse(&piece.origin, kind_of(piece), issues));
+                return Ok(());
+            }
+            deferred.transactions = still.into_iter().map(|(origin, pieces, _)| (origin, pieces)).collect();
         }
     }
 
-    fn defer(&self, origin: Origin, pieces: Vec<Piece>) {
-        self.deferred.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((origin, pieces));
+    fn deferred(&self) -> std::sync::MutexGuard<'_, Deferred> {
+        self.deferred.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// False: there is no more room.
+    fn put_off(&self, piece: &Piece, issues: &[Issue]) -> bool {
+        let mut deferred = self.deferred();
+        let room = may_come(issues) && deferred.loose.len() < LOOSE_MAX;
+        if room {
+            let piece = Piece { origin: piece.origin.clone(), entry: piece.entry.clone() };
+            deferred.loose.push((piece, issues.to_vec()));
+        }
+        room
     }
 
     /// All that can be performed; the entries that an error names are left out, else the group is halved.
@@ -139,6 +170,7 @@ impl Loader<'_> {
             let mut rest = Vec::with_capacity(pieces.len());
             for (n, piece) in pieces.into_iter().enumerate() {
                 match bad.get(&n) {
+                    Some(issues) if self.put_off(&piece, issues) => {}
                     Some(issues) => self.refuse(&piece.origin, kind_of(&piece), issues),
                     None => rest.push(piece),
                 }
@@ -156,7 +188,7 @@ impl Loader<'_> {
             let prefer = Prefer { returns: Some(Return::Minimal), ..Prefer::default() };
             let facts = Facts { request, prefer, unchanged_ok: true, ..Facts::default() };
             match perform(self.app, &self.caller, &facts, Interaction::Bundle { body }).await {
-                Err(error) if error.kind == Kind::Conflict && error.issues.iter().all(|i| i.code != "duplicate") => {}
+                Err(error) if lost_race(&error) => {}
                 other => return other,
             }
         }
@@ -208,6 +240,30 @@ impl Loader<'_> {
 
 fn kind_of(piece: &Piece) -> &str {
     piece.entry["resource"]["resourceType"].as_str().unwrap_or_default()
+}
+
+/// Whether a later part of the import may cure it: what is referred to is not there yet.
+fn may_come(issues: &[Issue]) -> bool {
+    !issues.is_empty() && issues.iter().all(|issue| issue.code == "not-found")
+}
+
+/// Entries that stand for themselves in groups that hold no address twice.
+fn groups(pieces: impl Iterator<Item = Piece>) -> Vec<Vec<Piece>> {
+    let mut groups: Vec<Vec<Piece>> = Vec::new();
+    let mut held = HashSet::new();
+    for piece in pieces {
+        let address = piece.entry["request"]["url"].as_str().unwrap_or_default().to_owned();
+        let full = groups.last().is_none_or(|group| group.len() >= GROUP_ENTRIES_MAX);
+        if full || held.contains(&address) {
+            groups.push(Vec::new());
+            held.clear();
+        }
+        held.insert(address);
+        if let Some(group) = groups.last_mut() {
+            group.push(piece);
+        }
+    }
+    groups
 }
 
 /// What concerns every further unit too.

@@ -82,7 +82,7 @@ pub(super) fn pipeline(
         caller: Caller::task(task),
         tallies: Mutex::new(Tallies::default()),
         report: &report,
-        deferred: Mutex::new(Vec::new()),
+        deferred: Mutex::default(),
     };
     let (sender, receiver) = sync_channel(AHEAD);
     let receiver = Mutex::new(receiver);

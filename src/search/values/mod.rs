@@ -12,9 +12,9 @@ use std::sync::LazyLock;
 use crate::error::{Error, Result};
 use crate::fhir::date::Range;
 use crate::fhir::reference::{self, Reference};
-use crate::fhir::{ParamId, Resource, TypeId, definitions};
+use crate::fhir::{ParamId, Resource, TypeId, definitions, literal};
 use crate::mapping::{self, Treatment};
-use crate::search::Customs;
+use crate::search::{Customs, terms};
 use crate::vault::Pk;
 use crate::world::Instant;
 
@@ -88,6 +88,9 @@ pub struct Values {
     pub header: Header,
     /// Without `_id` and `_lastUpdated` (see [`Header`]); parameters without a value are absent.
     pub params: BTreeMap<ParamId, Vec<Value>>,
+    /// Resources of this server that it refers to and no blind term of a parameter tells of (see `terms::referring`):
+    /// they get a term of their own, by which the deletion of their target finds them. Sorted, distinct.
+    pub links: Vec<(TypeId, String)>,
 }
 
 /// The digest that [`Header::digest`] would hold for this content, whether it is stamped or not.
@@ -118,7 +121,27 @@ pub fn values(resource: &Resource, version: u32, at: Instant, base: &str) -> Res
     let patients = patients(resource, &id, &params, base);
     let digest = digest::content(resource.node());
     let header = Header { kind, id, version, last_updated: at, patients, clinical: None, digest };
-    Ok(Values { header, params })
+    let links = links(resource, &header, &params, base);
+    Ok(Values { header, params, links })
+}
+
+/// An AuditEvent tells of the past: it holds nothing back.
+fn links(
+    resource: &Resource,
+    header: &Header,
+    params: &BTreeMap<ParamId, Vec<Value>>,
+    base: &str,
+) -> Vec<(TypeId, String)> {
+    let mut found = BTreeSet::new();
+    if resource.type_name() != "AuditEvent" {
+        literal::visit(resource.node(), &mut |literal| {
+            if let Reference::Local { kind, id, .. } = reference::parse(literal.text, base) {
+                found.insert((kind, id));
+            }
+        });
+    }
+    let told = |(kind, id): &(TypeId, String)| terms::tells(header, params, *kind, id);
+    found.into_iter().filter(|link| !told(link)).collect()
 }
 
 impl Values {

@@ -5,6 +5,7 @@ mod entries;
 mod index;
 mod keys;
 mod past;
+mod references;
 mod search;
 mod tamper;
 mod versions;
