@@ -65,7 +65,7 @@ fn reply_varies(reply: &mut Response) {
 }
 
 /// What anybody may read without a token.
-fn is_public(config: &Config, path: &str) -> bool {
+pub(super) fn is_public(config: &Config, path: &str) -> bool {
     let open = |path: &str| path == "metadata" || path.starts_with(".well-known/");
     below(path, config.base_path()).is_some_and(open)
         || below(path, config.issuer_path())

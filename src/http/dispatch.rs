@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 use super::negotiate::Wanted;
 use super::rate::Rates;
 use super::sample::Sample;
-use super::{capability, cors, fhir, meter, oauth, outcome, pages, peer, reply, sample, site};
+use super::{capability, cors, fhir, meter, oauth, outcome, pages, peer, reply, sample, site, throttle};
 use crate::app::App;
 use crate::error::{Error, Kind, Result};
 use crate::fhir::json::Node;
@@ -71,6 +71,7 @@ impl Server {
         let watch = Stopwatch::start();
         let (mut parts, body) = request.into_parts();
         peer::found(&self.app.config, &mut parts);
+        throttle::prepare(&self.app.config, &mut parts);
         let request_id = request_id(&parts.headers, &self.app);
         let _flight = meter::InFlight::new();
         let mut served = match cors::is_preflight(&parts) {

@@ -101,7 +101,7 @@ impl FhirRequest<'_> {
             Ok(caller) => caller,
             Err(error) => return Err(self.refuse(None, about, error).await),
         };
-        if let Err(over) = self.server.admit(caller.who()) {
+        if let Err(over) = self.server.admit(caller.who(), self.parts) {
             let who = Some(caller.who().clone());
             return Ok(self.server.too_many(&over, self.parts, who, self.request_id).await);
         }

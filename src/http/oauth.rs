@@ -155,7 +155,7 @@ async fn launch(server: &Server, parts: &Parts, sent: Body, request_id: &str) ->
     let oauth = &server.app.oauth;
     let missing = || Error::new(Kind::Unauthenticated, "An access token is needed: Authorization: Bearer.");
     let caller = oauth.caller(bearer(parts).ok_or_else(missing)?).await?;
-    if let Err(over) = server.admit(caller.who()) {
+    if let Err(over) = server.admit(caller.who(), parts) {
         return Ok(server.too_many(&over, parts, Some(caller.who().clone()), request_id).await);
     }
     let client = oauth.clients().get(&caller.who().client_id).await?;

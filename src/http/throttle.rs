@@ -2,6 +2,8 @@
 //! client once they are known. Each server counts for itself. The first refusal of each goes on record, all are counted.
 
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::body::Body;
 use axum::http::header::{AUTHORIZATION, HeaderValue, RETRY_AFTER};
@@ -13,8 +15,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::dispatch::{Server, below, facts_of};
 use super::negotiate;
 use super::rate::{Empty, WINDOW_MS};
-use super::{oauth, peer, reply, site};
+use super::{cors, oauth, peer, reply, site};
 use crate::access::{Caller, Who};
+use crate::app::Config;
 use crate::app::networks::neighbourhood;
 use crate::audit::{Event, Outcome, What};
 use crate::error::{Error, Kind};
@@ -23,6 +26,10 @@ use crate::oauth::Refusal;
 
 /// Characters of a bearer token that are looked at before it is verified.
 const CLAIMS_LENGTH_MAX: usize = 8 * 1024;
+
+/// Set when a token is found to be genuine and of a client with a limit of its own.
+#[derive(Clone, Default)]
+struct Admitted(Arc<AtomicBool>);
 
 /// What is limited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,8 +54,8 @@ pub(super) struct Over {
 /// What was taken in advance and may have to be given back when it is known how the request went.
 pub(super) struct Entered {
     attempt: Option<(Limit, u128)>,
-    /// The bearer token says it is of a client with a limit of its own: the address pays only if that is a lie.
-    claimed: bool,
+    /// The bearer token says it is of a client with a limit of its own: the address pays only if that is not found true.
+    claimed: Option<Admitted>,
 }
 
 impl Limit {
@@ -111,6 +118,13 @@ fn claimed_client(parts: &Parts) -> Option<String> {
     scheme.eq_ignore_ascii_case("bearer").then(|| claims["client_id"].as_str().map(str::to_owned))?
 }
 
+/// Gives a request what is needed to follow its claim.
+pub(super) fn prepare(config: &Config, parts: &mut Parts) {
+    if !config.rate_clients.is_empty() {
+        parts.extensions.insert(Admitted::default());
+    }
+}
+
 impl Server {
     fn rate(&self, limit: Limit) -> u64 {
         let config = &self.app.config;
@@ -145,13 +159,22 @@ impl Server {
         (!self.app.config.rate_free_addresses.has(address)).then(|| neighbourhood(address))
     }
 
+    /// Where a token is asked for and says it is of a client with a limit of its own: what will tell whether it is.
+    fn claimed(&self, parts: &Parts) -> Option<Admitted> {
+        let config = &self.app.config;
+        let admitted = parts.extensions.get::<Admitted>()?;
+        let path = parts.uri.path();
+        let asks = below(path, config.base_path()).is_some() && !cors::is_public(config, path);
+        let client = claimed_client(parts).filter(|_| asks)?;
+        config.rate_clients.of(&client).map(|_| admitted.clone())
+    }
+
     /// Lets a request in by its address, before anything is done for it.
     pub(super) fn enter(&self, parts: &Parts) -> Result<Entered, Over> {
-        let mut entered = Entered { attempt: None, claimed: false };
+        let mut entered = Entered { attempt: None, claimed: None };
         let Some(address) = self.limited_address(parts) else { return Ok(entered) };
-        let own = &self.app.config.rate_clients;
-        entered.claimed = !own.is_empty() && claimed_client(parts).is_some_and(|client| own.of(&client).is_some());
-        if entered.claimed {
+        entered.claimed = self.claimed(parts);
+        if entered.claimed.is_some() {
             // Open? Forged tokens cost a signature check each, and count as refusals.
             self.take(Limit::Token, address)?;
             self.give_back(Limit::Token, address);
@@ -173,8 +196,10 @@ impl Server {
             }
             _ => {}
         }
-        let Some(address) = self.limited_address(parts).filter(|_| entered.claimed) else { return };
-        if status == StatusCode::UNAUTHORIZED {
+        let Some(Admitted(admitted)) = &entered.claimed else { return };
+        let Some(address) = self.limited_address(parts) else { return };
+        // A server that has too much to do has not looked at the token.
+        if !admitted.load(Ordering::SeqCst) && !status.is_server_error() {
             // Whether there was any left does not matter any more: the answer is given.
             let _ = self.take(Limit::Token, address);
             let _ = self.take(Limit::Address, address);
@@ -182,8 +207,11 @@ impl Server {
     }
 
     /// Lets a caller in whose token is genuine.
-    pub(super) fn admit(&self, who: &Who) -> Result<(), Over> {
+    pub(super) fn admit(&self, who: &Who, parts: &Parts) -> Result<(), Over> {
         let own = self.app.config.rate_clients.of(&who.client_id);
+        if let (Some(_), Some(Admitted(admitted))) = (own, parts.extensions.get()) {
+            admitted.store(true, Ordering::SeqCst);
+        }
         self.take_of(Limit::Client, &who.client_id, own.unwrap_or_else(|| self.rate(Limit::Client)))?;
         match &who.user {
             Some(user) => self.take_of(Limit::User, user, self.rate(Limit::User)),

@@ -221,17 +221,17 @@ fn basic(header: &str) -> Option<(String, Zeroizing<String>)> {
     }
     let decoded = Zeroizing::new(String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?);
     let (id, secret) = decoded.split_once(':')?;
-    // Ids and secrets that this server gives look the same in both forms; an id that was asked for may not.
-    let id = form_decoded(id).unwrap_or_else(|| id.to_owned());
+    // Ids and secrets that this server gives look the same in both forms; an id that was asked for may not. No id has a
+    // space, so that a plus sign is one.
+    let id = percent_decoded(id).unwrap_or_else(|| id.to_owned());
     Some((id, Zeroizing::new(secret.to_owned())))
 }
 
-fn form_decoded(text: &str) -> Option<String> {
+fn percent_decoded(text: &str) -> Option<String> {
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
     while let Some(byte) = bytes.next() {
         out.push(match byte {
-            b'+' => b' ',
             b'%' => {
                 let (high, low) = (char::from(bytes.next()?).to_digit(16)?, char::from(bytes.next()?).to_digit(16)?);
                 (high * 16 + low) as u8
@@ -341,6 +341,11 @@ mod tests {
         let read = ClientForm::read(&pairs, Some("basic YSUyMGI6czpz")).unwrap();
         assert!(matches!(&read.proof, Proof::Secret { client_id, secret, basic: true }
             if client_id == "a b" && secret.as_str() == "s:s"));
+        // `app+1:s`, as it is and encoded.
+        for header in ["Basic YXBwKzE6cw==", "Basic YXBwJTJCMTpz"] {
+            let read = ClientForm::read(&pairs, Some(header)).unwrap();
+            assert!(matches!(&read.proof, Proof::Secret { client_id, .. } if client_id == "app+1"), "{header}");
+        }
         let pairs = form(&[GOOD[0], GOOD[3], ("client_id", "a"), ("client_secret", "s")]);
         let read = ClientForm::read(&pairs, None).unwrap();
         assert!(matches!(&read.proof, Proof::Secret { client_id, basic: false, .. } if client_id == "a"));

@@ -2,8 +2,8 @@
 //! that it comes from. A check gives the words for what is wrong.
 
 use super::subject::{Ask, Subject, granted};
-use super::token;
 use super::web::{Place, Said, value};
+use super::{guard, token};
 use crate::fhir::json::Node;
 
 pub const PUBLIC: &str = "Test app (public)";
@@ -21,7 +21,12 @@ pub struct Check {
 /// All of them, in the order in which they are run.
 pub fn all() -> Vec<Check> {
     let mut out = Vec::new();
-    for (area, checks) in [("Discovery", DISCOVERY), ("Authorization", AUTHORIZATION), ("Tokens", token::CHECKS)] {
+    for (area, checks) in [
+        ("Discovery", DISCOVERY),
+        ("Authorization", AUTHORIZATION),
+        ("Tokens", token::CHECKS),
+        ("Protection", guard::CHECKS),
+    ] {
         out.extend(checks.iter().map(|(title, run)| Check { area, title, run: *run }));
     }
     out
@@ -176,6 +181,7 @@ const AUTHORIZATION: &[Entry] = &[
     ("a patient gets their own record without choosing", own_record),
     ("EHR launch with patient, encounter, banner and style", ehr_launch),
     ("a launch handle counts once", handle_once),
+    ("a visit is chosen where the app asks for one, and can be read", visit),
     ("another aud gets no code", wrong_aud),
     ("an unknown app or redirect URI is never redirected to", no_open_redirect),
     ("no code without PKCE, or with plain", pkce_required),
@@ -267,6 +273,16 @@ fn ehr_launch(s: &mut Subject) -> Said<()> {
     wants(reply.status == 200, || format!("the encounter of the launch cannot be read: {}", reply.status))?;
     let style = s.web.get(&text(&body, "smart_style_url"), &[])?;
     wants(style.status == 200 && style.json().is_object(), || "smart_style_url gives no JSON object".to_owned())
+}
+
+fn visit(s: &mut Subject) -> Said<()> {
+    let scope = "launch/patient launch/encounter patient/*.rs";
+    let body = launched(s, &Ask::new(PUBLIC, "patient", scope))?;
+    let encounter = text(&body, "encounter");
+    let reply = s.read(&text(&body, "access_token"), &format!("Encounter/{encounter}"))?;
+    wants(reply.status == 200 && reply.json()["id"] == encounter.as_str(), || {
+        format!("the visit `{encounter}` cannot be read: {}", reply.status)
+    })
 }
 
 fn handle_once(s: &mut Subject) -> Said<()> {

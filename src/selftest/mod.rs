@@ -2,6 +2,7 @@
 //! tests of the project run the same checks. Must not know how the server does anything: it speaks HTTP to it.
 
 mod checks;
+mod guard;
 mod subject;
 mod token;
 mod web;

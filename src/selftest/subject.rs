@@ -159,7 +159,7 @@ impl Subject {
         let mut browser = self.browsers.remove(ask.user).unwrap_or_default();
         let sign = if url.contains('?') { '&' } else { '?' };
         let mut place = match ask.post {
-            true => browser.go(&self.web, &root, &url, Some(form))?,
+            true => browser.sent_from_elsewhere(&self.web, &root, &url, form)?,
             false => {
                 let url = format!("{url}{sign}{}", crate::interaction::form::encode(form));
                 browser.go(&self.web, &root, &url, None)?

@@ -20,6 +20,7 @@ pub const CHECKS: &[Entry] = &[
     ("a refresh token counts once; its second use ends the authorization", refresh_reuse),
     ("refreshing asks for no more than was granted", refresh_wider),
     ("an unknown refresh token is refused", refresh_unknown),
+    ("online_access gives a refresh token while the person is logged in", online),
     ("no refresh token without offline_access", no_offline),
     ("introspection says what a token is", introspection),
     ("of an unknown token introspection says that it is not active, and no more", introspection_unknown),
@@ -179,6 +180,12 @@ fn refresh_wider(s: &mut Subject) -> Said<()> {
 
 fn refresh_unknown(s: &mut Subject) -> Said<()> {
     refused(&refreshed(s, SECRET, "no-such-token", None)?, "an unknown refresh token")
+}
+
+fn online(s: &mut Subject) -> Said<()> {
+    let first = s.launch(&Ask::new(PUBLIC, "patient", "launch/patient online_access patient/Patient.rs"))?;
+    let second = granted(&refreshed(s, PUBLIC, &text(&first, "refresh_token"), None)?)?;
+    wants(second["patient"] == first["patient"], || "a refresh gives another patient".to_owned())
 }
 
 fn no_offline(s: &mut Subject) -> Said<()> {

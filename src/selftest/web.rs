@@ -94,11 +94,35 @@ pub enum Place {
 impl Browser {
     /// Goes to an address, and on where it leads, as long as that is at the server.
     pub fn go(&mut self, web: &Web, origin: &str, url: &str, sent: Option<&[(String, String)]>) -> Said<Place> {
+        let elsewhere = false;
+        self.went(web, origin, url, sent, elsewhere)
+    }
+
+    /// Sends a form of a page of another site: browsers leave our cookie out, and keep the one they have.
+    pub fn sent_from_elsewhere(
+        &mut self,
+        web: &Web,
+        origin: &str,
+        url: &str,
+        sent: &[(String, String)],
+    ) -> Said<Place> {
+        let elsewhere = true;
+        self.went(web, origin, url, Some(sent), elsewhere)
+    }
+
+    fn went(
+        &mut self,
+        web: &Web,
+        origin: &str,
+        url: &str,
+        sent: Option<&[(String, String)]>,
+        mut elsewhere: bool,
+    ) -> Said<Place> {
         let (mut url, mut sent) = (url.to_owned(), sent);
         for _ in 0..REDIRECTS_MAX {
             let cookie = self.cookie.as_ref().map(|(name, value)| format!("{name}={value}")).unwrap_or_default();
             let mut headers = vec![("Accept", "text/html"), ("User-Agent", "phial selftest")];
-            if !cookie.is_empty() {
+            if !cookie.is_empty() && !elsewhere {
                 headers.push(("Cookie", &cookie));
             }
             let reply = match sent {
@@ -116,6 +140,7 @@ impl Browser {
             let location = reply.header("location");
             url = if location.starts_with('/') { format!("{origin}{location}") } else { location.to_owned() };
             sent = None;
+            elsewhere = false;
             if url.strip_prefix(origin).is_none_or(|rest| !rest.starts_with('/')) {
                 return Ok(Place::Away(url));
             }

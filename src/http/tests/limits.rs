@@ -237,4 +237,16 @@ async fn a_known_client_loads_as_fast_as_it_can_and_nobody_borrows_its_name() {
     let seen = [lie().await, lie().await, lie().await, lie().await, lie().await];
     assert_eq!(seen, [401, 401, 401, 429, 429]);
     assert_eq!(load().await, 200);
+    // Where no token is asked for, and where no data is, the name helps nobody.
+    for (address, path) in [
+        ("192.0.2.1", "/fhir/metadata"),
+        ("192.0.2.2", "/login"),
+        ("192.0.2.3", "/fhir/.well-known/smart-configuration"),
+    ] {
+        let lie = async || app.from(address, "GET", path, &[("authorization", &forged)], "").await.status;
+        assert_eq!([lie().await, lie().await, lie().await], [200, 200, 429], "{path}");
+    }
+    let options =
+        async || app.from("192.0.2.4", "OPTIONS", "/fhir/Patient", &[("authorization", &forged)], "").await.status;
+    assert_eq!([options().await, options().await, options().await, options().await], [204, 204, 204, 429]);
 }
