@@ -185,11 +185,11 @@ impl Reader<'_> {
     }
 
     fn object(&mut self) -> Result<Node, Fault> {
-        let mut members = Map::new();
+        let mut members = Vec::new();
         self.space();
         if self.peek() == Some(b'}') {
             self.at += 1;
-            return Ok(Value::Object(members));
+            return Ok(Value::Object(Map::new()));
         }
         loop {
             self.space();
@@ -203,24 +203,32 @@ impl Reader<'_> {
                 return Err("expected a colon".into());
             }
             self.at += 1;
-            let value = self.value()?;
-            let slot = members.entry(name);
+            members.push((start, name, self.value()?));
+            self.space();
+            match self.peek() {
+                Some(b',') => self.at += 1,
+                Some(b'}') => {
+                    self.at += 1;
+                    return self.map(members);
+                }
+                _ => return Err("expected a comma or a closing brace".into()),
+            }
+        }
+    }
+
+    /// A map of the right size: one that grew takes twice the memory, and a large Bundle has half a million.
+    fn map(&mut self, members: Vec<(usize, String, Node)>) -> Result<Node, Fault> {
+        let mut map = Map::with_capacity(members.len());
+        for (start, name, value) in members {
+            let slot = map.entry(name);
             if let serde_json::map::Entry::Occupied(taken) = &slot {
                 self.at = start;
                 let name: String = taken.key().chars().take(64).collect();
                 return Err(format!("duplicate member \"{name}\"").into());
             }
             slot.or_insert(value);
-            self.space();
-            match self.peek() {
-                Some(b',') => self.at += 1,
-                Some(b'}') => {
-                    self.at += 1;
-                    return Ok(Value::Object(members));
-                }
-                _ => return Err("expected a comma or a closing brace".into()),
-            }
         }
+        Ok(Value::Object(map))
     }
 
     fn array(&mut self) -> Result<Node, Fault> {
@@ -237,6 +245,7 @@ impl Reader<'_> {
                 Some(b',') => self.at += 1,
                 Some(b']') => {
                     self.at += 1;
+                    items.shrink_to_fit();
                     return Ok(Value::Array(items));
                 }
                 _ => return Err("expected a comma or a closing bracket".into()),
