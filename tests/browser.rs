@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::demo::{start_with, wait_ready};
+use crate::demo::{start_known_as, wait_ready};
 use crate::harness::{Client, free_port};
 
 fn root() -> &'static Path {
@@ -36,7 +36,9 @@ fn people_reach_a_record_through_the_pages_and_see_the_right_one() {
     let data = dir.path().join("demo");
     let port = free_port();
     let library = npm.join("fhirclient/build/fhir-client.pure.min.js");
-    let _server = start_with(&data, port, &["--fhirclient", library.to_str().unwrap()]);
+    // Passkeys want a name: browsers take this one without https.
+    let further = ["--fhirclient", library.to_str().unwrap()];
+    let _server = start_known_as(&format!("localhost:{port}"), &data, port, &further);
     wait_ready(&Client::new(&format!("http://127.0.0.1:{port}")));
 
     let script = root().join("conformance/smart/browser.mjs");
@@ -60,6 +62,10 @@ fn people_reach_a_record_through_the_pages_and_see_the_right_one() {
     assert_eq!(count("/patient/appointments"), 0);
     assert!(text("/patient/denied").contains("not given this app access"), "{saw}");
     assert!(!text("/patient/note").contains("Appointment"), "{saw}");
+    assert_eq!(saw["passkey"]["listed"], serde_json::json!(["Laptop", "Second key"]), "{saw}");
+    assert_eq!(saw["passkey"]["in"], true, "a passkey logs in: {saw}");
+    assert!(text("/passkey/unverified").contains("The browser gave no passkey"), "{saw}");
+    assert_eq!(saw["passkey"]["left"], serde_json::json!(["Second key"]), "{saw}");
     assert_eq!(saw["admin"]["over"], true, "a link works once: {saw}");
     assert!(text("/plain/said").contains("JavaScript"));
     assert_eq!((saw["plain"]["code"].as_bool(), text("/plain/state")), (Some(true), "s".to_owned()));

@@ -34,9 +34,14 @@ fn start(data: &Path, port: u16) -> Running {
 }
 
 pub fn start_with(data: &Path, port: u16, further: &[&str]) -> Running {
+    start_known_as(&format!("127.0.0.1:{port}"), data, port, further)
+}
+
+/// Reached under this name.
+pub fn start_known_as(host: &str, data: &Path, port: u16, further: &[&str]) -> Running {
     let listen = format!("127.0.0.1:{port}");
     let mut command = phial(&["demo", "--data", data.to_str().unwrap(), "--listen", &listen, "--patients", PATIENTS]);
-    command.args(further);
+    command.args(further).env("PHIAL_BASE_URL", format!("http://{host}/fhir"));
     Running(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
 }
 

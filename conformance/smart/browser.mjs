@@ -193,6 +193,54 @@ saw.launch = await visit("launch", {}, async (page) => {
   return { picked: first, ...(await record(page)) };
 });
 
+/** Passkeys, with a virtual authenticator of the browser's own. */
+saw.passkey = await visit("passkey", {}, async (page, context) => {
+  const cdp = await context.newCDPSession(page);
+  await cdp.send("WebAuthn.enable");
+  const device = { protocol: "ctap2", transport: "internal", hasResidentKey: true, hasUserVerification: true, isUserVerified: true, automaticPresenceSimulation: true };
+  const first = await cdp.send("WebAuthn.addVirtualAuthenticator", { options: device });
+  const one = user("staff");
+  const add = async (name) => {
+    await page.goto(`${demo.issuer}/account/passkey`);
+    await page.waitForSelector("#passkey button:visible");
+    await seen(page, "page-passkey");
+    await page.fill("#name", name);
+    await page.click("#passkey button");
+    await page.waitForSelector(".codes, [role=status]");
+  };
+  const listed = () => page.$$eval(`li:has(input[name=remove]) .name`, (all) => all.map((item) => item.firstChild.textContent.trim()));
+  await page.goto(`${demo.issuer}/account`);
+  await login(page, one, "passkey-before");
+  await page.waitForSelector("header button");
+  await add("Laptop");
+  await seen(page, "page-codes");
+  await page.goto(`${demo.issuer}/account`);
+  await page.click("header button");
+  await page.fill("#username", one.username);
+  await page.fill("#password", one.password);
+  await page.click("main button");
+  await page.waitForSelector("#passkey button:visible");
+  await seen(page, "page-factor-passkey");
+  await cdp.send("WebAuthn.setUserVerified", { authenticatorId: first.authenticatorId, isUserVerified: false });
+  await page.click("#passkey button");
+  const unverified = await page.waitForSelector("#passkey-fault:visible").then((fault) => fault.textContent());
+  await cdp.send("WebAuthn.setUserVerified", { authenticatorId: first.authenticatorId, isUserVerified: true });
+  await page.click("#passkey button");
+  await page.waitForURL((url) => url.pathname === "/account");
+  const inside = (await page.textContent("h1")).trim() === one.username;
+  await cdp.send("WebAuthn.removeVirtualAuthenticator", { authenticatorId: first.authenticatorId });
+  await cdp.send("WebAuthn.addVirtualAuthenticator", { options: { ...device, transport: "usb" } });
+  await add("Second key");
+  await page.goto(`${demo.issuer}/account`);
+  const both = await listed();
+  await seen(page, "page-account-passkeys");
+  await page.setViewportSize({ width: 390, height: 800 });
+  await seen(page, "phone-account");
+  await page.click(`li:has-text("Laptop") button`);
+  await page.waitForSelector("[role=status]");
+  return { listed: both, in: inside, unverified, left: await listed() };
+});
+
 /** The pages of administration, on a desk and on a phone. */
 const ADMIN = ["users", "invitations", "clients", "sessions", "consents", "keys"];
 saw.admin = await visit("admin", {}, async (page, context) => {

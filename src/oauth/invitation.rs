@@ -123,6 +123,7 @@ impl State {
         }
         let Some(user) = self.users.strip(username).await? else { return Ok(None) };
         self.invitations.delete_owned(&user.id).await?;
+        self.passkey_ids.delete_owned(&user.id).await?;
         self.end_all(&user.id).await?;
         let purpose = Purpose::Reset { username: user.username.clone() };
         self.issue(by, purpose, String::new(), Some(&user.id), RESET_LIFE_MS, What::PasswordReset).await.map(Some)

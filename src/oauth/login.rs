@@ -35,6 +35,8 @@ const LOCK_LIFE_MS: i64 = 86_400_000;
 const STEP_LIFE_MS: i64 = 600_000;
 /// A session is written again when its last use is this long ago.
 const SEEN_EVERY_MS: i64 = 60_000;
+/// A login that is older than this is not fresh: what is dangerous asks for another.
+const RECENT_MS: i64 = 15 * 60 * 1000;
 /// Password hashes computed at the same time: each takes 19 MB.
 pub(super) const HASHES_MAX: usize = 4;
 
@@ -92,7 +94,7 @@ pub struct Failures {
 }
 
 pub(super) const WRONG: &str = "The user name or the password is wrong.";
-const WAIT: &str = "Too many attempts. Wait a moment, then try again.";
+pub(super) const WAIT: &str = "Too many attempts. Wait a moment, then try again.";
 const WRONG_CODE: &str = "The code is wrong, or was used before.";
 
 /// 256 random bits as text.
@@ -183,6 +185,30 @@ impl State {
         Ok(Step::On(cookie))
     }
 
+    /// Whether the person has proved themselves a few minutes ago.
+    pub fn is_recent(&self, live: &Live) -> bool {
+        self.world.now().0 - live.session.made < RECENT_MS
+    }
+
+    /// Counts a try of this name. Some: the seconds to wait instead.
+    pub(super) async fn wait_of_name(&self, username: &str, now: Instant) -> Result<Option<i64>> {
+        self.try_counted(&lock_name(Some(username)), FREE_TRIES, now).await
+    }
+
+    /// The second factor was good: the session is replaced by one that is logged in.
+    pub(super) async fn complete_factor(
+        &self,
+        live: &Live,
+        cookie: &str,
+        agent: &str,
+        request: Request,
+    ) -> Result<Step> {
+        self.locks.delete(&lock_name(Some(&live.user.username))).await?;
+        self.sessions.delete(cookie).await?;
+        let visitor = live.session.visitor.clone();
+        self.begin_from(&live.user, Stage::In, agent, request, visitor).await.map(Step::On)
+    }
+
     /// Administrators need a second factor whatever the settings say.
     pub fn needs_factor(&self, role: Role) -> bool {
         role == Role::Admin || (role.is_staff() && self.staff_factor)
@@ -256,7 +282,13 @@ impl State {
         }
     }
 
-    async fn login_failed(&self, why: &str, name: Option<String>, user: Option<&User>, request: Request) -> Result<()> {
+    pub(super) async fn login_failed(
+        &self,
+        why: &str,
+        name: Option<String>,
+        user: Option<&User>,
+        request: Request,
+    ) -> Result<()> {
         let mut event = Event::new(self.world.now(), What::LoginFailed, request);
         event.outcome = Outcome::Minor;
         event.reason = Some("the login was refused".to_owned());
@@ -298,8 +330,7 @@ impl State {
             return Ok(Step::No("The login took too long. Begin again.", None));
         };
         let user = &live.user;
-        let by_name = lock_name(Some(&user.username));
-        if let Some(wait) = self.try_counted(&by_name, FREE_TRIES, now).await? {
+        if let Some(wait) = self.wait_of_name(&user.username, now).await? {
             self.login_failed("locked", Some(user.username.clone()), Some(user), request).await?;
             return Ok(Step::No(WAIT, Some(wait)));
         }
@@ -307,10 +338,7 @@ impl State {
             self.login_failed("factor", Some(user.username.clone()), Some(user), request).await?;
             return Ok(Step::No(WRONG_CODE, None));
         }
-        self.locks.delete(&by_name).await?;
-        self.sessions.delete(cookie).await?;
-        let visitor = live.session.visitor.clone();
-        self.begin_from(user, Stage::In, agent, request, visitor).await.map(Step::On)
+        self.complete_factor(&live, cookie, agent, request).await
     }
 
     /// Enrols the device that shows this code; gives the recovery codes beside the new cookie.

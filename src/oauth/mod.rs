@@ -22,6 +22,7 @@ pub mod launch;
 pub mod login;
 mod metadata;
 pub mod outside;
+pub mod passkeys;
 pub mod password;
 pub mod registration;
 pub mod registry;
@@ -30,6 +31,7 @@ mod shelf;
 mod token;
 pub mod totp;
 pub mod users;
+pub mod webauthn;
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -113,6 +115,10 @@ pub struct State {
     sessions: Shelf<login::Session>,
     locks: Shelf<login::Failures>,
     invitations: Shelf<invitation::Invitation>,
+    /// Challenges of passkeys, by ceremony and session.
+    challenges: Shelf<Vec<u8>>,
+    /// Whose a passkey is, by its id.
+    passkey_ids: Shelf<String>,
     asked: Shelf<authorize::Asked>,
     codes: Shelf<authorization::Code>,
     authorizations: Shelf<authorization::Authorization>,
@@ -166,6 +172,8 @@ impl State {
             sessions: Shelf::new(&store, &vault, login::SESSION_SPACE),
             locks: Shelf::new(&store, &vault, login::LOCK_SPACE),
             invitations: Shelf::new(&store, &vault, invitation::SPACE),
+            challenges: Shelf::new(&store, &vault, passkeys::CHALLENGE_SPACE),
+            passkey_ids: Shelf::new(&store, &vault, passkeys::ID_SPACE),
             asked: Shelf::new(&store, &vault, authorize::SPACE),
             codes: Shelf::new(&store, &vault, authorization::CODE_SPACE),
             authorizations: Shelf::new(&store, &vault, authorization::SPACE),

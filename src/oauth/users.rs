@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 
 use super::by::By;
 use super::outside::Account;
+use super::passkeys::Passkey;
 use super::password::{self, PasswordHash};
 use super::shelf::{Held, Shelf};
 use super::totp;
@@ -51,6 +52,8 @@ pub struct User {
     /// None from a reset until its link is taken up.
     pub password: Option<PasswordHash>,
     pub device: Option<Device>,
+    #[serde(default)]
+    pub passkeys: Vec<Passkey>,
     /// Hashes of the recovery codes that are left.
     pub recovery: Vec<[u8; 32]>,
     /// Milliseconds since 1970. Sessions and authorizations that are older have ended.
@@ -128,7 +131,7 @@ impl User {
 
     /// Whether a second factor is enrolled.
     pub fn has_factor(&self) -> bool {
-        self.device.is_some()
+        self.device.is_some() || !self.passkeys.is_empty()
     }
 
     pub fn is_active(&self) -> bool {
@@ -175,6 +178,7 @@ impl Users {
             status: Status::Active,
             password,
             device: new.totp_secret.map(|secret| Device { secret, last_step: 0 }),
+            passkeys: Vec::new(),
             recovery: Vec::new(),
             valid_from: self.world.now().0,
             demo: new.demo,
@@ -206,6 +210,7 @@ impl Users {
             status: Status::Active,
             password: None,
             device: None,
+            passkeys: Vec::new(),
             recovery: Vec::new(),
             valid_from: self.world.now().0,
             demo: false,
@@ -316,11 +321,22 @@ impl Users {
         let changed = self.change(username, |user| {
             user.password = None;
             user.device = None;
+            user.passkeys.clear();
             user.recovery.clear();
             user.valid_from = now;
             Ok(())
         });
         Ok(changed.await?.map(|(user, ())| user))
+    }
+
+    /// For tests: the phone is gone.
+    #[cfg(test)]
+    pub(crate) async fn forget_device(&self, username: &str) {
+        let forget = |user: &mut User| {
+            user.device = None;
+            Ok(())
+        };
+        self.change(username, forget).await.expect("a change");
     }
 
     /// Takes a code of the user's device or a recovery code; either counts once. True: it was good.

@@ -47,6 +47,14 @@ pub(super) async fn show(visit: &Visit<'_>, said: Option<&str>) -> Result<Respon
         });
     }
     let user = &live.user;
+    let passkeys: Vec<Value> = user
+        .passkeys
+        .iter()
+        .map(|one| {
+            let used = one.used.map(words::time);
+            context! { id => one.text_id(), name => one.name.clone(), since => words::time(one.made), used }
+        })
+        .collect();
     let page = context! {
         username => user.username.clone(),
         role => user.role.name(),
@@ -54,6 +62,9 @@ pub(super) async fn show(visit: &Visit<'_>, said: Option<&str>) -> Result<Respon
         admin => user.role == Role::Admin,
         factor => user.has_factor(),
         local => user.account.is_none(),
+        codes => user.device.is_some(),
+        passkeys,
+        may_add => visit.oauth().site().is_some(),
         recovery => user.recovery.len(),
         sessions,
         apps,

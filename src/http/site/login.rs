@@ -9,9 +9,10 @@ use qrcode::render::svg;
 use zeroize::Zeroizing;
 
 use super::view::Page;
-use super::{Visit, outside};
+use super::{Visit, outside, passkey};
 use crate::error::{Error, Result};
 use crate::oauth::login::{Live, Stage, Step};
+use crate::oauth::passkeys::Ceremony;
 use crate::oauth::totp;
 
 /// Where a login leads: to the app that asked, or to a page of ours.
@@ -21,6 +22,7 @@ pub(super) fn goal(request: &str, to: &str) -> String {
         _ if !request.is_empty() && plain => format!("/oauth/continue?request={request}"),
         "launch" => "/launch".to_owned(),
         "admin" => "/admin/users".to_owned(),
+        "passkey" => "/account/passkey".to_owned(),
         _ => "/account".to_owned(),
     }
 }
@@ -50,7 +52,17 @@ async fn form(visit: &Visit<'_>, live: Option<&Live>, fault: &str, status: Statu
                 context! { request, to, app, fault, username, providers => outside::buttons(visit) },
             )
         }
-        Some(Stage::Factor) => Page::new("factor.html", context! { request, to, fault }),
+        Some(Stage::Factor) => {
+            let offered = match live {
+                Some(live) => visit.oauth().offer(live, &visit.cookie, Ceremony::Login).await?,
+                None => None,
+            };
+            let with_script = offered.is_some();
+            let codes = live.is_some_and(|live| live.user.device.is_some());
+            let page = context! { request, to, fault, codes, offer => passkey::offer(offered) };
+            let page = Page::new("factor.html", page);
+            if with_script { page.with_script() } else { page }
+        }
         Some(Stage::Enrol { secret }) => {
             let username = live.map(|live| live.user.username.clone()).unwrap_or_default();
             let uri = totp::uri(&secret, "Phial", &username);
@@ -75,6 +87,9 @@ pub(super) async fn step(visit: &Visit<'_>) -> Result<Response<Body>> {
     let given = match visit.value("step") {
         "factor" if stage == Some(Stage::Factor) => {
             oauth.factor(&visit.cookie, visit.value("code"), agent, facts).await?
+        }
+        "passkey" if stage == Some(Stage::Factor) => {
+            oauth.passkey(&visit.cookie, &passkey::assertion(visit), agent, facts).await?
         }
         "enrol" if matches!(stage, Some(Stage::Enrol { .. })) => {
             let (step, codes) = oauth.enrol(&visit.cookie, visit.value("code"), agent, facts).await?;

@@ -8,6 +8,7 @@ mod invitation;
 mod launch;
 mod login;
 mod outside;
+mod passkey;
 mod picker;
 mod view;
 mod words;
@@ -98,6 +99,7 @@ pub(super) async fn serve(server: &Server, found: Route, parts: &Parts, sent: Bo
 const DOCUMENTS: &[(&str, &str)] = &[
     ("/style.css", "GET, HEAD"),
     ("/icon.svg", "GET, HEAD"),
+    ("/passkey.js", "GET, HEAD"),
     ("/smart-style-1.json", "GET, HEAD"),
     ("/.well-known/openid-configuration", "GET, HEAD"),
 ];
@@ -117,6 +119,7 @@ pub(super) const ROUTES: &[(&str, &str)] = &[
     ("/logout", "POST"),
     ("/account", "GET, POST"),
     ("/account/password", "GET, POST"),
+    ("/account/passkey", "GET, POST"),
     ("/launch", "GET, POST"),
     ("/admin", "GET"),
     ("/admin/users", "GET"),
@@ -132,6 +135,7 @@ pub(super) const ROUTES: &[(&str, &str)] = &[
 fn document(server: &Server, route: &str) -> Response<Body> {
     let (content_type, bytes, may_be_kept) = match route {
         "/style.css" => ("text/css; charset=utf-8", view::STYLE.into(), true),
+        "/passkey.js" => ("text/javascript; charset=utf-8", view::SCRIPT.into(), true),
         "/icon.svg" => ("image/svg+xml", view::ICON.into(), true),
         "/smart-style-1.json" => ("application/json", discovery::style(), true),
         _ => ("application/json", server.app.config.endpoints().openid_configuration(), false),
@@ -240,6 +244,8 @@ impl Visit<'_> {
             ("/logout", _) => Box::pin(login::logout(self)).await,
             ("/account", false) => Box::pin(account::show(self, None)).await,
             ("/account", true) => Box::pin(account::end(self)).await,
+            ("/account/passkey", false) => Box::pin(passkey::show(self, StatusCode::OK, "")).await,
+            ("/account/passkey", true) => Box::pin(passkey::change(self)).await,
             ("/account/password", false) => Box::pin(account::password_page(self, StatusCode::OK, "")).await,
             ("/account/password", true) => Box::pin(account::password(self)).await,
             (route, is_post) if route.starts_with("/admin") => Box::pin(admin::serve(self, route, is_post)).await,

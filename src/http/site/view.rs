@@ -12,6 +12,7 @@ use crate::http::dispatch::Server;
 use crate::http::outcome;
 
 pub(super) const STYLE: &str = include_str!("../../../templates/style.css");
+pub(super) const SCRIPT: &str = include_str!("../../../templates/passkey.js");
 pub(super) const ICON: &str = include_str!("../../../templates/icon.svg");
 
 const TEMPLATES: &[(&str, &str)] = &[
@@ -39,6 +40,7 @@ const TEMPLATES: &[(&str, &str)] = &[
     ("launch.html", include_str!("../../../templates/launch.html")),
     ("left.html", include_str!("../../../templates/left.html")),
     ("login.html", include_str!("../../../templates/login.html")),
+    ("passkey.html", include_str!("../../../templates/passkey.html")),
     ("patient.html", include_str!("../../../templates/patient.html")),
 ];
 
@@ -49,11 +51,18 @@ pub(super) struct Page {
     status: StatusCode,
     /// Where its forms may lead besides here: origins of apps.
     leads_to: Vec<String>,
+    /// It asks the browser for a passkey.
+    script: bool,
 }
 
 impl Page {
     pub fn new(template: &'static str, values: Value) -> Page {
-        Page { template, values, status: StatusCode::OK, leads_to: Vec::new() }
+        Page { template, values, status: StatusCode::OK, leads_to: Vec::new(), script: false }
+    }
+
+    /// Lets the page run the server's one script.
+    pub fn with_script(self) -> Page {
+        Page { script: true, ..self }
     }
 
     pub fn status(self, status: StatusCode) -> Page {
@@ -80,8 +89,9 @@ impl Page {
         let extra: Vec<String> =
             self.leads_to.into_iter().filter(|origin| !origin.contains([' ', ';', ',', '\''])).collect();
         let extra = extra.join(" ");
+        let script = if self.script { "script-src 'self'; " } else { "" };
         let policy = format!(
-            "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self' {extra}; \
+            "default-src 'none'; {script}style-src 'self'; img-src 'self'; form-action 'self' {extra}; \
              frame-ancestors 'none'; base-uri 'none'"
         );
         let headers = reply.headers_mut();

@@ -30,7 +30,7 @@ async fn take(browser: &mut Browser<'_>, page: &Reply, name: &str, password: &st
 }
 
 /// Detail of the events of this kind, in the order of the trail: name and value.
-async fn recorded(app: &TestApp, code: &str) -> Vec<Value> {
+pub async fn recorded(app: &TestApp, code: &str) -> Vec<Value> {
     let rows = app.app().store.audit_scan(&[], 0..=i32::MAX, None, false, 1000).await.unwrap();
     let mut out = Vec::new();
     for row in &rows {

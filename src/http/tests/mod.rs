@@ -26,6 +26,7 @@ mod exchange;
 mod operations;
 mod outside;
 mod parameters;
+mod passkeys;
 mod people;
 mod histories;
 mod later;

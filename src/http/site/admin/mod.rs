@@ -20,8 +20,6 @@ use crate::oauth::login::Live;
 
 /// Rows of one page of a list.
 const ROWS: usize = 50;
-/// So old a login may be for changes.
-const RECENT_MS: i64 = 15 * 60 * 1000;
 
 /// Pages of administration, and the title under which the menu leads there.
 const MENU: &[(&str, &str)] = &[
@@ -85,7 +83,7 @@ pub(super) async fn serve(visit: &Visit<'_>, route: &'static str, is_post: bool)
         return Err(Error::new(Kind::Forbidden, "These pages are for administrators."));
     }
     let by = visit.oauth().by(&live, visit.facts());
-    let is_recent = visit.oauth().now().0 - live.session.made < RECENT_MS;
+    let is_recent = visit.oauth().is_recent(&live);
     let desk = Desk { visit, live, by, route, is_recent };
     if is_post && !is_recent {
         return Ok(visit.show(Page::new("admin-again.html", desk.frame(Said::default())).status(StatusCode::FORBIDDEN)));
