@@ -51,6 +51,7 @@ async function picture(page, name) {
 
 /** No page is wider than the window, and every field and button has a name. */
 async function inspect(page, name) {
+  await page.waitForLoadState("load");
   const found = await page.evaluate(() => {
     const faults = [];
     if (document.documentElement.scrollWidth > document.documentElement.clientWidth) faults.push("wider than the window");

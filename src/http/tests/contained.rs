@@ -40,7 +40,7 @@ fn request(id: &str, patient: &str, codes: &[&str]) -> Value {
     json!({
         "resourceType": "MedicationRequest", "id": id, "status": "active", "intent": "order", "contained": contained,
         "medicationReference": {"reference": "#m0"}, "subject": {"reference": format!("Patient/{patient}")},
-        "reasonReference": codes.iter().enumerate().map(|(n, _)| json!({"reference": format!("#m{n}")})).collect::<Vec<_>>(),
+        "supportingInformation": codes.iter().enumerate().map(|(n, _)| json!({"reference": format!("#m{n}")})).collect::<Vec<_>>(),
     })
 }
 
@@ -54,7 +54,7 @@ async fn shelves(app: &TestApp) -> Persona<'_> {
     put(&office, &medication("own", "abc")).await;
     let mut statement = request("s1", "cid", &["abc"]);
     statement["resourceType"] = json!("MedicationStatement");
-    for member in ["intent", "reasonReference"] {
+    for member in ["intent", "supportingInformation"] {
         statement.as_object_mut().unwrap().remove(member);
     }
     put(&office, &statement).await;

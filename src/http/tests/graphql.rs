@@ -119,7 +119,7 @@ async fn what_a_reference_does_not_give_is_told_with_its_path() {
     let backend = records(&app).await;
     let lost = json!({"resourceType": "Observation", "id": "lost", "status": "final", "code": {"text": "x"},
         "subject": {"reference": "Patient/p1"}, "contained": [{"resourceType": "Practitioner", "id": "in", "active": true}],
-        "performer": [{"reference": "#in"}, {"reference": "#out"}]});
+        "performer": [{"reference": "#in"}, {"reference": "Practitioner/gone"}]});
     assert_eq!(backend.put("Observation/lost", &lost).await.status, 201);
     let query = "{ performer { resource { ... on Practitioner { active } } } }";
     let reply = ask(&backend, "Observation/lost/$graphql", query).await.json();
