@@ -113,7 +113,7 @@ class Server:
             self.env["PHIAL_BENCH_OFF"] = off
         self.base = f"http://127.0.0.1:{self.port}"
         self.client = self.dir / "client.json"
-        self.client.write_bytes(self.phial("client", "add", "--scopes", "system/*.cruds"))
+        self.client.write_bytes(self.phial("admin", "clients", "add", "--json", "--scopes", "system/*.cruds"))
         self.child = None
 
     def place(self, name):
