@@ -260,4 +260,4 @@ fn max_age(control: &str) -> Option<u64> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -35,7 +35,8 @@ async fn server(reply: Vec<u8>, tls: bool) -> (u16, Arc<AtomicUsize>) {
     (port, seen)
 }
 
-fn acceptor() -> TlsAcceptor {
+/// Serves as `localhost` with the certificate of these tests.
+pub(crate) fn acceptor() -> TlsAcceptor {
     let chain = CertificateDer::pem_slice_iter(SERVER).map(Result::unwrap).collect();
     let key = PrivateKeyDer::from_pem_slice(SERVER_KEY).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

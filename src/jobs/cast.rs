@@ -179,7 +179,8 @@ async fn sample_app(app: &App, known: &[&Node], uri: &str) -> Result<Node> {
     add(app, sample).await
 }
 
-fn blank(name: &str, kind: ClientKind) -> NewClient {
+/// A client of the demonstration that may nothing yet.
+pub(super) fn blank(name: &str, kind: ClientKind) -> NewClient {
     NewClient {
         client_id: None,
         name: name.into(),

@@ -185,18 +185,7 @@ async fn client(app: &App, data: &Path, described: &Node) -> Result<Node> {
             return Ok(client);
         }
     }
-    let asked = NewClient {
-        client_id: None,
-        name: "Demonstration".into(),
-        kind: ClientKind::Backend,
-        scopes: SCOPES.into(),
-        jwks: None,
-        jwks_url: None,
-        redirect_uris: Vec::new(),
-        launch_uri: None,
-        ehr: false,
-        demo: true,
-    };
+    let asked = NewClient { scopes: SCOPES.into(), ..cast::blank("Demonstration", ClientKind::Backend) };
     let mut client = credentials::add_client(app, &By::server(), asked).await?;
     if let Node::Object(members) = &mut client {
         // Stands once for all clients, beside them.

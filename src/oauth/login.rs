@@ -94,7 +94,7 @@ pub struct Failures {
 }
 
 pub(super) const WRONG: &str = "The user name or the password is wrong.";
-pub(super) const WAIT: &str = "Too many attempts. Wait a moment, then try again.";
+const WAIT: &str = "Too many attempts. Wait a moment, then try again.";
 const WRONG_CODE: &str = "The code is wrong, or was used before.";
 
 /// 256 random bits as text.
@@ -323,17 +323,29 @@ impl State {
         Ok(Some(Live { session, user }))
     }
 
+    /// The login that waits for its second factor. Err: what is shown instead, where none waits or the account has to.
+    pub(super) async fn at_factor(
+        &self,
+        cookie: &str,
+        now: Instant,
+        request: &Request,
+    ) -> Result<std::result::Result<Live, Step>> {
+        let Some(live) = self.session(cookie).await?.filter(|live| live.session.stage == Stage::Factor) else {
+            return Ok(Err(Step::No("The login took too long. Begin again.", None)));
+        };
+        let Some(wait) = self.wait_of_name(&live.user.username, now).await? else { return Ok(Ok(live)) };
+        self.login_failed("locked", Some(live.user.username.clone()), Some(&live.user), request.clone()).await?;
+        Ok(Err(Step::No(WAIT, Some(wait))))
+    }
+
     /// Takes the code of the second factor, or a recovery code.
     pub async fn factor(&self, cookie: &str, code: &str, agent: &str, request: Request) -> Result<Step> {
         let now = self.world.now();
-        let Some(live) = self.session(cookie).await?.filter(|live| live.session.stage == Stage::Factor) else {
-            return Ok(Step::No("The login took too long. Begin again.", None));
+        let live = match self.at_factor(cookie, now, &request).await? {
+            Ok(live) => live,
+            Err(step) => return Ok(step),
         };
         let user = &live.user;
-        if let Some(wait) = self.wait_of_name(&user.username, now).await? {
-            self.login_failed("locked", Some(user.username.clone()), Some(user), request).await?;
-            return Ok(Step::No(WAIT, Some(wait)));
-        }
         if !self.users.take_code(&user.username, code, now).await? {
             self.login_failed("factor", Some(user.username.clone()), Some(user), request).await?;
             return Ok(Step::No(WRONG_CODE, None));

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::by::facts;
-use super::login::{Live, Stage, Step, WAIT};
+use super::login::{Live, Step};
 use super::users::User;
 use super::webauthn::{self, Assertion, PublicKey, Refused, Site};
 use super::{State, totp};
@@ -203,14 +203,11 @@ impl State {
     /// When the server cannot tell, or cannot put it on record.
     pub async fn passkey(&self, cookie: &str, given: &Assertion, agent: &str, request: Request) -> Result<Step> {
         let now = self.world.now();
-        let Some(live) = self.session(cookie).await?.filter(|live| live.session.stage == Stage::Factor) else {
-            return Ok(Step::No("The login took too long. Begin again.", None));
+        let live = match self.at_factor(cookie, now, &request).await? {
+            Ok(live) => live,
+            Err(step) => return Ok(step),
         };
         let user = &live.user;
-        if let Some(wait) = self.wait_of_name(&user.username, now).await? {
-            self.login_failed("locked", Some(user.username.clone()), Some(user), request).await?;
-            return Ok(Step::No(WAIT, Some(wait)));
-        }
         let challenge = self.take_challenge(cookie, Ceremony::Login).await?;
         let judged = match (self.site(), challenge) {
             (Some(site), Some(challenge)) => {

@@ -134,10 +134,7 @@ impl Db {
 
     /// `column in (a [`Param::List`] bound as placeholder number `at`)`: one statement text for every length.
     pub fn list(&self, column: &str, at: usize) -> String {
-        match self {
-            Db::Sqlite(_) => format!("{column} in (select value from json_each(${at}))"),
-            Db::Postgres(_) => format!("{column} = any(${at})"),
-        }
+        list(self.is_postgres(), column, at)
     }
 
     /// A new connection.
@@ -170,7 +167,19 @@ impl Db {
     }
 }
 
+fn list(postgres: bool, column: &str, at: usize) -> String {
+    match postgres {
+        false => format!("{column} in (select value from json_each(${at}))"),
+        true => format!("{column} = any(${at})"),
+    }
+}
+
 impl Conn {
+    /// As [`Db::list`].
+    pub fn list(&self, column: &str, at: usize) -> String {
+        list(matches!(self, Conn::Postgres(_)), column, at)
+    }
+
     /// All rows of a query.
     pub async fn rows(&mut self, sql: &str, params: Vec<Param>) -> Result<Vec<Row>, Fault> {
         let sql = AssertSqlSafe(sql.to_owned());

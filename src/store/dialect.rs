@@ -60,11 +60,8 @@ pub async fn index_audit(conn: &mut Conn, terms: &[(i64, i64)], done: &[i64]) ->
         }
     }
     if !done.is_empty() {
-        let listed = match conn {
-            Conn::Sqlite(_) => "in (select value from json_each($1))",
-            Conn::Postgres(_) => "= any($1)",
-        };
-        conn.run(&format!("delete from audit_pending where n {listed}"), vec![Param::List(done.to_vec())]).await?;
+        let sql = format!("delete from audit_pending where {}", conn.list("n", 1));
+        conn.run(&sql, vec![Param::List(done.to_vec())]).await?;
     }
     conn.commit().await
 }

@@ -3,20 +3,16 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::TestApp;
+use crate::fetch::tests::acceptor;
 use crate::oauth::{ClientKind, Registration, SigningKey};
 
 /// For `localhost`, by an authority that nobody knows unless told.
-const SERVER: &[u8] = include_bytes!("../../fetch/tests/server.pem");
-const SERVER_KEY: &[u8] = include_bytes!("../../fetch/tests/server-key.pem");
 const AUTHORITY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/fetch/tests/authority.pem");
 
 /// A server of key sets: what it answers now, and how often it was asked.
@@ -83,14 +79,6 @@ async fn answered(mut stream: impl AsyncRead + AsyncWrite + Unpin, text: &str) {
     let _ = stream.read(&mut seen).await;
     let _ = stream.write_all(text.as_bytes()).await;
     let _ = stream.shutdown().await;
-}
-
-fn acceptor() -> TlsAcceptor {
-    let chain = CertificateDer::pem_slice_iter(SERVER).map(Result::unwrap).collect();
-    let key = PrivateKeyDer::from_pem_slice(SERVER_KEY).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    TlsAcceptor::from(Arc::new(config.with_no_client_auth().with_single_cert(chain, key).unwrap()))
 }
 
 async fn client(app: &TestApp, url: &str) {

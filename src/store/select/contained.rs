@@ -64,13 +64,7 @@ impl Store {
             let rids = self.containers(grant, &criteria, &mut left).await?;
             let matcher = Matcher::new(criteria)?;
             for chunk in rids.chunks(CHUNK) {
-                let stored = self.stored_rids(grant.kind(), chunk).await?;
-                let mut shown = Vec::new();
-                for one in self.verified(grant, &matcher, stored).await?.into_values() {
-                    // Erased meanwhile: not there.
-                    let Some(keys) = self.keys(one.sealed.pk).await? else { continue };
-                    shown.push((one, keys));
-                }
+                let mut shown = self.with_keys(grant, &matcher, chunk).await?;
                 shown.sort_unstable_by_key(|(one, _)| one.sealed.rid);
                 let inner = inner.clone();
                 let decided = tokio::task::spawn_blocking(move || holding(shown, &inner));

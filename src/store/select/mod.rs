@@ -25,7 +25,7 @@ use crate::search::mask::Mask;
 use crate::search::matcher::sort_key;
 use crate::search::query::{Criterion, Pending, SortBy, Summary, Take, Total, pending, supply};
 use crate::search::{Matcher, Query, View, capsule, values};
-use crate::vault::Rid;
+use crate::vault::{Keys, Rid};
 
 pub use contained::{Container, Within};
 pub use scan::Judge;
@@ -223,6 +223,23 @@ impl Store {
         let mut found: HashMap<Rid, Shown> = self.verified(grant, matcher, stored).await?;
         let kept = page.into_iter().filter_map(|(key, rid)| Some((found.remove(&rid)?, Position { key, rid })));
         Ok(kept.unzip())
+    }
+
+    /// The rows of these ids that match, each with the keys to its body: for what no capsule tells.
+    async fn with_keys(
+        &self,
+        grant: &Grant<Search>,
+        matcher: &Matcher,
+        rids: &[Rid],
+    ) -> Result<Vec<(Shown, Arc<Keys>)>> {
+        let stored = self.stored_rids(grant.kind(), rids).await?;
+        let mut found = Vec::new();
+        for one in self.verified(grant, matcher, stored).await?.into_values() {
+            // Erased meanwhile: not there.
+            let Some(keys) = self.keys(one.sealed.pk).await? else { continue };
+            found.push((one, keys));
+        }
+        Ok(found)
     }
 
     /// Opens the capsules of fetched rows; keeps those that match.

@@ -59,13 +59,7 @@ impl Store {
         let asked = Arc::new(asked);
         let mut ids = HashSet::new();
         for chunk in rids.chunks(CHUNK) {
-            let stored = self.stored_rids(grant.kind(), chunk).await?;
-            let mut shown = Vec::new();
-            for one in self.verified(grant, &matcher, stored).await?.into_values() {
-                // Erased meanwhile: not there.
-                let Some(keys) = self.keys(one.sealed.pk).await? else { continue };
-                shown.push((one, keys));
-            }
+            let shown = self.with_keys(grant, &matcher, chunk).await?;
             let asked = asked.clone();
             let decided = tokio::task::spawn_blocking(move || holding(shown, &asked));
             ids.extend(decided.await.map_err(Error::internal)??);
