@@ -7,6 +7,7 @@ use crate::store::Life;
 
 on_both!(
     what_is_written_comes_back,
+    many_who_read_at_once_get_each_their_own,
     concurrent_updates_have_one_winner,
     two_hundred_creates_of_one_id_make_one,
     a_claim_is_held_until_the_next_version,
@@ -34,6 +35,23 @@ async fn what_is_written_comes_back(bench: Bench) {
     assert_eq!(kind_of(sealed.open(&other, &bench.vault).await), Some(Kind::Audit));
     bench.store.close().await;
     assert_eq!(kind_of(bench.record(Vec::new()).await), Some(Kind::Audit));
+}
+
+async fn many_who_read_at_once_get_each_their_own(bench: Bench) {
+    for n in 0..12 {
+        bench.write(&patient(&format!("p{n}"), &format!("Name{n}"))).await.expect("writes");
+    }
+    // The same id several times, absent ones, and another type with the same id, in one go.
+    let ask = |n: usize| {
+        let (kind, id) = (if n.is_multiple_of(7) { "Observation" } else { "Patient" }, n % 16);
+        let bench = &bench;
+        async move { (kind, id, bench.read(kind, &format!("p{id}")).await.expect("reads")) }
+    };
+    for (kind, id, back) in join_all((0..200).map(ask)).await {
+        let there = kind == "Patient" && id < 12;
+        assert_eq!(back.is_some(), there, "{kind}/p{id}");
+        assert!(back.is_none_or(|back| back.contains(&format!("\"Name{id}\""))), "{kind}/p{id}");
+    }
 }
 
 async fn concurrent_updates_have_one_winner(bench: Bench) {
