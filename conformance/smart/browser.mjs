@@ -62,6 +62,31 @@ async function inspect(page, name) {
     for (const field of document.querySelectorAll("input:not([type=hidden]), select")) {
       if (!(field.labels?.length > 0 || field.getAttribute("aria-label"))) faults.push(`the field ${field.name} has no label`);
     }
+    /** WCAG 2.2, 1.4.3: text stands out from what is behind it by 4.5 to 1, large text by 3 to 1. */
+    const channels = (color) => (color.match(/[\d.]+/g) ?? []).map(Number);
+    const light = ([r, g, b]) => [r, g, b].map((c) => c / 255).map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
+      .reduce((sum, c, n) => sum + c * [0.2126, 0.7152, 0.0722][n], 0);
+    const behind = (element) => {
+      for (let at = element; at; at = at.parentElement) {
+        const own = channels(getComputedStyle(at).backgroundColor);
+        if (own.length === 3 || own[3] > 0) return own;
+      }
+      return [255, 255, 255];
+    };
+    for (const element of document.querySelectorAll("body *")) {
+      const says = [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
+      if (!says || element.closest("svg") || !element.checkVisibility()) continue;
+      const style = getComputedStyle(element);
+      const [one, other] = [light(channels(style.color)), light(behind(element))].sort((a, b) => b - a);
+      const size = parseFloat(style.fontSize);
+      const large = size >= 24 || (size >= 18.66 && Number(style.fontWeight) >= 700);
+      const contrast = (one + 0.05) / (other + 0.05);
+      if (contrast < (large ? 3 : 4.5)) faults.push(`"${element.textContent.trim().slice(0, 30)}" has a contrast of ${contrast.toFixed(2)}`);
+    }
+    for (const link of document.querySelectorAll("nav a, a.button")) {
+      const box = link.getBoundingClientRect();
+      if (box.height > 0 && (box.height < 24 || box.width < 24)) faults.push(`the link ${link.textContent} is too small`);
+    }
     for (const button of document.querySelectorAll("button")) {
       if (!(button.textContent.trim() || button.getAttribute("aria-label"))) faults.push("a button has no text");
       const box = button.getBoundingClientRect();
@@ -109,7 +134,7 @@ async function visit(name, options, work) {
     // Browsers say every refusal aloud. A wrong password or code, a type that was denied and the icon of a site without one are
     // no faults of the page.
     const at = message.location().url ?? "";
-    const meant = message.text().includes("401") || (message.text().includes("404") && at.includes("/invitation")) || at.includes("/fhir/Appointment") || at.endsWith("/favicon.ico");
+    const meant = name === "errors" || message.text().includes("401") || (message.text().includes("404") && at.includes("/invitation")) || at.includes("/fhir/Appointment") || at.endsWith("/favicon.ico") || at.startsWith("https://client.example/");
     if (message.type() === "error" && !meant) saw.faults.push(`${name}: ${message.text()}`);
   });
   try {
@@ -242,8 +267,39 @@ saw.passkey = await visit("passkey", {}, async (page, context) => {
   return { listed: both, in: inside, unverified, left: await listed() };
 });
 
+/** A clinician breaks the glass for a patient of somebody else's, and reads on; somebody else will have to look at that. */
+const scopes = "openid fhirUser user/Patient.rs user/Observation.rs";
+saw.emergency = await visit("emergency", {}, async (page) => {
+  const client = demo.clients.find((one) => one.kind === "public" && one.name !== "Patient summary");
+  const back = "https://client.example/callback";
+  const ask = new URLSearchParams({
+    response_type: "code", client_id: client.client_id, redirect_uri: back, scope: scopes, state: "s", aud: demo.base_url,
+    code_challenge: "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM", code_challenge_method: "S256",
+  });
+  let answer = "";
+  // Nobody is there: the code is read off the redirect.
+  page.on("request", (request) => { if (request.url().startsWith(back)) answer = request.url(); });
+  await page.goto(`${demo.issuer}/oauth/authorize?${ask}`);
+  await login(page, user("provider"), "emergency");
+  await page.click("button[value=allow]");
+  for (let tries = 0; !answer && tries < 100; tries += 1) await new Promise((resolve) => setTimeout(resolve, 100));
+  const post = async (fields) => (await fetch(`${demo.issuer}/oauth/token`, { method: "POST", body: new URLSearchParams(fields) })).json();
+  const token = await post({
+    grant_type: "authorization_code", client_id: client.client_id, redirect_uri: back,
+    code: new URL(answer).searchParams.get("code"), code_verifier: "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk",
+  });
+  const own = user("patient").fhirUser.split("/")[1];
+  const given = await post({
+    grant_type: "urn:ietf:params:oauth:grant-type:token-exchange", client_id: client.client_id,
+    subject_token: token.access_token, subject_token_type: "urn:ietf:params:oauth:token-type:access_token",
+    patient: own, purpose: "ETREAT", reason: "Brought in unconscious, allergies unknown",
+  });
+  const read = (path) => fetch(`${demo.base_url}/${path}`, { headers: { authorization: `Bearer ${given.access_token}` } });
+  return [(await read(`Patient/${own}`)).status, (await read(`Observation?patient=${own}&_count=3`)).status];
+});
+
 /** The pages of administration, on a desk and on a phone. */
-const ADMIN = ["users", "invitations", "clients", "sessions", "consents", "keys"];
+const ADMIN = ["users", "invitations", "clients", "sessions", "consents", "keys", "providers", "reviews"];
 saw.admin = await visit("admin", {}, async (page, context) => {
   await page.goto(`${demo.issuer}/admin/users`);
   await login(page, user("admin"), "admin");
@@ -260,6 +316,20 @@ saw.admin = await visit("admin", {}, async (page, context) => {
   await page.click(`a:text-is("Patient summary")`);
   await page.waitForSelector("#sure");
   await seen(page, "admin-client");
+  await page.goto(`${demo.issuer}/admin/reviews`);
+  await page.click(`a:text-is("Review")`);
+  await page.waitForSelector("#note");
+  await seen(page, "admin-review");
+  await page.setViewportSize({ width: 390, height: 800 });
+  await seen(page, "phone-admin-review");
+  await page.setViewportSize({ width: 900, height: 700 });
+  const under = await page.$$eval("ol.rows .name", (all) => all.map((one) => one.textContent.split("·")[1].trim()));
+  await page.check("#finding-justified");
+  await page.fill("#note", "The emergency room's notes confirm it.");
+  await page.click("main form button");
+  await page.waitForSelector("[role=status]");
+  await seen(page, "admin-review-closed");
+  const finding = (await page.textContent("h2:has-text(\"Finding\")")).trim();
   await page.goto(`${demo.issuer}/admin/invitations`);
   await page.selectOption("#role", "NURSE");
   await page.fill("#note", "for Ann");
@@ -284,7 +354,52 @@ saw.admin = await visit("admin", {}, async (page, context) => {
   await seen(page, "page-enrol");
   await page.goto(link);
   await seen(page, "page-error");
-  return { over: (await page.textContent("main")).includes("This link is over") };
+  return { over: (await page.textContent("main")).includes("This link is over"), under, finding };
+});
+
+/** A new phone: the authenticator app is replaced by keyboard alone, without JavaScript, and new recovery codes are made. */
+saw.second = await visit("second", { javaScriptEnabled: false, viewport: { width: 390, height: 800 } }, async (page) => {
+  const one = user("nurse");
+  await page.goto(`${demo.issuer}/account/factor`);
+  await login(page, one, "second");
+  await page.waitForSelector("h1:has-text(\"Your second step\")");
+  await picture(page, "phone-second");
+  await page.setViewportSize({ width: 900, height: 700 });
+  await picture(page, "page-second");
+  /** Presses Tab until the element has the focus, which must be seen. */
+  const reach = async (selector) => {
+    for (let presses = 0; presses < 30; presses += 1) {
+      await page.keyboard.press("Tab");
+      if (await page.locator(`${selector}:focus-visible`).count()) return;
+    }
+    throw new Error(`no key leads to ${selector}`);
+  };
+  await reach('a[href$="set=1"]');
+  await page.keyboard.press("Enter");
+  await page.waitForSelector(".picture svg");
+  await picture(page, "page-device");
+  const secret = (await page.textContent(".key")).replace(/\s/g, "");
+  await reach("#code");
+  await page.keyboard.type(code(secret, Math.floor(Date.now() / 30_000)));
+  await page.keyboard.press("Enter");
+  await page.waitForSelector("[role=status], .codes");
+  await page.goto(`${demo.issuer}/account/factor`);
+  await reach('button:text-is("Make new codes")');
+  await page.keyboard.press("Enter");
+  return { codes: await page.locator(".codes li").count() };
+});
+
+/** What people see when something does not work. */
+saw.errors = await visit("errors", {}, async (page) => {
+  const titles = {};
+  for (const [name, path] of [["400", "/oauth/authorize?client_id=nobody"], ["404", "/no/such/page"], ["405", "/logout"]]) {
+    await page.goto(`${demo.issuer}${path}`);
+    await seen(page, `page-error-${name}`);
+    titles[name] = (await page.textContent("h1")).trim();
+  }
+  await page.setViewportSize({ width: 390, height: 800 });
+  await seen(page, "phone-error");
+  return titles;
 });
 
 /** Without JavaScript the pages of the server do their work up to the redirect; the app says what it needs. */

@@ -63,6 +63,12 @@ pub enum What {
     RegistrationRead,
     RegistrationTokenMade,
     PatientErased,
+    ProviderDisabled,
+    ProviderEnabled,
+    RecoveryCodesMade,
+    ReviewsListed,
+    ReviewOpened,
+    ReviewClosed,
 }
 
 /// `audit-event-outcome`.
@@ -180,6 +186,12 @@ impl What {
             What::RegistrationRead => "registration-read",
             What::RegistrationTokenMade => "registration-token-made",
             What::PatientErased => "patient-erased",
+            What::ProviderDisabled => "provider-disabled",
+            What::ProviderEnabled => "provider-enabled",
+            What::RecoveryCodesMade => "recovery-codes-made",
+            What::ReviewsListed => "emergency-reviews-listed",
+            What::ReviewOpened => "emergency-review-opened",
+            What::ReviewClosed => "emergency-review-closed",
         }
     }
 
@@ -238,6 +250,12 @@ impl What {
         What::RegistrationRead,
         What::RegistrationTokenMade,
         What::PatientErased,
+        What::ProviderDisabled,
+        What::ProviderEnabled,
+        What::RecoveryCodesMade,
+        What::ReviewsListed,
+        What::ReviewOpened,
+        What::ReviewClosed,
     ];
 
     pub(super) fn from_code(code: &str) -> Option<What> {
@@ -269,7 +287,11 @@ impl What {
             | What::UserUnlocked
             | What::ClientEnabled
             | What::ClientChanged
-            | What::KeysRotated => "U",
+            | What::KeysRotated
+            | What::ProviderDisabled
+            | What::ProviderEnabled
+            | What::RecoveryCodesMade
+            | What::ReviewClosed => "U",
             What::Delete
             | What::AuthorizationEnded
             | What::TokenRevoked
@@ -284,7 +306,9 @@ impl What {
             | What::HistoryInstance
             | What::Capabilities
             | What::TokenIntrospected
-            | What::RegistrationRead => "R",
+            | What::RegistrationRead
+            | What::ReviewsListed
+            | What::ReviewOpened => "R",
             _ => "E",
         }
     }

@@ -120,15 +120,35 @@ impl Server {
                 self.waiting.fetch_sub(1, Ordering::SeqCst);
                 match place {
                     Some(place) => place,
-                    None => return unavailable("The server has as much to do as it can take. Try again."),
+                    None => {
+                        let text = "The server has as much to do as it can take. Try again.";
+                        return self.refused_early(Kind::Unavailable, text, parts, request_id);
+                    }
                 }
             }
         };
         let time = Duration::from_secs(limits.request_timeout_s.get());
         match tokio::time::timeout(time, self.routed(parts, body, request_id)).await {
             Ok(served) => served,
-            Err(_) => unavailable("The request took longer than this server gives it."),
+            Err(_) => {
+                let text = "The request took longer than this server gives it.";
+                self.refused_early(Kind::Unavailable, text, parts, request_id)
+            }
         }
+    }
+
+    /// A refusal that no room of the server has made: a page for people, else an OperationOutcome.
+    fn refused_early(
+        &self,
+        kind: Kind,
+        text: impl Into<std::borrow::Cow<'static, str>>,
+        parts: &Parts,
+        request_id: &str,
+    ) -> Served {
+        let error = Error::new(kind, text);
+        let page = site::refused(self, parts, &error, request_id);
+        let reply = page.unwrap_or_else(|| reply::refusal(&error, Wanted::default(), &[]));
+        Served { reply, route: "(none)" }
     }
 
     async fn routed(self: &Arc<Self>, parts: &Parts, body: Body, request_id: &str) -> Served {
@@ -138,8 +158,7 @@ impl Server {
         if parts.uri.path_and_query().is_some_and(|whole| whole.as_str().len() > URL_BYTES_MAX) {
             let text =
                 format!("The address is longer than the {URL_BYTES_MAX} bytes this server takes: POST to _search.");
-            let reply = reply::refusal(&Error::new(Kind::UriTooLong, text), Wanted::default(), &[]);
-            return Served { reply, route: "(none)" };
+            return self.refused_early(Kind::UriTooLong, text, parts, request_id);
         }
         if let Some(found) = oauth::route(self, parts) {
             return Box::pin(oauth::serve(self, found, parts, body, request_id)).await;
@@ -150,15 +169,8 @@ impl Server {
         if let Some(path) = below(parts.uri.path(), self.app.config.base_path()) {
             return Box::pin(fhir::serve(self, parts, path, body, request_id)).await;
         }
-        Served {
-            reply: reply::refusal(&Error::new(Kind::NotFound, "There is no such address."), Wanted::default(), &[]),
-            route: "(none)",
-        }
+        self.refused_early(Kind::NotFound, "There is no such address.", parts, request_id)
     }
-}
-
-fn unavailable(text: &'static str) -> Served {
-    Served { reply: reply::refusal(&Error::new(Kind::Unavailable, text), Wanted::default(), &[]), route: "(none)" }
 }
 
 /// The part of a path below a base, without the slash between them.

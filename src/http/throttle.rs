@@ -263,8 +263,8 @@ impl Server {
         let error = over.error();
         let mut reply = if oauth::is_for_clients(self, parts) {
             oauth::refusal_of(&Refusal { status: 429, ..Refusal::new("temporarily_unavailable", over.limit.text()) })
-        } else if site::is_page(self, parts) {
-            site::refused(self, &error)
+        } else if let Some(page) = site::refused(self, parts, &error, request_id) {
+            page
         } else {
             let wanted = negotiate::wanted(&parts.headers, None, None, false).unwrap_or_default();
             reply::refusal(&error, wanted, &[])

@@ -9,6 +9,7 @@ pub mod facts;
 pub mod form;
 pub mod operations;
 pub mod people;
+pub mod reviews;
 pub mod route;
 pub mod shape;
 mod terminology;

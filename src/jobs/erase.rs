@@ -29,19 +29,12 @@ pub async fn plan(app: &App, patient: &str) -> Result<Plan> {
         return Err(Error::new(Kind::NotFound, "nothing here was ever about this patient"));
     }
     let record = format!("Patient/{patient}");
-    let users = app.oauth.users().list().await?;
-    let of_record = users.iter().filter(|user| user.fhir_user.as_deref() == Some(record.as_str()));
+    let users = app.oauth.users().of_record(&record).await?;
     let mut keys = erasing.own;
     keys.extend(erasing.shared.iter().map(|(_, pk)| *pk));
     let mut shared: Vec<String> = erasing.shared.into_iter().map(|(name, _)| name).collect();
     shared.dedup();
-    Ok(Plan {
-        patient: patient.to_owned(),
-        keys,
-        resources: erasing.resources,
-        shared,
-        users: of_record.map(|user| user.username.clone()).collect(),
-    })
+    Ok(Plan { patient: patient.to_owned(), keys, resources: erasing.resources, shared, users })
 }
 
 /// Erases what the plan says; what belongs to others too only if `shared`. On record before the first key is gone; what

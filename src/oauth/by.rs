@@ -47,6 +47,16 @@ impl By {
         By { who, request, named }
     }
 
+    /// The id of the user who administers; None for operators and the server.
+    pub(crate) fn user(&self) -> Option<&str> {
+        self.who.user.as_deref()
+    }
+
+    /// The request that they make it with.
+    pub(crate) fn request(&self) -> &Request {
+        &self.request
+    }
+
     /// The same in words, for what is kept beside a thing: a user name, or `operator root`.
     pub fn name(&self) -> String {
         let named = |name: &str| self.named.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str());

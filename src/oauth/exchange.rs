@@ -97,7 +97,10 @@ impl State {
     async fn user_of(&self, authorization: &Authorization) -> Result<Held<User>, Refusal> {
         let ended = || invalid_grant("The person's account does not allow this any more.");
         let user = self.users.get(&authorization.username).await.map_err(unavailable)?.ok_or_else(ended)?;
-        let live = user.is_active() && user.id == authorization.user_id && authorization.made >= user.valid_from;
+        let live = user.is_active()
+            && user.id == authorization.user_id
+            && authorization.made >= user.valid_from
+            && self.may_come(&user, authorization.made).await.map_err(unavailable)?;
         if live { Ok(user) } else { Err(ended()) }
     }
 

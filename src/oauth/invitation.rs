@@ -138,7 +138,7 @@ impl State {
         life_ms: i64,
         what: What,
     ) -> Result<Issued> {
-        if self.invitations.count().await? >= OPEN_MAX {
+        if self.invitations.count(None).await? >= OPEN_MAX {
             return Err(Error::new(Kind::TooCostly, format!("At most {OPEN_MAX} links are open at the same time.")));
         }
         let now = self.world.now();

@@ -11,7 +11,7 @@ use super::outside::Visitor;
 use super::password::{self, PasswordHash};
 use super::shelf::Held;
 use super::users::{Device, User, hashed, normal};
-use super::{State, totp};
+use super::{State, factors, totp};
 use crate::access::{Caller, Claims, Person, Role, Who};
 use crate::audit::{Event, Outcome, Request, What};
 use crate::error::{Error, Kind, Result};
@@ -308,7 +308,7 @@ impl State {
             && now.0 - session.seen < idle
             && user.is_active()
             && session.made >= user.valid_from
-            && self.may_come(&user);
+            && self.may_come(&user, session.made).await?;
         if !live {
             self.sessions.delete(cookie).await?;
             return Ok(None);
@@ -378,8 +378,7 @@ impl State {
                 Vec::new(),
             ));
         };
-        let codes = totp::recovery_codes();
-        let hashes: Vec<[u8; 32]> = codes.iter().map(|code| totp::recovery_hash(code)).collect();
+        let (codes, hashes) = factors::recovery();
         let changed = self.users.change(&live.user.username, |user| {
             if user.device.is_some() {
                 return Err(Error::new(Kind::Conflict, "A second factor is enrolled already."));

@@ -9,9 +9,11 @@ pub mod authorize;
 mod by;
 pub mod client;
 pub mod consent;
+mod directory;
 pub mod discovery;
 pub mod emergency;
 mod exchange;
+pub mod factors;
 pub mod form;
 mod introspect;
 pub mod invitation;
@@ -26,6 +28,7 @@ pub mod passkeys;
 pub mod password;
 pub mod registration;
 pub mod registry;
+pub mod reviews;
 mod ring;
 mod shelf;
 mod token;
@@ -49,6 +52,7 @@ use crate::world::{Instant, World};
 
 pub use by::By;
 pub use client::{Client, ClientKind, Registration, Secret};
+pub use directory::Find;
 pub use discovery::Endpoints;
 pub use emergency::{EmergencyAsked, EmergencyGiven};
 pub use form::Refusal;
@@ -58,7 +62,7 @@ pub use registry::{Clients, Registered};
 pub use ring::KeyState;
 pub use shelf::Held;
 pub use token::Granted;
-pub use users::{NewUser, User, Users};
+pub use users::{NewUser, User, UserPage, Users};
 
 use keysets::KeySets;
 use outside::Outside;
@@ -138,6 +142,11 @@ pub struct State {
     outside: Outside,
     outgoing: Shelf<outside::Outgoing>,
     links: Shelf<outside::Link>,
+    /// How administrators have switched identity providers.
+    switches: Shelf<outside::Switch>,
+    /// Emergency accesses whose review is open, and those that have been reviewed.
+    reviews: Shelf<reviews::Review>,
+    reviewed: Shelf<reviews::Review>,
     /// Back-channel logouts that have been taken.
     ended: Shelf<()>,
     /// Places for password hashing.
@@ -166,9 +175,11 @@ impl State {
         let ring = Ring::load(&rings).await?;
         let keys = TokenKeys::new(&issuer, &base, ring.verifying())?;
         let endpoints = Endpoints::of(&issuer);
+        let users = Users::new(&store, &vault, trail.clone(), world.clone());
+        users.make_directory().await?;
         Ok(Arc::new(State {
             clients: Clients::new(store.clone(), vault.clone(), trail.clone(), world.clone(), &base),
-            users: Users::new(&store, &vault, trail.clone(), world.clone()),
+            users,
             sessions: Shelf::new(&store, &vault, login::SESSION_SPACE),
             locks: Shelf::new(&store, &vault, login::LOCK_SPACE),
             invitations: Shelf::new(&store, &vault, invitation::SPACE),
@@ -192,6 +203,9 @@ impl State {
             outside: Outside::new(providers),
             outgoing: Shelf::new(&store, &vault, outside::SPACE),
             links: Shelf::new(&store, &vault, outside::LINK_SPACE),
+            switches: Shelf::new(&store, &vault, outside::SWITCH_SPACE),
+            reviews: Shelf::new(&store, &vault, reviews::OPEN_SPACE),
+            reviewed: Shelf::new(&store, &vault, reviews::CLOSED_SPACE),
             ended: Shelf::new(&store, &vault, outside::ENDED_SPACE),
             hashing: Semaphore::new(login::HASHES_MAX),
             #[cfg(test)]
@@ -256,7 +270,8 @@ impl State {
             && Some(&user.id) == caller.who().user.as_ref()
             && authorization.made >= user.valid_from
             && user.role == person.role
-            && user.fhir_user == person.fhir_user;
+            && user.fhir_user == person.fhir_user
+            && self.may_come(&user, authorization.made).await?;
         let client = self.clients.get(&caller.who().client_id).await?;
         if live && client.is_some_and(|client| !client.disabled) { Ok(caller) } else { Err(ended()) }
     }

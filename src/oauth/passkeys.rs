@@ -10,9 +10,9 @@ use super::by::facts;
 use super::login::{Live, Step};
 use super::users::User;
 use super::webauthn::{self, Assertion, PublicKey, Refused, Site};
-use super::{State, totp};
+use super::{State, factors};
 use crate::audit::{Event, Outcome, Request, What};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::world;
 
 pub(super) const CHALLENGE_SPACE: &str = "oauth-challenge";
@@ -123,8 +123,8 @@ impl State {
     ) -> Result<Added> {
         let challenge = self.take_challenge(cookie, Ceremony::Register).await?;
         let (Some(site), Some(challenge)) = (self.site(), challenge) else { return Ok(Added::No(AGAIN)) };
-        if !live.is_in() || !self.is_recent(live) {
-            return Ok(Added::No("Log in once more, then add the passkey."));
+        if !self.is_fresh(live) {
+            return Ok(Added::No(factors::AGAIN));
         }
         let made = match webauthn::register(&site, &challenge, client_data, attestation) {
             Ok(made) => made,
@@ -138,8 +138,7 @@ impl State {
         if !self.passkey_ids.insert(&passkey.text_id(), &user.id, None, Some(&user.id)).await? {
             return self.refused(live, "the credential is registered already", request).await;
         }
-        let codes = totp::recovery_codes();
-        let hashes: Vec<[u8; 32]> = codes.iter().map(|code| totp::recovery_hash(code)).collect();
+        let (codes, hashes) = factors::recovery();
         let changed = self.users.change(&user.username, |user| {
             if user.passkeys.len() >= PASSKEYS_MAX {
                 return Ok(None);
@@ -175,18 +174,13 @@ impl State {
     /// # Errors
     /// `Kind::Invalid` when it is the last factor of somebody who needs one, or the login is not fresh.
     pub async fn remove_passkey(&self, live: &Live, id: &str, request: Request) -> Result<bool> {
-        if !live.is_in() || !self.is_recent(live) {
-            return Err(Error::invalid("Log in once more, then remove the passkey."));
+        if !self.is_fresh(live) {
+            return Err(Error::invalid(factors::AGAIN));
         }
         let changed = self.users.change(&live.user.username, |user: &mut User| {
             let Some(at) = user.passkeys.iter().position(|own| own.text_id() == id) else { return Ok(None) };
             let name = user.passkeys.remove(at).name;
-            if !user.has_factor() {
-                if self.needs_factor(user.role) {
-                    return Err(Error::new(Kind::Invalid, "This is your only second step, and your role needs one."));
-                }
-                user.recovery.clear();
-            }
+            self.check_left(user)?;
             Ok(Some(name))
         });
         let Some((user, Some(name))) = changed.await? else { return Ok(false) };

@@ -22,6 +22,9 @@ pub struct Shelf<T> {
     vault: Vault,
     space: &'static str,
     of: PhantomData<fn() -> T>,
+    /// How many were opened, for tests of what a list costs.
+    #[cfg(test)]
+    pub(super) opened: std::sync::Arc<std::sync::atomic::AtomicU64>,
 }
 
 /// A thing as it was read, and what is needed to change just that.
@@ -48,13 +51,27 @@ impl<T> Held<T> {
 
 impl<T> Clone for Shelf<T> {
     fn clone(&self) -> Self {
-        Shelf { store: self.store.clone(), vault: self.vault.clone(), space: self.space, of: PhantomData }
+        Shelf {
+            store: self.store.clone(),
+            vault: self.vault.clone(),
+            space: self.space,
+            of: PhantomData,
+            #[cfg(test)]
+            opened: self.opened.clone(),
+        }
     }
 }
 
 impl<T: Serialize + DeserializeOwned + Clone> Shelf<T> {
     pub fn new(store: &Store, vault: &Vault, space: &'static str) -> Shelf<T> {
-        Shelf { store: store.clone(), vault: vault.clone(), space, of: PhantomData }
+        Shelf {
+            store: store.clone(),
+            vault: vault.clone(),
+            space,
+            of: PhantomData,
+            #[cfg(test)]
+            opened: Default::default(),
+        }
     }
 
     fn key(&self, name: &str) -> [u8; 16] {
@@ -76,6 +93,8 @@ impl<T: Serialize + DeserializeOwned + Clone> Shelf<T> {
     }
 
     async fn open(&self, key: Vec<u8>, sealed: Vec<u8>) -> Result<Held<T>> {
+        #[cfg(test)]
+        self.opened.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         let plain = self.vault.open_system(SystemKey::Secret, &self.aad(&key), &sealed).await?;
         let value = serde_json::from_slice(&plain).map_err(Error::internal)?;
         Ok(Held { value, key, sealed })
@@ -131,6 +150,13 @@ impl<T: Serialize + DeserializeOwned + Clone> Shelf<T> {
         Err(Error::new(Kind::Conflict, "Others change the same thing all the time. Try again."))
     }
 
+    /// Keeps a thing of an owner, whatever was there.
+    pub async fn put(&self, name: &str, value: &T, owner: Option<&str>) -> Result<()> {
+        let key = self.key(name);
+        let sealed = self.sealed(&key, value).await?;
+        self.store.kv_put_for(self.space, &key, &sealed, self.life(None, owner)).await
+    }
+
     /// True: it was there.
     pub async fn delete(&self, name: &str) -> Result<bool> {
         self.store.kv_delete(self.space, &self.key(name)).await
@@ -144,9 +170,17 @@ impl<T: Serialize + DeserializeOwned + Clone> Shelf<T> {
         self.opened(self.store.kv_list(self.space).await?).await
     }
 
-    /// How many there are.
-    pub async fn count(&self) -> Result<usize> {
-        Ok(self.store.kv_list(self.space).await?.len())
+    /// At most `limit` of all, or of an owner's, whose keys come after this one; ordered by key, which is no order of
+    /// names.
+    pub async fn page(&self, owner: Option<&str>, after: &[u8], limit: usize) -> Result<Vec<Held<T>>> {
+        let owner = owner.map(|owner| self.owner(owner));
+        self.opened(self.store.kv_page(self.space, owner.as_deref(), after, limit).await?).await
+    }
+
+    /// How many there are, or are of an owner; nothing is opened.
+    pub async fn count(&self, owner: Option<&str>) -> Result<usize> {
+        let owner = owner.map(|owner| self.owner(owner));
+        self.store.kv_count(self.space, owner.as_deref()).await
     }
 
     pub async fn owned(&self, owner: &str) -> Result<Vec<Held<T>>> {

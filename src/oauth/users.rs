@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::by::By;
+use super::directory::{self, Directory, Find};
 use super::outside::Account;
 use super::passkeys::Passkey;
 use super::password::{self, PasswordHash};
@@ -23,6 +24,11 @@ const SPACE: &str = "oauth-user";
 pub(super) const NAME_LENGTH_MAX: usize = 64;
 /// Users one server keeps.
 pub const USERS_MAX: usize = 100_000;
+/// Up to so many that may be meant are put in the order of their names. More are shown as they are found.
+const SORTED_MAX: usize = 500;
+/// Users of whom one page of a search says whether they are meant.
+const LOOKED_AT_MAX: usize = 2_000;
+const CHUNK: usize = 200;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Status {
@@ -81,9 +87,20 @@ pub struct NewUser {
 #[derive(Clone)]
 pub struct Users {
     shelf: Shelf<User>,
+    directory: Directory,
+    sorted_max: usize,
     trail: Trail,
     world: Arc<World>,
     by: By,
+}
+
+/// One page of a list of users.
+pub struct UserPage {
+    pub users: Vec<Held<User>>,
+    /// Where the next page begins; None on the last one.
+    pub next: Option<Vec<u8>>,
+    /// How many there are in all, where that is known without looking at each.
+    pub total: Option<usize>,
 }
 
 /// The form in which user names are kept and compared; None when it can be no user name.
@@ -141,7 +158,8 @@ impl User {
 
 impl Users {
     pub fn new(store: &Store, vault: &Vault, trail: Trail, world: Arc<World>) -> Users {
-        Users { shelf: Shelf::new(store, vault, SPACE), trail, world, by: By::server() }
+        let (shelf, directory) = (Shelf::new(store, vault, SPACE), Directory::new(store, vault));
+        Users { shelf, directory, sorted_max: SORTED_MAX, trail, world, by: By::server() }
     }
 
     /// The same, with what is done recorded as theirs.
@@ -149,9 +167,31 @@ impl Users {
         Users { by: by.clone(), ..self.clone() }
     }
 
+    /// Lets the users of an older database be found.
+    pub(super) async fn make_directory(&self) -> Result<()> {
+        self.directory.make(&self.shelf).await
+    }
+
+    /// For tests: lists are put in order only up to so many.
+    #[cfg(test)]
+    pub(crate) fn sorting(self, sorted_max: usize) -> Users {
+        Users { sorted_max, ..self }
+    }
+
+    /// For tests: how many entries of users were opened so far.
+    #[cfg(test)]
+    pub(crate) fn opened(&self) -> u64 {
+        self.shelf.opened.load(std::sync::atomic::Ordering::SeqCst)
+    }
+
     /// How many there are.
     pub(super) async fn count(&self) -> Result<usize> {
-        self.shelf.count().await
+        self.shelf.count(None).await
+    }
+
+    /// How many came through an identity provider.
+    pub async fn count_of_provider(&self, provider: &str) -> Result<usize> {
+        self.directory.count_of_provider(provider).await
     }
 
     /// Adds a user.
@@ -184,11 +224,11 @@ impl Users {
             demo: new.demo,
             account: None,
         };
-        if !self.shelf.insert(&user.username, &user, None, None).await? {
+        if !self.insert(&user).await? {
             return Err(Error::new(Kind::Conflict, "There is a user of this name already.").at("username"));
         }
         if let Err(error) = self.record(What::UserAdded, &user).await {
-            self.shelf.delete(&user.username).await?;
+            self.forget(&user).await?;
             return Err(error);
         }
         Ok(user)
@@ -216,12 +256,34 @@ impl Users {
             demo: false,
             account: Some(account),
         };
-        Ok(self.shelf.insert(&user.username, &user, None, None).await?.then_some(user))
+        Ok(self.insert(&user).await?.then_some(user))
+    }
+
+    /// Keeps a new user, who can be found at once. False: the name is taken.
+    async fn insert(&self, user: &User) -> Result<bool> {
+        self.directory.add(user).await?;
+        if self.shelf.insert(&user.username, user, None, None).await? {
+            return Ok(true);
+        }
+        self.retermed(user).await?;
+        Ok(false)
+    }
+
+    /// Terms that were made for what a user was, or was to be, and is not.
+    async fn retermed(&self, other: &User) -> Result<()> {
+        let now = self.shelf.get(&other.username).await?;
+        self.directory.remove(other, now.as_deref()).await?;
+        // Somebody may have changed the user in between, and needs a term that has just gone.
+        match self.shelf.get(&other.username).await? {
+            Some(now) => self.directory.add(&now).await,
+            None => Ok(()),
+        }
     }
 
     /// Removes a user that nobody has used.
-    pub(super) async fn forget(&self, username: &str) -> Result<()> {
-        self.shelf.delete(username).await.map(drop)
+    pub(super) async fn forget(&self, user: &User) -> Result<()> {
+        self.shelf.delete(&user.username).await?;
+        self.directory.remove(user, None).await
     }
 
     async fn record(&self, what: What, user: &User) -> Result<()> {
@@ -242,16 +304,65 @@ impl Users {
         Ok(users)
     }
 
-    /// Users whose name, role or record contains these words, by name; all of them when there are none.
-    pub async fn search(&self, text: &str) -> Result<Vec<Held<User>>> {
-        let words: Vec<String> = text.split_whitespace().map(str::to_lowercase).collect();
-        let mut users = self.list().await?;
-        users.retain(|user| {
-            let record = user.fhir_user.as_deref().unwrap_or_default();
-            let all = format!("{} {} {record}", user.username, user.role.name()).to_lowercase();
-            words.iter().all(|word| all.contains(word))
-        });
-        Ok(users)
+    /// The user of this id.
+    pub async fn by_id(&self, id: &str) -> Result<Option<Held<User>>> {
+        self.directory.of_id(&self.shelf, id).await
+    }
+
+    /// The names of all whose own record this is.
+    pub async fn of_record(&self, record: &str) -> Result<Vec<String>> {
+        let find = Find { record: Some(record.to_owned()), ..Find::default() };
+        let (mut names, mut after) = (Vec::new(), Vec::new());
+        loop {
+            let page = self.directory.candidates(&self.shelf, &find, &after, CHUNK).await?;
+            let is_last = page.len() < CHUNK;
+            after = page.last().map(|(key, _)| key.clone()).unwrap_or_default();
+            names.extend(page.into_iter().filter_map(|(_, user)| user.map(|user| user.username.clone())));
+            if is_last {
+                return Ok(names);
+            }
+        }
+    }
+
+    /// At most `limit` users, after the place that the page before ended at (empty: from the first). By name where few may
+    /// be meant; else in no order that says anything, and a page may hold fewer than there is room for.
+    pub async fn page(&self, find: &Find, after: &[u8], limit: usize) -> Result<UserPage> {
+        let may_be = self.directory.count(&self.shelf, find).await?;
+        if may_be > self.sorted_max {
+            return self.found(find, after, limit, may_be).await;
+        }
+        let all = self.directory.candidates(&self.shelf, find, &[], self.sorted_max).await?;
+        let mut users: Vec<Held<User>> = all.into_iter().filter_map(|(_, user)| user).collect();
+        users.sort_by(|a, b| a.username.cmp(&b.username));
+        let total = users.len();
+        let first = users.iter().position(|user| user.key() == after).map_or(0, |at| at + 1);
+        let mut users = users.split_off(first);
+        let more = users.len() > limit;
+        users.truncate(limit);
+        let next = users.last().filter(|_| more).map(|user| user.key().to_vec());
+        Ok(UserPage { users, next, total: Some(total) })
+    }
+
+    async fn found(&self, find: &Find, after: &[u8], limit: usize, may_be: usize) -> Result<UserPage> {
+        let (mut users, mut at, mut looked_at) = (Vec::new(), after.to_vec(), 0);
+        let total = find.is_all().then_some(may_be);
+        let wanted = if find.is_all() { limit + 1 } else { CHUNK };
+        loop {
+            let page = self.directory.candidates(&self.shelf, find, &at, wanted).await?;
+            let ended = page.len() < wanted;
+            looked_at += page.len();
+            for (key, user) in page {
+                if users.len() >= limit {
+                    return Ok(UserPage { users, next: Some(at), total });
+                }
+                at = key;
+                users.extend(user);
+            }
+            let next = Some(at.clone()).filter(|_| !ended);
+            if ended || looked_at >= LOOKED_AT_MAX {
+                return Ok(UserPage { users, next, total });
+            }
+        }
     }
 
     /// Whether a user of a demonstration is here: a real server must not start on such a database.
@@ -267,6 +378,37 @@ impl Users {
     ) -> Result<Option<(User, R)>> {
         let Some(username) = normal(username) else { return Ok(None) };
         self.shelf.change(&username, None, change).await
+    }
+
+    /// Changes what a user is found by. Gives what they were and what they are; None: there is none of this name.
+    pub(super) async fn change_found(
+        &self,
+        username: &str,
+        change: impl Fn(&mut User),
+    ) -> Result<Option<(User, User)>> {
+        let Some(held) = self.get(username).await? else { return Ok(None) };
+        let mut coming = (*held).clone();
+        change(&mut coming);
+        if directory::is_found_alike(&held, &coming) {
+            let changed = self.change(username, |user| {
+                let before = user.clone();
+                change(user);
+                Ok(before)
+            });
+            return Ok(changed.await?.map(|(user, before)| (before, user)));
+        }
+        self.directory.add(&coming).await?;
+        let changed = self.change(username, |user| {
+            let before = user.clone();
+            change(user);
+            Ok(before)
+        });
+        let changed = changed.await;
+        // What it was to be, if it has failed; what it was, if not.
+        self.retermed(&coming).await?;
+        let Some((user, before)) = changed? else { return Ok(None) };
+        self.retermed(&before).await?;
+        Ok(Some((before, user)))
     }
 
     /// No login and no token works for the user from now on. False: there is no such user.
@@ -301,16 +443,14 @@ impl Users {
     pub async fn set_role(&self, username: &str, role: Role, fhir_user: Option<String>) -> Result<bool> {
         check_record(role, fhir_user.as_deref())?;
         let now = self.world.now().0;
-        let changed = self.change(username, |user| {
-            let before = user.role;
+        let changed = self.change_found(username, |user| {
             user.role = role;
             user.fhir_user.clone_from(&fhir_user);
             user.valid_from = now;
-            Ok(before)
         });
-        let Some((user, before)) = changed.await? else { return Ok(false) };
+        let Some((before, user)) = changed.await? else { return Ok(false) };
         let mut about = user.facts();
-        about.push(("roleBefore".to_owned(), before.name().to_owned()));
+        about.push(("roleBefore".to_owned(), before.role.name().to_owned()));
         self.trail.record(self.by.event(self.world.now(), What::UserChanged, about)).await?;
         Ok(true)
     }

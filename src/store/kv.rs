@@ -84,6 +84,41 @@ impl Store {
         rows.iter().map(|row| Ok((row.bytes(0)?.to_vec(), row.bytes(1)?.to_vec()))).collect()
     }
 
+    /// At most `limit` values of a space, or of an owner in it, whose keys come after this one; as (key, value), ordered
+    /// by key.
+    pub async fn kv_page(
+        &self,
+        space: &'static str,
+        owner: Option<&[u8]>,
+        after: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let (of_owner, mut params) = self.of_owner(space, owner);
+        params.push(Param::Bytes(after.to_vec()));
+        params.push(Param::Int(i64::try_from(limit).unwrap_or(i64::MAX)));
+        let (after, limit) = (params.len() - 1, params.len());
+        let sql =
+            format!("select token, sealed from kv where {of_owner} and token > ${after} order by token limit ${limit}");
+        let rows = self.inner.lookups.rows(&sql, params).await?;
+        rows.iter().map(|row| Ok((row.bytes(0)?.to_vec(), row.bytes(1)?.to_vec()))).collect()
+    }
+
+    /// How many values of a space there are, or of an owner in it.
+    pub async fn kv_count(&self, space: &'static str, owner: Option<&[u8]>) -> Result<usize> {
+        let (of_owner, params) = self.of_owner(space, owner);
+        let rows = self.inner.lookups.rows(&format!("select count(*) from kv where {of_owner}"), params).await?;
+        let count = rows.first().map(|row| row.int(0)).transpose()?.unwrap_or(0);
+        usize::try_from(count).map_err(Error::internal)
+    }
+
+    /// The condition on rows that stand in a space, of one owner or of all.
+    fn of_owner(&self, space: &'static str, owner: Option<&[u8]>) -> (&'static str, Vec<Param>) {
+        let mut params = vec![Param::Text(space.to_owned()), Param::Int(self.inner.world.now().0)];
+        let Some(owner) = owner else { return ("space = $1 and (expires is null or expires >= $2)", params) };
+        params.push(Param::Bytes(owner.to_vec()));
+        ("space = $1 and (expires is null or expires >= $2) and owner = $3", params)
+    }
+
     /// True: it was there. Of many who try at once, on any server, one gets true.
     pub async fn kv_delete(&self, space: &'static str, key: &[u8]) -> Result<bool> {
         Ok(self.touched(Small::KvDelete { space, token: key.to_vec() }).await? > 0)
@@ -99,6 +134,14 @@ impl Store {
         match self.small(Small::Count(counter)).await? {
             SmallAnswer::Number(n) => Ok(n),
             _ => Err(wrong_answer()),
+        }
+    }
+
+    /// For tests: as if nothing had ever been kept in a space.
+    #[cfg(test)]
+    pub(crate) async fn kv_delete_space(&self, space: &'static str) {
+        for (key, _) in self.kv_list(space).await.expect("lists") {
+            self.kv_delete(space, &key).await.expect("deletes");
         }
     }
 

@@ -32,6 +32,7 @@ const SQLITE: &[Step] = &[
     step!(6, "sqlite", "0006_version_log"),
     step!(9, "sqlite", "0009_kv_owner"),
     step!(10, "sqlite", "0010_search_parameter"),
+    step!(11, "sqlite", "0011_kv_owner_order"),
 ];
 const POSTGRES: &[Step] = &[
     step!(1, "postgres", "0001_records"),
@@ -41,6 +42,7 @@ const POSTGRES: &[Step] = &[
     step!(6, "postgres", "0006_version_log"),
     step!(9, "postgres", "0009_kv_owner"),
     step!(10, "postgres", "0010_search_parameter"),
+    step!(11, "postgres", "0011_kv_owner_order"),
 ];
 // Numbered apart from the data, so that one database given for both is refused.
 const KEYS_SQLITE: &[Step] = &[step!(1001, "keys/sqlite", "0001_keys")];

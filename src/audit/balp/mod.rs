@@ -142,6 +142,7 @@ fn kinds(what: What) -> (Json, Option<Json>) {
         // Security alert: user security attributes changed.
         What::FactorEnrolled
         | What::FactorRemoved
+        | What::RecoveryCodesMade
         | What::PasswordChanged
         | What::PasswordReset
         | What::InvitationMade
@@ -159,7 +160,11 @@ fn kinds(what: What) -> (Json, Option<Json>) {
         | What::ClientDisabled
         | What::ClientEnabled
         | What::ClientChanged
+        | What::ProviderDisabled
+        | What::ProviderEnabled
         | What::KeysRotated => (dcm("110113"), Some(dcm("110129"))),
+        // What was done with the record of an access: audit log used.
+        What::ReviewsListed | What::ReviewOpened | What::ReviewClosed => (dcm("110101"), None),
         What::RateLimited => (dcm("110113"), None),
         _ => (
             json!({ "system": "http://terminology.hl7.org/CodeSystem/audit-event-type", "code": "rest" }),

@@ -1,4 +1,4 @@
-//! `phial admin`: users, invitations, clients, keys, sessions, consents. What it does is on record with the operator's
+//! `phial admin`: users, invitations, clients, keys, providers, reviews, sessions, consents. What it does is on record with the operator's
 //! name. Prints lines for people, or JSON.
 
 mod clients;
@@ -8,6 +8,7 @@ mod operator;
 mod patients;
 mod print;
 mod providers;
+mod reviews;
 mod users;
 
 use std::path::PathBuf;
@@ -53,6 +54,9 @@ enum AdminCommand {
     /// Identity providers at which people may log in.
     #[command(subcommand)]
     Providers(providers::ProvidersCommand),
+    /// Emergency accesses that wait to be reviewed.
+    #[command(subcommand)]
+    Reviews(reviews::ReviewsCommand),
     /// Where people are logged in.
     #[command(subcommand)]
     Sessions(open::SessionsCommand),
@@ -96,6 +100,7 @@ async fn perform(office: &Office, command: AdminCommand) -> Result<Said> {
         AdminCommand::Keys(command) => keys::run(office, &command).await,
         AdminCommand::Patients(command) => patients::run(office, command).await,
         AdminCommand::Providers(command) => providers::run(office, &command).await,
+        AdminCommand::Reviews(command) => reviews::run(office, command).await,
         AdminCommand::Sessions(command) => open::sessions(office, command).await,
         AdminCommand::Consents(command) => open::consents(office, command).await,
     }

@@ -48,7 +48,14 @@ fn table(rows: &[Value]) -> String {
 fn facts(one: &Value) -> String {
     let Some(object) = one.as_object() else { return format!("{}\n", plain(one)) };
     let width = object.keys().map(String::len).max().unwrap_or(0);
-    object.iter().map(|(name, value)| format!("{:width$}  {}\n", name.replace('_', " "), plain(value))).collect()
+    let line = |(name, value): (&String, &Value)| {
+        let name = name.replace('_', " ");
+        match value.as_array().filter(|rows| rows.first().is_some_and(Value::is_object)) {
+            Some(rows) => format!("{name}\n{}", table(rows)),
+            None => format!("{name:width$}  {}\n", plain(value)),
+        }
+    };
+    object.iter().map(line).collect()
 }
 
 impl Said {

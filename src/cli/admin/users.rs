@@ -1,11 +1,13 @@
 //! `phial admin users` and `phial admin invitations`.
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::{Args, Subcommand};
 use phial::access::Role;
 use phial::error::{Error, Result};
 use phial::interaction::people;
-use phial::oauth::User;
 use phial::oauth::invitation::{Invitation, Invite, Issued, Purpose};
+use phial::oauth::{Find, User, Users};
 use serde_json::{Value, json};
 
 use super::print::{Said, time};
@@ -23,6 +25,8 @@ pub enum UsersCommand {
     Enable(NameArgs),
     /// End whatever the user has open, forget password and second factor, and print a one-time link to choose new ones.
     Reset(NameArgs),
+    /// Forget the lost second factor of somebody who logs in at an identity provider: the next login sets up a new one.
+    RemoveFactor(NameArgs),
     /// Forget failed logins, so that the user need not wait.
     Unlock(NameArgs),
     /// Give the user another role, and the record that goes with it.
@@ -31,8 +35,20 @@ pub enum UsersCommand {
 
 #[derive(Args)]
 pub struct ListArgs {
-    /// Only names, records and roles that contain this.
-    search: Option<String>,
+    /// Only users whose name, or a part of it, begins with each of these words; or whose record this is.
+    words: Vec<String>,
+    /// Only users of this role.
+    #[arg(long, value_name = "ROLE")]
+    role: Option<String>,
+    /// Only users who came through this identity provider.
+    #[arg(long, value_name = "ID")]
+    provider: Option<String>,
+    /// How many at most.
+    #[arg(long, value_name = "N", default_value = "100", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    count: u16,
+    /// Go on where a list before ended, as it says.
+    #[arg(long, value_name = "PLACE", default_value = "")]
+    after: String,
 }
 
 #[derive(Args)]
@@ -88,6 +104,7 @@ fn user(user: &User) -> Value {
         "status": if user.is_active() { "active" } else { "disabled" },
         "password": user.password.is_some(),
         "second_factor": user.has_factor(),
+        "provider": user.account.as_ref().map(|account| account.provider.clone()),
     })
 }
 
@@ -95,15 +112,24 @@ fn issued(issued: &Issued) -> Said {
     Said::One(json!({ "link": *issued.link, "good_until": time(issued.invitation.until), "id": issued.invitation.id }))
 }
 
+async fn list(users: &Users, args: ListArgs) -> Result<Said> {
+    let asked = args.role.as_deref().map(role).transpose()?;
+    let find = Find { role: asked, provider: args.provider, ..Find::words(&args.words.join(" ")) };
+    let after = URL_SAFE_NO_PAD.decode(&args.after).map_err(|_| Error::invalid("--after is no place of a list"))?;
+    let page = users.page(&find, &after, usize::from(args.count)).await?;
+    if let Some(next) = page.next {
+        // Beside the list, which stays one table or one JSON array.
+        eprintln!("There may be more: --after {}", URL_SAFE_NO_PAD.encode(next));
+    }
+    Ok(Said::Many(page.users.iter().map(|one| user(one)).collect()))
+}
+
 pub async fn run(office: &Office, command: UsersCommand) -> Result<Said> {
     let (oauth, by) = (&office.app.oauth, &office.by);
     let users = oauth.users().by(by);
     let done = |known: bool, text: &str| if known { Ok(Said::Done(text.to_owned())) } else { Err(unknown("user")) };
     match command {
-        UsersCommand::List(args) => {
-            let found = users.search(args.search.as_deref().unwrap_or_default()).await?;
-            Ok(Said::Many(found.iter().map(|one| user(one)).collect()))
-        }
+        UsersCommand::List(args) => list(&users, args).await,
         UsersCommand::Invite(args) => {
             let asked = Invite { role: role(&args.role)?, fhir_user: args.fhir_user, note: args.note };
             Ok(issued(&people::invite(&office.app, by, asked).await?))
@@ -113,6 +139,9 @@ pub async fn run(office: &Office, command: UsersCommand) -> Result<Said> {
         UsersCommand::Reset(args) => {
             let link = oauth.reset(by, &args.username).await?.ok_or_else(|| unknown("user"))?;
             Ok(issued(&link))
+        }
+        UsersCommand::RemoveFactor(args) => {
+            done(oauth.clear_factor(by, &args.username).await?, "The second factor is forgotten.")
         }
         UsersCommand::Unlock(args) => done(oauth.unlock(by, &args.username).await?, "The user need not wait."),
         UsersCommand::Role(args) => {

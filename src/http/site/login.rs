@@ -4,16 +4,13 @@ use axum::body::Body;
 use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderValue, Response, StatusCode};
 use minijinja::context;
-use qrcode::QrCode;
-use qrcode::render::svg;
 use zeroize::Zeroizing;
 
 use super::view::Page;
-use super::{Visit, outside, passkey};
-use crate::error::{Error, Result};
+use super::{Visit, factor, outside, passkey};
+use crate::error::Result;
 use crate::oauth::login::{Live, Stage, Step};
 use crate::oauth::passkeys::Ceremony;
-use crate::oauth::totp;
 
 /// Where a login leads: to the app that asked, or to a page of ours.
 pub(super) fn goal(request: &str, to: &str) -> String {
@@ -23,6 +20,7 @@ pub(super) fn goal(request: &str, to: &str) -> String {
         "launch" => "/launch".to_owned(),
         "admin" => "/admin/users".to_owned(),
         "passkey" => "/account/passkey".to_owned(),
+        "factor" => "/account/factor".to_owned(),
         _ => "/account".to_owned(),
     }
 }
@@ -47,10 +45,9 @@ async fn form(visit: &Visit<'_>, live: Option<&Live>, fault: &str, status: Statu
     let page = match stage {
         None | Some(Stage::In) => {
             let username = visit.value("username");
-            Page::new(
-                "login.html",
-                context! { request, to, app, fault, username, providers => outside::buttons(visit) },
-            )
+            let providers = outside::buttons(visit).await?;
+            let again = !visit.value("again").is_empty();
+            Page::new("login.html", context! { request, to, app, fault, username, providers, again })
         }
         Some(Stage::Factor) => {
             let offered = match live {
@@ -65,14 +62,8 @@ async fn form(visit: &Visit<'_>, live: Option<&Live>, fault: &str, status: Statu
         }
         Some(Stage::Enrol { secret }) => {
             let username = live.map(|live| live.user.username.clone()).unwrap_or_default();
-            let uri = totp::uri(&secret, "Phial", &username);
-            let code = QrCode::new(&uri).map_err(Error::internal)?;
-            let picture = code.render::<svg::Color<'_>>().min_dimensions(200, 200).build();
-            // The picture without the XML declaration, so that it can stand in a page.
-            let picture = picture.find("<svg").map(|at| picture[at..].to_owned()).unwrap_or_default();
-            let key = totp::base32(&secret);
-            let key = key.as_bytes().chunks(4).map(String::from_utf8_lossy).collect::<Vec<_>>().join(" ");
-            Page::new("enrol.html", context! { request, to, fault, uri, key, picture })
+            let shown = factor::device(&secret, &username)?;
+            Page::new("enrol.html", context! { request, to, fault, ..shown })
         }
     };
     Ok(visit.show(page.status(status)))
@@ -95,9 +86,7 @@ pub(super) async fn step(visit: &Visit<'_>) -> Result<Response<Body>> {
             let (step, codes) = oauth.enrol(&visit.cookie, visit.value("code"), agent, facts).await?;
             match step {
                 Step::On(cookie) => {
-                    let codes: Vec<String> = codes.iter().map(|code| code.to_string()).collect();
-                    let next = format!("/login?{}", kept(visit));
-                    let page = Page::new("codes.html", context! { codes, next });
+                    let page = factor::codes(visit, &codes, &format!("/login?{}", kept(visit)));
                     return Ok(visit.show_under(page, Some(&cookie)));
                 }
                 no => no,

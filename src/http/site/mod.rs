@@ -4,6 +4,7 @@
 mod account;
 mod admin;
 mod authorize;
+mod factor;
 mod invitation;
 mod launch;
 mod login;
@@ -15,11 +16,10 @@ mod words;
 
 use axum::body::Body;
 use axum::http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_TYPE, COOKIE, LOCATION, ORIGIN, RETRY_AFTER, SET_COOKIE, USER_AGENT,
+    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, COOKIE, LOCATION, ORIGIN, RETRY_AFTER, SET_COOKIE, USER_AGENT,
 };
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Response, StatusCode};
-use minijinja::context;
 
 use super::dispatch::{Served, Server, below, facts_of};
 use super::{body, outcome, reply};
@@ -71,16 +71,28 @@ pub(super) fn is_page(server: &Server, parts: &Parts) -> bool {
     route(server, parts).is_some_and(|found| ROUTES.iter().any(|(page, _)| *page == found.0))
 }
 
-/// A page that shows an error to a browser of which nothing is known.
-pub(super) fn refused(server: &Server, error: &Error) -> Response<Body> {
-    view::plain(server, error)
+/// The page that tells a browser of an error, where it asks for a page or for what is not there; None where the address
+/// answers apps, in a form of their own.
+pub(super) fn refused(server: &Server, parts: &Parts, error: &Error, request_id: &str) -> Option<Response<Body>> {
+    if route(server, parts).is_none() {
+        let config = &server.app.config;
+        let path = parts.uri.path();
+        let of_apps = below(path, config.base_path()).is_some() || super::oauth::route(server, parts).is_some();
+        let accepted = parts.headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+        if of_apps || !accepted.into_iter().any(|list| list.contains("text/html")) {
+            return None;
+        }
+    } else if !is_page(server, parts) {
+        return None;
+    }
+    Some(view::plain(server, error, request_id))
 }
 
 pub(super) async fn serve(server: &Server, found: Route, parts: &Parts, sent: Body, request_id: &str) -> Served {
     let (route, allowed) = *found;
     let method = parts.method.as_str();
     if !allowed.split(", ").any(|one| one == method) {
-        return Served { reply: not_allowed(allowed), route };
+        return Served { reply: not_allowed(server, parts, allowed, request_id), route };
     }
     if DOCUMENTS.iter().any(|(known, _)| *known == route) {
         return Served { reply: document(server, route), route };
@@ -90,7 +102,7 @@ pub(super) async fn serve(server: &Server, found: Route, parts: &Parts, sent: Bo
             Ok(reply) => reply,
             Err(error) => visit.failed(&error),
         },
-        Err(error) => view::plain(server, &error),
+        Err(error) => view::plain(server, &error, request_id),
     };
     Served { reply, route }
 }
@@ -120,6 +132,7 @@ pub(super) const ROUTES: &[(&str, &str)] = &[
     ("/account", "GET, POST"),
     ("/account/password", "GET, POST"),
     ("/account/passkey", "GET, POST"),
+    ("/account/factor", "GET, POST"),
     ("/launch", "GET, POST"),
     ("/admin", "GET"),
     ("/admin/users", "GET"),
@@ -130,6 +143,9 @@ pub(super) const ROUTES: &[(&str, &str)] = &[
     ("/admin/sessions", "GET, POST"),
     ("/admin/consents", "GET, POST"),
     ("/admin/keys", "GET, POST"),
+    ("/admin/providers", "GET, POST"),
+    ("/admin/reviews", "GET"),
+    ("/admin/review", "GET, POST"),
 ];
 
 fn document(server: &Server, route: &str) -> Response<Body> {
@@ -147,9 +163,11 @@ fn document(server: &Server, route: &str) -> Response<Body> {
     reply
 }
 
-fn not_allowed(allowed: &'static str) -> Response<Body> {
-    let mut reply =
-        reply::document(StatusCode::METHOD_NOT_ALLOWED, "text/plain; charset=utf-8", "method not allowed\n");
+fn not_allowed(server: &Server, parts: &Parts, allowed: &'static str, request_id: &str) -> Response<Body> {
+    let error = Error::new(Kind::Method, "");
+    let mut reply = refused(server, parts, &error, request_id).unwrap_or_else(|| {
+        reply::document(StatusCode::METHOD_NOT_ALLOWED, "text/plain; charset=utf-8", "method not allowed\n")
+    });
     reply.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
     reply
 }
@@ -246,6 +264,8 @@ impl Visit<'_> {
             ("/account", true) => Box::pin(account::end(self)).await,
             ("/account/passkey", false) => Box::pin(passkey::show(self, StatusCode::OK, "")).await,
             ("/account/passkey", true) => Box::pin(passkey::change(self)).await,
+            ("/account/factor", false) => Box::pin(factor::show(self, StatusCode::OK, "")).await,
+            ("/account/factor", true) => Box::pin(factor::change(self)).await,
             ("/account/password", false) => Box::pin(account::password_page(self, StatusCode::OK, "")).await,
             ("/account/password", true) => Box::pin(account::password(self)).await,
             (route, is_post) if route.starts_with("/admin") => Box::pin(admin::serve(self, route, is_post)).await,
@@ -273,21 +293,16 @@ impl Visit<'_> {
     /// A page that shows an error.
     pub fn failed(&self, error: &Error) -> Response<Body> {
         outcome::log(error, self.request_id);
-        let status = outcome::status(error.kind);
-        let text = if status.is_server_error() {
-            "The server cannot do this now. Try again in a moment.".to_owned()
-        } else {
-            error.issues.first().map(|issue| issue.diagnostics.to_string()).unwrap_or_default()
-        };
-        let mut reply = self.error(status, &text);
-        if error.kind == Kind::Throttled {
-            reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from(self.server.page_wait_s()));
+        let wait_s = (error.kind == Kind::Throttled).then(|| self.server.page_wait_s());
+        let mut reply = self.error(outcome::status(error.kind), &view::text_of(error));
+        if let Some(wait_s) = wait_s {
+            reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait_s));
         }
         reply
     }
 
     pub fn error(&self, status: StatusCode, text: &str) -> Response<Body> {
-        self.show(Page::new("error.html", context! { text, request_id => self.request_id }).status(status))
+        self.show(view::error(status, text, self.request_id))
     }
 
     /// Sends the browser on.

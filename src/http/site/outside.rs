@@ -23,11 +23,11 @@ fn unknown() -> Error {
 }
 
 /// The providers, for the page of the login.
-pub(super) fn buttons(visit: &Visit<'_>) -> Vec<Value> {
+pub(super) async fn buttons(visit: &Visit<'_>) -> Result<Vec<Value>> {
     let again = if visit.value("again").is_empty() { "" } else { "again=yes" };
     let query = [kept(visit).as_str(), again].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("&");
-    let names = visit.oauth().outside().names();
-    names.map(|(id, name)| context! { id, name, query => query.clone() }).collect()
+    let open = visit.oauth().open_providers().await?;
+    Ok(open.into_iter().map(|(id, name)| context! { id, name, query => query.clone() }).collect())
 }
 
 /// Sends the browser to a provider.
@@ -66,7 +66,9 @@ fn refused(visit: &Visit<'_>, why: Refused) -> Response<Body> {
         Refused::State | Refused::Denied | Refused::Issuer | Refused::Code => StatusCode::BAD_REQUEST,
         Refused::Provider => StatusCode::SERVICE_UNAVAILABLE,
         Refused::Token(_) => StatusCode::UNAUTHORIZED,
-        Refused::SecondFactor | Refused::Role | Refused::Record | Refused::Disabled => StatusCode::FORBIDDEN,
+        Refused::SecondFactor | Refused::Role | Refused::Record | Refused::Disabled | Refused::Closed => {
+            StatusCode::FORBIDDEN
+        }
     };
     visit.error(status, why.text())
 }

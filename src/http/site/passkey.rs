@@ -7,9 +7,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use minijinja::{Value, context};
 
 use super::view::Page;
-use super::{Visit, account};
+use super::{Visit, account, factor};
 use crate::error::{Kind, Result};
-use crate::oauth::login::Live;
 use crate::oauth::passkeys::{Added, Ceremony, Offer};
 use crate::oauth::webauthn::Assertion;
 
@@ -35,17 +34,8 @@ pub(super) fn assertion(visit: &Visit<'_>) -> Assertion {
     }
 }
 
-/// Whoever is logged in, and has been for a few minutes only; otherwise they prove themselves again first.
-async fn fresh(visit: &Visit<'_>) -> Result<Result<Live, Response<Body>>> {
-    Ok(match visit.live().await?.filter(Live::is_in) {
-        None => Err(visit.see_other("/login?to=passkey", None)),
-        Some(live) if !visit.oauth().is_recent(&live) => Err(visit.see_other("/login?to=passkey&again=1", None)),
-        Some(live) => Ok(live),
-    })
-}
-
 pub(super) async fn show(visit: &Visit<'_>, status: StatusCode, fault: &str) -> Result<Response<Body>> {
-    let live = match fresh(visit).await? {
+    let live = match factor::fresh(visit, "passkey").await? {
         Ok(live) => live,
         Err(elsewhere) => return Ok(elsewhere),
     };
@@ -56,7 +46,7 @@ pub(super) async fn show(visit: &Visit<'_>, status: StatusCode, fault: &str) -> 
 
 /// Adds the passkey, or removes one.
 pub(super) async fn change(visit: &Visit<'_>) -> Result<Response<Body>> {
-    let live = match fresh(visit).await? {
+    let live = match factor::fresh(visit, "passkey").await? {
         Ok(live) => live,
         Err(elsewhere) => return Ok(elsewhere),
     };
@@ -77,10 +67,7 @@ pub(super) async fn change(visit: &Visit<'_>) -> Result<Response<Body>> {
     let added = oauth.add_passkey(&live, &visit.cookie, visit.value("name"), &client_data, &attestation, visit.facts());
     match added.await? {
         Added::Yes(codes) if codes.is_empty() => account::show(visit, Some("The passkey is added.")).await,
-        Added::Yes(codes) => {
-            let codes: Vec<String> = codes.iter().map(|code| code.to_string()).collect();
-            Ok(visit.show(Page::new("codes.html", context! { codes, next => "/account" })))
-        }
+        Added::Yes(codes) => Ok(visit.show(factor::codes(visit, &codes, "/account"))),
         Added::No(fault) => show(visit, StatusCode::BAD_REQUEST, fault).await,
     }
 }

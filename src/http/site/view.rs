@@ -26,12 +26,17 @@ const TEMPLATES: &[(&str, &str)] = &[
     ("admin-invitations.html", include_str!("../../../templates/admin-invitations.html")),
     ("admin-keys.html", include_str!("../../../templates/admin-keys.html")),
     ("admin-parts.html", include_str!("../../../templates/admin-parts.html")),
+    ("admin-providers.html", include_str!("../../../templates/admin-providers.html")),
+    ("admin-review.html", include_str!("../../../templates/admin-review.html")),
+    ("admin-reviews.html", include_str!("../../../templates/admin-reviews.html")),
     ("admin-sessions.html", include_str!("../../../templates/admin-sessions.html")),
     ("admin-user.html", include_str!("../../../templates/admin-user.html")),
     ("admin-users.html", include_str!("../../../templates/admin-users.html")),
     ("change.html", include_str!("../../../templates/change.html")),
     ("codes.html", include_str!("../../../templates/codes.html")),
     ("consent.html", include_str!("../../../templates/consent.html")),
+    ("device.html", include_str!("../../../templates/device.html")),
+    ("device-parts.html", include_str!("../../../templates/device-parts.html")),
     ("encounter.html", include_str!("../../../templates/encounter.html")),
     ("enrol.html", include_str!("../../../templates/enrol.html")),
     ("error.html", include_str!("../../../templates/error.html")),
@@ -42,6 +47,7 @@ const TEMPLATES: &[(&str, &str)] = &[
     ("login.html", include_str!("../../../templates/login.html")),
     ("passkey.html", include_str!("../../../templates/passkey.html")),
     ("patient.html", include_str!("../../../templates/patient.html")),
+    ("second.html", include_str!("../../../templates/second.html")),
 ];
 
 /// A page to be shown.
@@ -117,10 +123,48 @@ fn environment() -> &'static Environment<'static> {
     })
 }
 
+/// What happened, and what to do about it, by status.
+fn words(status: StatusCode) -> (&'static str, &'static str) {
+    const AGAIN: &str = "Go back, look at what you entered, and try once more.";
+    match status.as_u16() {
+        401 => ("Please log in", "This is for people who are logged in. Log in, then try once more."),
+        403 => ("This is not open to you", "If you think that it should be, ask your administration."),
+        404 => ("There is nothing here", "Check the address, or begin at your account."),
+        405 => ("That does not work at this address", "Go back and use the links and buttons of the page."),
+        409 => ("Somebody was faster", "Go back, load the page again, and look at how it is now."),
+        410 => ("This is over", "Begin again where you came from."),
+        413 | 414 => ("That was too much", "Send less: shorten what you entered, or leave parts of it out."),
+        415 => ("That cannot be read", "Go back and use the form of the page."),
+        429 => ("Too many attempts", "Wait a moment, then try once more. Trying sooner makes the wait longer."),
+        503 => ("The server cannot do this now", "Nothing is lost. Try again in a moment."),
+        status if status >= 500 => (
+            "Something went wrong on our side",
+            "It is not your doing. Try again in a moment; if it happens once more, tell your administration.",
+        ),
+        _ => ("This did not work", AGAIN),
+    }
+}
+
+/// What the page may say of an error: of the server's own, nothing.
+pub(super) fn text_of(error: &Error) -> String {
+    if outcome::status(error.kind).is_server_error() {
+        return String::new();
+    }
+    error.issues.first().map(|issue| issue.diagnostics.to_string()).unwrap_or_default()
+}
+
+/// The page of an error.
+pub(super) fn error(status: StatusCode, text: &str, request_id: &str) -> Page {
+    let (title, advice) = words(status);
+    let login = status == StatusCode::UNAUTHORIZED;
+    let number = status.as_u16();
+    Page::new("error.html", context! { title, advice, text, login, number, request_id }).status(status)
+}
+
 /// An error before there is a browser to speak of.
-pub(super) fn plain(server: &Server, error: &Error) -> Response<Body> {
-    let text = error.issues.first().map(|issue| issue.diagnostics.to_string()).unwrap_or_default();
-    let page = Page::new("error.html", context! { text, request_id => "" }).status(outcome::status(error.kind));
+pub(super) fn plain(server: &Server, error: &Error, request_id: &str) -> Response<Body> {
+    outcome::log(error, request_id);
+    let page = self::error(outcome::status(error.kind), &text_of(error), request_id);
     page.render("", server.app.config.issuer_path())
 }
 
@@ -134,7 +178,8 @@ mod tests {
             environment().get_template(name).unwrap();
         }
         let error = environment().get_template("error.html").unwrap();
-        let text = error.render(context! { token => "", root => "", text => "<script>", request_id => "r" }).unwrap();
+        let said = context! { title => "t", advice => "a", login => false, number => 400, request_id => "r" };
+        let text = error.render(context! { token => "", root => "", text => "<script>", ..said }).unwrap();
         assert!(text.contains("&lt;script&gt;") && !text.contains("<script>"), "{text}");
     }
 }

@@ -47,6 +47,30 @@ pub(super) fn list(words: &[&str]) -> String {
     }
 }
 
+/// What a purpose of use is called.
+pub(super) fn purpose(code: &str) -> String {
+    match code {
+        "ETREAT" => "emergency treatment".to_owned(),
+        "BTG" => "break the glass".to_owned(),
+        other => other.to_owned(),
+    }
+}
+
+/// What an interaction of the audit trail is called.
+pub(super) fn access(what: &str) -> &str {
+    match what {
+        "read" | "vread" => "read",
+        "search-type" | "search-system" => "found by a search",
+        "history-instance" | "history-type" | "history-system" => "history read",
+        "create" => "created",
+        "update" | "patch" => "changed",
+        "delete" => "deleted",
+        "operation" => "read by an operation",
+        "token-issued" => "token given",
+        other => other,
+    }
+}
+
 /// A time of the log of a person's own: `2026-01-31 08:15 UTC`.
 pub(super) fn time(ms: i64) -> String {
     let text = crate::world::Instant(ms).to_fhir();

@@ -3,9 +3,9 @@
 use super::browser::{Browser, PASSWORD, SECRET};
 use super::{Reply, TestApp, patient};
 use crate::access::Role;
-use crate::oauth::ClientKind;
+use crate::oauth::{ClientKind, Find, NewUser, UserPage};
 
-const PAGES: &[&str] = &["users", "invitations", "clients", "sessions", "consents", "keys"];
+const PAGES: &[&str] = &["users", "invitations", "clients", "sessions", "consents", "keys", "providers", "reviews"];
 
 async fn office(app: &TestApp) -> Browser<'_> {
     app.user("boss", Role::Admin, None).await;
@@ -67,7 +67,7 @@ async fn administration_is_for_administrators_with_a_fresh_login() {
 async fn an_administrator_needs_a_second_factor_whatever_the_settings() {
     let app = TestApp::with(&[("staff_second_factor", "optional")]).await;
     for (name, role, asked) in [("boss", Role::Admin, true), ("nurse", Role::Nurse, false)] {
-        let new = crate::oauth::NewUser {
+        let new = NewUser {
             username: name.into(),
             role,
             fhir_user: None,
@@ -88,7 +88,7 @@ async fn users_are_found_changed_and_reset_on_their_page() {
     let app = TestApp::new().await;
     let mut boss = office(&app).await;
     for n in 0..60 {
-        let new = crate::oauth::NewUser {
+        let new = NewUser {
             username: format!("staff{n:02}"),
             role: Role::Staff,
             fhir_user: None,
@@ -99,11 +99,15 @@ async fn users_are_found_changed_and_reset_on_their_page() {
         app.app().oauth.users().add(new).await.unwrap();
     }
     let list = boss.get("/admin/users").await;
-    assert!(list.text().contains("Page 1 of 2, 61 in all") && !list.text().contains("staff55"), "{}", list.text());
-    assert!(boss.get("/admin/users?page=2").await.text().contains("staff55"));
+    assert!(list.text().contains("61 in all") && !list.text().contains("staff55"), "{}", list.text());
+    let next = list.text().split("?after=").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    let second = boss.get(&format!("/admin/users?after={next}")).await.text();
+    assert!(second.contains("staff55") && !second.contains("staff41") && second.contains("First page"), "{second}");
     let found = boss.get("/admin/users?q=STAFF5+staff").await;
     assert!(found.text().contains("10 in all") && !found.text().contains("staff41"), "{}", found.text());
     assert!(boss.get("/admin/users?q=nobody").await.text().contains("No user was found"));
+    let found = boss.get("/admin/users?role=ADMIN").await.text();
+    assert!(found.contains("1 in all") && found.contains(">boss</a>"), "{found}");
 
     app.user("ann", Role::Staff, None).await;
     let mut ann = Browser::new(&app);
@@ -209,4 +213,76 @@ async fn invitations_apps_sessions_and_consents_are_made_and_ended() {
     // Her launch was another session, and is there still.
     let left = app.app().oauth.all_sessions(None).await.unwrap();
     assert_eq!(left.iter().filter(|one| one.username == "ann").count(), 1);
+}
+
+#[tokio::test]
+async fn a_list_of_many_users_is_read_in_pages_and_searched_without_opening_all() {
+    let app = TestApp::new().await;
+    let add = async |username: String, role: Role, fhir_user: Option<String>| {
+        let new = NewUser { username, role, fhir_user, password: None, totp_secret: None, demo: false };
+        app.app().oauth.users().add(new).await.unwrap();
+    };
+    for n in 0..60 {
+        add(format!("staff{n:02}.smith"), Role::Staff, None).await;
+    }
+    add("ann.jones".into(), Role::Provider, Some("Practitioner/a".into())).await;
+    add("jo".into(), Role::Provider, Some("Practitioner/b".into())).await;
+    // As for a list that is too long to be put in order.
+    let users = app.app().oauth.users().clone().sorting(0);
+    let named = |page: &UserPage| page.users.iter().map(|user| user.username.clone()).collect::<Vec<_>>();
+    let (mut all, mut after, mut pages) = (Vec::new(), Vec::new(), 0);
+    loop {
+        let before = users.opened();
+        let page = users.page(&Find::default(), &after, 20).await.unwrap();
+        assert!(users.opened() - before <= 21 && page.total == Some(62), "a page opens a page");
+        all.extend(named(&page));
+        pages += 1;
+        match page.next {
+            Some(next) => after = next,
+            None => break,
+        }
+    }
+    all.sort();
+    assert_eq!((all.len(), pages), (62, 4));
+    all.dedup();
+    assert_eq!(all.len(), 62, "each once");
+
+    let before = users.opened();
+    for (words, found) in [
+        ("JONES", vec!["ann.jones"]),
+        ("jon", vec!["ann.jones"]),
+        ("ann.jo", vec!["ann.jones"]),
+        ("jon ann", vec!["ann.jones"]),
+        ("jon staff", vec![]),
+        ("ones", vec![]),
+        ("Practitioner/b", vec!["jo"]),
+        ("practitioner/b", vec![]),
+    ] {
+        let page = users.page(&Find::words(words), &[], 20).await.unwrap();
+        assert_eq!((named(&page), page.next), (found.into_iter().map(str::to_owned).collect(), None), "{words}");
+    }
+    let role = Find { role: Some(Role::Provider), ..Find::default() };
+    let mut providers = named(&users.page(&role, &[], 20).await.unwrap());
+    providers.sort();
+    assert_eq!(providers, ["ann.jones", "jo"]);
+    let ann = users.get("ann.jones").await.unwrap().unwrap();
+    assert_eq!(users.by_id(&ann.id).await.unwrap().unwrap().username, "ann.jones");
+    assert!(users.by_id("nobody").await.unwrap().is_none());
+    assert!(users.opened() - before <= 12, "only those who are meant: {}", users.opened() - before);
+    // Too short for a term: everybody is looked at, and found all the same.
+    let short = named(&users.page(&Find::words("jo"), &[], 20).await.unwrap());
+    assert_eq!(short.len(), 2);
+
+    // What a user is found by follows the user, and terms of before find nobody.
+    users.set_role("jo", Role::Nurse, Some("Practitioner/c".into())).await.unwrap();
+    assert_eq!(named(&users.page(&role, &[], 20).await.unwrap()), ["ann.jones"]);
+    assert!(users.of_record("Practitioner/b").await.unwrap().is_empty());
+    assert_eq!(users.of_record("Practitioner/c").await.unwrap(), ["jo"]);
+    // Of a database from before there were terms.
+    app.app().store.kv_delete_space("oauth-user-term").await;
+    assert!(users.by_id(&ann.id).await.unwrap().is_none());
+    let later = app.again().await;
+    let users = later.app().oauth.users().clone().sorting(0);
+    assert_eq!(users.by_id(&ann.id).await.unwrap().unwrap().username, "ann.jones");
+    assert_eq!(named(&users.page(&Find::words("jones"), &[], 20).await.unwrap()), ["ann.jones"]);
 }

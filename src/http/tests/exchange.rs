@@ -12,7 +12,7 @@ const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const REASON: &str = "Unconscious in the emergency room";
 
 /// Two patients, of whom the doctor has one in care; users and two public apps.
-async fn clinic(app: &TestApp) -> Persona<'_> {
+pub async fn clinic(app: &TestApp) -> Persona<'_> {
     let writer = app.persona("system/*.cruds").await;
     let doctor = json!({"resourceType": "Practitioner", "id": "dr"});
     assert_eq!(writer.put("Practitioner/dr", &doctor).await.status, 201);
@@ -34,7 +34,7 @@ async fn clinic(app: &TestApp) -> Persona<'_> {
     writer
 }
 
-async fn exchanged(app: &TestApp, token: &str, other: &[(&str, Option<&str>)]) -> Reply {
+pub async fn exchanged(app: &TestApp, token: &str, other: &[(&str, Option<&str>)]) -> Reply {
     let mut all = vec![
         ("grant_type", Some(EXCHANGE)),
         ("client_id", Some("app")),
@@ -52,12 +52,12 @@ async fn exchanged(app: &TestApp, token: &str, other: &[(&str, Option<&str>)]) -
     app.form("/oauth/token", &given, None).await
 }
 
-async fn token_of(app: &TestApp, username: &str, scope: &str) -> String {
+pub async fn token_of(app: &TestApp, username: &str, scope: &str) -> String {
     let answer = app.launched("app", username, scope, None).await;
     answer["access_token"].as_str().expect("a token").to_owned()
 }
 
-fn text(answer: &Value, name: &str) -> String {
+pub fn text(answer: &Value, name: &str) -> String {
     answer[name].as_str().unwrap_or_else(|| panic!("{name} in {answer}")).to_owned()
 }
 

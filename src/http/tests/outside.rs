@@ -1,6 +1,7 @@
 //! Logging in at identity providers: two real ones, over the wire, with every way in which their answers can be wrong.
 //! The clock is the real one at the start, since theirs is.
 
+mod switched;
 mod tokens;
 
 use std::collections::HashMap;
@@ -270,7 +271,9 @@ async fn people_log_in_where_they_are_known() {
     let oauth = &house.app.app().oauth;
     let keys: Vec<bool> = oauth.outside().described().map(|provider| provider.public_key.is_some()).collect();
     assert_eq!(keys, [false, true]);
-    assert!(oauth.provider_answers("region").await && !oauth.provider_answers("nobody").await);
+    let state = oauth.provider_state("region", true).await.unwrap().unwrap();
+    assert!(state.failed.is_none() && state.known.is_some() && state.users == 0);
+    assert!(oauth.provider_state("nobody", true).await.unwrap().is_none());
     // Somebody of the same name at another provider is somebody else.
     let mut other = Browser::new(&house.app);
     let page = house.log_in(&mut other, "region", "ann", "gold").await.text();

@@ -15,6 +15,7 @@ use crate::fhir::{Resource, definitions};
 use crate::interaction::write::patch::Bases;
 use crate::interaction::write::stage::Change;
 use crate::interaction::{Answer, Facts, Scene};
+use crate::oauth::reviews::Review;
 use crate::oauth::{EmergencyAsked, EmergencyGiven};
 use crate::search::query::Criterion;
 use crate::world::Instant;
@@ -113,10 +114,10 @@ async fn put_down(
     scene: Scene<'_>,
     stated: &Stated<'_>,
     user: &str,
-    (until, token_id): (Instant, &str),
+    (ends, token_id): (Instant, &str),
 ) -> Result<String> {
     let reason = stated.reason.trim();
-    let (from, until) = (stamp(scene.app.world.now()), stamp(until));
+    let (from, until) = (stamp(scene.app.world.now()), stamp(ends));
     let patient = json!({"reference": format!("Patient/{}", stated.patient)});
     let user = json!({"reference": user});
     let purpose = json!({"coding": [{"system": REASON, "code": stated.purpose}], "text": reason});
@@ -129,23 +130,58 @@ async fn put_down(
         "code": {"text": "Review an emergency access"}, "description": reason, "for": patient,
         "requester": user, "reasonCode": purpose, "authoredOn": from,
     });
-    let (flag, _) = ordered(scene, flag)?;
+    let (flag, flag_id) = ordered(scene, flag)?;
     let (task, id) = ordered(scene, task)?;
-    let changes = [flag, task];
+    let review = review(scene, stated, [&id, &flag_id], (ends, token_id)).await?;
+    scene.app.oauth.order_review(&review).await?;
+    let given = write(scene, stated, [flag, task], token_id).await;
+    if given.is_err() {
+        // An order that outlives its access would only be puzzled over: nothing hangs on its going.
+        let _ = scene.app.oauth.drop_review(&id).await;
+    }
+    given.map(|()| id)
+}
+
+/// What is kept of the access until it has been reviewed.
+async fn review(
+    scene: Scene<'_>,
+    stated: &Stated<'_>,
+    [task, flag]: [&str; 2],
+    (until, token): (Instant, &str),
+) -> Result<Review> {
+    let who = scene.caller.who();
+    let person = scene.caller.person();
+    Ok(Review {
+        task: task.to_owned(),
+        flag: flag.to_owned(),
+        user: who.user.clone().unwrap_or_default(),
+        username: scene.app.oauth.name_of(scene.caller).await?,
+        fhir_user: person.and_then(|person| person.fhir_user.clone()).unwrap_or_default(),
+        role: person.map_or("", |person| person.role.name()).to_owned(),
+        client_id: who.client_id.clone(),
+        purpose: stated.purpose.to_owned(),
+        token: token.to_owned(),
+        made: scene.app.world.now().0,
+        until: until.0,
+        closed: None,
+    })
+}
+
+/// Alert and order, with the record of the access, in one transaction.
+async fn write(scene: Scene<'_>, stated: &Stated<'_>, changes: [Change; 2], token_id: &str) -> Result<()> {
     let bases = Bases::open(scene, changes.iter()).await?;
     let mut tx = scene.app.store.begin();
     for change in &changes {
         change.stage(scene, &mut tx, &bases).await?;
     }
     let mut event = Event {
-        reason: Some(format!("emergency access ({}): {}", stated.purpose, reason)),
+        reason: Some(format!("emergency access ({}): {}", stated.purpose, stated.reason.trim())),
         patients: vec![stated.patient.to_owned()],
         ..scene.event(What::Operation, definitions().type_id("Patient"))
     };
     let facts = [("emergency", stated.purpose), ("token", token_id)];
     event.detail.extend(facts.map(|(name, value)| (name.to_owned(), value.to_owned())));
-    scene.app.trail.commit(event, tx, Vec::new(), Vec::new()).await?;
-    Ok(id)
+    scene.app.trail.commit(event, tx, Vec::new(), Vec::new()).await.map(drop)
 }
 
 /// A resource to be created, and its id. Both are the server's own to write, whatever the caller may.

@@ -89,25 +89,25 @@ impl State {
         request: &Request,
     ) -> Result<User> {
         let now = self.world.now().0;
-        let changed = self.users.change(&user.username, |user| {
-            let same = mapped.as_ref().is_some_and(|new| new.role == user.role && new.fhir_user == user.fhir_user);
-            if let Some(new) = &mapped {
-                user.role = new.role;
-                user.fhir_user.clone_from(&new.fhir_user);
-            }
+        let is_same =
+            |user: &User| mapped.as_ref().is_some_and(|new| new.role == user.role && new.fhir_user == user.fhir_user);
+        let changed = self.users.change_found(&user.username, |user| {
             // What was opened with another role ends.
-            if !same {
+            if !is_same(user) {
                 user.valid_from = now;
             }
-            if let Some(account) = user.account.as_mut().filter(|_| mapped.is_some()) {
+            let Some(new) = &mapped else { return };
+            user.role = new.role;
+            user.fhir_user.clone_from(&new.fhir_user);
+            if let Some(account) = &mut user.account {
                 account.seen = now;
                 account.provider.clone_from(&provider.id);
             }
-            Ok(same)
         });
-        let Some((user, same)) = changed.await? else {
+        let Some((before, user)) = changed.await? else {
             return Err(Error::new(Kind::Conflict, "The account is being changed. Log in again."));
         };
+        let same = is_same(&before);
         if !same {
             self.end_all(&user.id).await?;
             self.record_account(What::UserChanged, &user, provider, request).await?;
@@ -140,7 +140,7 @@ impl State {
             }
             if !kept {
                 // Two first logins at once: the other one was first.
-                self.users.forget(&user.username).await?;
+                self.users.forget(&user).await?;
                 return Err(Error::new(Kind::Conflict, "You have just logged in elsewhere. Log in again."));
             }
             self.record_account(What::UserAdded, &user, provider, request).await?;

@@ -60,7 +60,14 @@ pub struct Known {
 
 /// Keeps what is known of one provider.
 #[derive(Default)]
-pub struct Keeper(Mutex<Option<Arc<Known>>>);
+pub struct Keeper(Mutex<Kept>);
+
+#[derive(Default)]
+struct Kept {
+    known: Option<Arc<Known>>,
+    /// When it did not answer as it should, since what is known.
+    failed: Option<Instant>,
+}
 
 /// Asks a provider, through the one client there is.
 pub struct Asking<'a>(pub &'a fetch::Client);
@@ -75,6 +82,12 @@ impl<'c> AsyncHttpClient<'c> for Asking<'_> {
 }
 
 impl Keeper {
+    /// When the provider last said what it is, with how many keys; and when it failed to, if it has not since.
+    pub async fn state(&self) -> (Option<(Instant, usize)>, Option<Instant>) {
+        let kept = self.0.lock().await;
+        (kept.known.as_ref().map(|known| (known.at, known.metadata.jwks().keys().len())), kept.failed)
+    }
+
     /// What is known now. `anew`: its keys do not do.
     ///
     /// # Errors
@@ -87,7 +100,8 @@ impl Keeper {
         now: Instant,
     ) -> Result<Arc<Known>, Refused> {
         // Held while it is fetched: one request is enough for everybody who waits.
-        let mut held = self.0.lock().await;
+        let mut kept = self.0.lock().await;
+        let Kept { known: held, failed } = &mut *kept;
         let age = held.as_ref().map(|known| now.0 - known.at.0);
         if let (Some(known), Some(age)) = (held.as_ref(), age)
             && age < if anew { KEYS_AGE_MS } else { AGE_MS }
@@ -97,10 +111,11 @@ impl Keeper {
         match fetched(provider, client).await {
             Ok(metadata) => {
                 let known = Arc::new(Known { metadata, at: now });
-                *held = Some(known.clone());
+                (*held, *failed) = (Some(known.clone()), None);
                 Ok(known)
             }
             Err(why) => {
+                *failed = Some(now);
                 tracing::warn!(provider = provider.id, why, "the identity provider cannot be asked what it is");
                 held.clone().filter(|_| age.is_some_and(|age| age < AGE_MAX_MS)).ok_or(Refused::Provider)
             }

@@ -1,6 +1,8 @@
 //! What the claims of an identity provider make of a person: role, own record, name, and whether a second factor was
 //! used. Pure.
 
+use std::fmt;
+
 use serde_json::{Map, Value};
 
 use crate::access::Role;
@@ -77,6 +79,44 @@ fn has(claims: &Claims, name: &str, values: &[String]) -> bool {
         Some(Value::Array(several)) => several.iter().any(is),
         Some(one) => is(one),
         None => false,
+    }
+}
+
+/// What counts, as administrators read it.
+impl fmt::Display for Factor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = [("amr", &self.amr), ("acr", &self.acr)];
+        let shown: Vec<String> = shown
+            .into_iter()
+            .filter(|(_, values)| !values.is_empty())
+            .map(|(name, values)| format!("{name} {}", values.join(" or ")))
+            .collect();
+        match (shown.is_empty(), self.here) {
+            (true, true) => f.write_str("this server asks for its own"),
+            (true, false) => f.write_str("none counts: every login is refused"),
+            (false, true) => write!(f, "{}; otherwise this server asks for its own", shown.join(", or ")),
+            (false, false) => write!(f, "{}; otherwise the login is refused", shown.join(", or ")),
+        }
+    }
+}
+
+/// The rule as administrators read it: `groups is a or b: PROVIDER, Practitioner/{npi}`.
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is {}: {}", self.claim, self.values.join(" or "), self.role.name())?;
+        match &self.record {
+            Some(record) => write!(f, ", {record}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|part| match part {
+            Part::Text(text) => f.write_str(text),
+            Part::Claim(name) => write!(f, "{{{name}}}"),
+        })
     }
 }
 

@@ -7,6 +7,7 @@ mod known;
 mod mapping;
 mod refused;
 mod settings;
+mod switch;
 mod token;
 
 use openidconnect::core::{CoreAuthPrompt, CoreAuthenticationFlow};
@@ -25,12 +26,14 @@ use crate::world::Instant;
 pub use account::Account;
 pub use refused::Refused;
 pub use settings::{Provider, load};
+pub use switch::{ProviderState, Switch};
 
 pub(super) use account::{LINK_SPACE, Link};
 use known::Keeper;
 use token::Identity;
 
 pub(super) const SPACE: &str = "oauth-outgoing";
+pub(super) const SWITCH_SPACE: &str = "oauth-provider";
 pub(super) const ENDED_SPACE: &str = "oauth-ended";
 /// A login at a provider must be finished in so much time.
 const OUTGOING_LIFE_MS: i64 = 600_000;
@@ -87,6 +90,10 @@ pub struct Described<'a> {
     pub client_id: &'a str,
     /// To be registered there, when this server authenticates with a key.
     pub public_key: Option<Node>,
+    /// What its claims make of people, rule by rule, in words.
+    pub rules: Vec<String>,
+    /// What counts as a second factor, in words.
+    pub second_factor: String,
 }
 
 /// Where a person logs out at the provider too.
@@ -109,11 +116,6 @@ impl Outside {
         self.0.iter().find(|(provider, _)| provider.id == id)
     }
 
-    /// Id and name of each, in the order of the configuration.
-    pub fn names(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(provider, _)| (provider.id.as_str(), provider.name.as_str()))
-    }
-
     /// Each as administrators see it.
     pub fn described(&self) -> impl Iterator<Item = Described<'_>> {
         self.0.iter().map(|(provider, _)| Described {
@@ -125,6 +127,8 @@ impl Outside {
                 settings::Proof::Key(key) => Some(key.public_jwk()),
                 settings::Proof::Secret(_) => None,
             },
+            rules: provider.rules.iter().map(ToString::to_string).collect(),
+            second_factor: provider.factor.to_string(),
         })
     }
 
@@ -148,14 +152,6 @@ impl State {
         format!("{}/login/back/{provider}", self.keys.issuer())
     }
 
-    /// Whether a provider publishes what it should.
-    pub async fn provider_answers(&self, id: &str) -> bool {
-        match self.outside.find(id) {
-            Some((provider, keeper)) => keeper.known(provider, &self.fetch, true, self.world.now()).await.is_ok(),
-            None => false,
-        }
-    }
-
     /// Begins a login at a provider: the address to send the browser to. `again`: whoever is logged in there has to
     /// prove it once more. None: there is no such provider.
     pub async fn leave(
@@ -166,6 +162,9 @@ impl State {
         again: bool,
     ) -> Result<Option<Result<String, Refused>>> {
         let Some((provider, keeper)) = self.outside.find(id) else { return Ok(None) };
+        if self.is_closed(id).await? {
+            return Ok(Some(Err(Refused::Closed)));
+        }
         let now = self.world.now();
         let known = match keeper.known(provider, &self.fetch, false, now).await {
             Ok(known) => known,
@@ -197,11 +196,6 @@ impl State {
         Ok(Some(Ok(url.to_string())))
     }
 
-    /// Whether the identity provider of a user, if there is one, is still one of this server's.
-    pub(super) fn may_come(&self, user: &User) -> bool {
-        user.account.as_ref().is_none_or(|account| self.outside.find(&account.provider).is_some())
-    }
-
     /// Whether an app may go on without the person: not for ever after the last login at an identity provider.
     pub(super) fn may_stay_away(&self, user: &User, now: Instant) -> bool {
         user.account.as_ref().is_none_or(|account| {
@@ -230,6 +224,10 @@ impl State {
             return refused(Refused::State);
         };
         let goal = outgoing.goal.clone();
+        if self.is_closed(id).await? {
+            self.outside_failed(Refused::Closed, provider, None, request).await?;
+            return Ok(Some(Return { goal, outcome: Err(Refused::Closed) }));
+        }
         let identity = match self.identity(provider, keeper, form, &outgoing, now).await {
             Ok(identity) => identity,
             Err(why) => {

@@ -22,6 +22,8 @@ pub enum Refused {
     Role,
     Record,
     Disabled,
+    /// An administrator has shut the provider.
+    Closed,
 }
 
 /// What is wrong with a token of a provider.
@@ -66,6 +68,7 @@ impl Refused {
             Refused::Role => "provider-role",
             Refused::Record => "provider-record",
             Refused::Disabled => "disabled",
+            Refused::Closed => "provider-disabled",
         }
     }
 
@@ -95,6 +98,7 @@ impl Refused {
                  administration."
             }
             Refused::Disabled => "Your account here has been closed. Ask your administration.",
+            Refused::Closed => "Nobody can log in through this identity provider now. Ask your administration.",
         }
     }
 }

@@ -232,6 +232,17 @@ async fn keyed_values_and_counters(bench: Bench) {
     assert_ne!(one.expect("answers"), other.expect("answers"), "one of two who changed the same value");
     assert!(!store.kv_swap("session", b"none", b"1", b"2", None).await.expect("answers"));
     assert_eq!(store.kv_list_owned("session", b"ann").await.expect("lists").len(), 2);
+    let page = |owner: Option<&'static [u8]>, after: &'static [u8], limit| async move {
+        let page = store.kv_page("session", owner, after, limit).await.expect("lists");
+        page.into_iter().map(|(key, _)| String::from_utf8(key).expect("text")).collect::<Vec<_>>()
+    };
+    assert_eq!(page(None, b"", 2).await, ["s1", "s2"]);
+    assert_eq!(page(None, b"s2", 2).await, ["s3"]);
+    assert_eq!(page(Some(b"ann"), b"s1", 2).await, ["s2"]);
+    assert_eq!(page(Some(b"bob"), b"", 2).await, ["s3"]);
+    let counts = [None, Some(b"ann".as_slice()), Some(b"eve".as_slice())].map(|owner| store.kv_count("session", owner));
+    let counts = join_all(counts).await.into_iter().map(|count| count.expect("counts")).collect::<Vec<_>>();
+    assert_eq!(counts, [3, 2, 0]);
     assert_eq!(store.kv_delete_owned("session", b"ann").await.expect("deletes"), 2);
     assert_eq!(store.kv_list_owned("session", b"ann").await.expect("lists").len(), 0);
     assert_eq!(store.kv_list_owned("session", b"bob").await.expect("lists").len(), 1);

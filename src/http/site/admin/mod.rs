@@ -1,14 +1,18 @@
-//! The pages of administration, for users of the role ADMIN. They show users, apps and keys, and nothing of any record.
-//! Whatever changes something asks for a login that is a few minutes old.
+//! The pages of administration, for users of the role ADMIN. They show users, apps, keys and identity providers, and
+//! nothing of any record but what the review of an emergency access needs. Whatever changes something asks for a login that is a few minutes old.
 
 mod clients;
 mod invitations;
 mod keys;
 mod open;
+mod providers;
+mod reviews;
 mod users;
 
 use axum::body::Body;
 use axum::http::{Response, StatusCode};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use minijinja::{Value, context};
 
 use super::Visit;
@@ -29,6 +33,8 @@ const MENU: &[(&str, &str)] = &[
     ("/admin/sessions", "Sessions"),
     ("/admin/consents", "Consents"),
     ("/admin/keys", "Keys"),
+    ("/admin/providers", "Providers"),
+    ("/admin/reviews", "Reviews"),
 ];
 
 /// An administrator at a page.
@@ -57,7 +63,7 @@ impl Said {
     /// What the person did wrong stands on the page; what else went wrong is an error.
     fn of(error: Error) -> Result<Said> {
         match error.kind {
-            Kind::Invalid | Kind::Unsupported | Kind::Conflict | Kind::TooCostly => {
+            Kind::Invalid | Kind::Unsupported | Kind::Conflict | Kind::TooCostly | Kind::BusinessRule => {
                 let fault = error.issues.first().map(|issue| issue.diagnostics.to_string()).unwrap_or_default();
                 Ok(Said { fault, ..Said::default() })
             }
@@ -95,6 +101,8 @@ pub(super) async fn serve(visit: &Visit<'_>, route: &'static str, is_post: bool)
         ("/admin/clients", _) => clients::add(&desk).await.or_else(Said::of)?,
         ("/admin/client", _) => clients::change(&desk).await.or_else(Said::of)?,
         ("/admin/keys", _) => keys::rotate(&desk).await.or_else(Said::of)?,
+        ("/admin/providers", _) => providers::change(&desk).await.or_else(Said::of)?,
+        ("/admin/review", _) => reviews::close(&desk).await.or_else(Said::of)?,
         _ => open::end(&desk).await.or_else(Said::of)?,
     };
     match route {
@@ -105,6 +113,9 @@ pub(super) async fn serve(visit: &Visit<'_>, route: &'static str, is_post: bool)
         "/admin/clients" => clients::list(&desk, said).await,
         "/admin/client" => clients::one(&desk, said).await,
         "/admin/keys" => keys::list(&desk, said).await,
+        "/admin/providers" => providers::list(&desk, said).await,
+        "/admin/reviews" => reviews::list(&desk).await,
+        "/admin/review" => reviews::one(&desk, said).await,
         "/admin/sessions" => open::sessions(&desk, said).await,
         _ => open::consents(&desk, said).await,
     }
@@ -151,6 +162,31 @@ impl Desk<'_, '_> {
             before_page => before,
             next_page => next,
         }
+    }
+
+    /// What is searched for.
+    fn words(&self) -> &str {
+        let q = self.visit.value("q");
+        q.char_indices().nth(100).map_or(q, |(end, _)| &q[..end])
+    }
+
+    /// Where the page begins, by the link of the one before; what is no such place is the first page.
+    fn after(&self) -> Vec<u8> {
+        URL_SAFE_NO_PAD.decode(self.visit.value("after")).unwrap_or_default()
+    }
+
+    /// What the links of a list need that is read page by page.
+    fn keyset(&self, total: Option<usize>, next: Option<Vec<u8>>, kept: &[(&str, &str)]) -> Value {
+        let link = |after: Option<String>| {
+            let mut pairs = vec![("q".to_owned(), self.words().to_owned())];
+            pairs.extend(kept.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+            pairs.extend(after.map(|after| ("after".to_owned(), after)));
+            pairs.retain(|(_, value)| !value.is_empty());
+            crate::interaction::form::encode(&pairs)
+        };
+        let first = (!self.visit.value("after").is_empty()).then(|| link(None));
+        let next = next.map(|next| link(Some(URL_SAFE_NO_PAD.encode(next))));
+        context! { q => self.words(), path => self.route, total, first, next }
     }
 
     /// Keeps of a list what contains the words that are searched for.

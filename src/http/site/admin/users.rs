@@ -5,11 +5,11 @@ use axum::http::Response;
 use minijinja::{Value, context};
 
 use super::super::words;
-use super::{Desk, Said, gone, open};
+use super::{Desk, ROWS, Said, gone, open};
 use crate::access::Role;
 use crate::error::{Error, Result};
 use crate::interaction::people;
-use crate::oauth::{Held, User};
+use crate::oauth::{Find, Held, User};
 
 pub(super) fn roles(chosen: Option<Role>) -> Vec<Value> {
     Role::ALL.iter().map(|role| context! { name => role.name(), chosen => Some(*role) == chosen }).collect()
@@ -24,19 +24,25 @@ fn row(user: &User) -> Value {
         active => user.is_active(),
         password => user.password.is_some(),
         factor => user.has_factor(),
+        provider => user.account.as_ref().map(|account| account.provider.clone()),
     }
 }
 
 pub(super) async fn list(desk: &Desk<'_, '_>) -> Result<Response<Body>> {
-    let users = desk.visit.oauth().users().search(desk.visit.value("q")).await?;
-    let values = desk.paged(users, |user| row(user));
-    desk.show("admin-users.html", Said::default(), values)
+    let visit = desk.visit;
+    let role = Role::parse(visit.value("role"));
+    let provider = Some(visit.value("provider").to_owned()).filter(|id| !id.is_empty());
+    let find = Find { role, provider: provider.clone(), ..Find::words(desk.words()) };
+    let page = visit.oauth().users().page(&find, &desk.after(), ROWS).await?;
+    let rows: Vec<Value> = page.users.iter().map(|user| row(user)).collect();
+    let values = context! { rows, roles => roles(role), provider => provider.clone() };
+    let kept = [("role", role.map_or("", Role::name)), ("provider", provider.as_deref().unwrap_or_default())];
+    let pager = desk.keyset(page.total, page.next, &kept);
+    desk.show("admin-users.html", Said::default(), context! { ..values, ..pager })
 }
 
 async fn asked(desk: &Desk<'_, '_>) -> Result<Held<User>> {
-    let id = desk.visit.value("id");
-    let users = desk.visit.oauth().users().list().await?;
-    users.into_iter().find(|user| user.id == id).ok_or_else(gone)
+    desk.visit.oauth().users().by_id(desk.visit.value("id")).await?.ok_or_else(gone)
 }
 
 pub(super) async fn one(desk: &Desk<'_, '_>, said: Said) -> Result<Response<Body>> {
@@ -60,7 +66,7 @@ pub(super) async fn change(desk: &Desk<'_, '_>) -> Result<Said> {
     let (oauth, by) = (desk.visit.oauth(), &desk.by);
     let users = oauth.users().by(by);
     let act = desk.visit.value("act");
-    if user.id == desk.live.user.id && matches!(act, "disable" | "role" | "reset") {
+    if user.id == desk.live.user.id && matches!(act, "disable" | "role" | "reset" | "factor") {
         return Err(Error::invalid("Another administrator does this to you, or an operator at the console."));
     }
     match act {
@@ -84,6 +90,10 @@ pub(super) async fn change(desk: &Desk<'_, '_>) -> Result<Said> {
                 secret: Some(("Give this link to the user, and to nobody else:", issued.link.to_string())),
                 fault: String::new(),
             })
+        }
+        "factor" => {
+            let known = oauth.clear_factor(by, &user.username).await?;
+            Said::found(known, "The second factor is forgotten. The user sets up a new one with the next login.")
         }
         "role" => {
             let role = Role::parse(desk.visit.value("role")).ok_or_else(|| Error::invalid("There is no such role."))?;
