@@ -2,6 +2,7 @@
 //! file that builds statements from strings: they are made of fixed fragments, and every value is bound.
 //! Must not know what is stored.
 
+use std::borrow::Cow;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use sqlx::sqlite::{
 };
 use sqlx::{Arguments, AssertSqlSafe, ConnectOptions, Connection, Row as _};
 
+use super::packed::PackedRow;
 use crate::error::{Error, Kind, Result};
 
 /// Which database, and how to connect to it.
@@ -54,6 +56,8 @@ pub enum Param {
 /// One row of an answer.
 pub enum Row {
     Sqlite(SqliteRow),
+    /// Of SQLite, one of many that came as one value.
+    Packed(PackedRow),
     Postgres(PgRow),
 }
 
@@ -262,12 +266,17 @@ fn sqlite_arguments(params: Vec<Param>) -> Result<SqliteArguments, Fault> {
             Param::OptBytes(bytes) => arguments.add(bytes),
             Param::Bytes(bytes) => arguments.add(bytes),
             Param::Text(text) => arguments.add(text),
-            Param::Ints(list) => arguments.add(list.iter().flat_map(|n| n.to_be_bytes()).collect::<Vec<u8>>()),
+            Param::Ints(list) => arguments.add(big_endian(&list)),
             Param::List(list) => arguments.add(json_list(&list)),
         }
         .map_err(|e| Fault::Other(sqlx::Error::Encode(e)))?;
     }
     Ok(arguments)
+}
+
+/// Numbers as SQLite keeps a list of them.
+pub fn big_endian(list: &[i64]) -> Vec<u8> {
+    list.iter().flat_map(|n| n.to_be_bytes()).collect()
 }
 
 fn json_list(list: &[i64]) -> String {
@@ -297,6 +306,7 @@ macro_rules! column {
     ($self:expr, $at:expr, $as:ty) => {
         match $self {
             Row::Sqlite(row) => row.try_get::<$as, _>($at).map_err(Fault::Shape),
+            Row::Packed(row) => row.field::<$as>($at).ok_or_else(|| shape("a field is of another shape")),
             Row::Postgres(row) => row.try_get::<$as, _>($at).map_err(Fault::Shape),
         }
     };
@@ -327,28 +337,37 @@ impl Row {
     pub fn ints(&self, at: usize) -> Result<Vec<i64>, Fault> {
         match self {
             Row::Postgres(row) => row.try_get(at).map_err(Fault::Shape),
-            Row::Sqlite(row) => {
-                let bytes: &[u8] = row.try_get(at).map_err(Fault::Shape)?;
-                let (words, rest) = bytes.as_chunks::<8>();
+            Row::Sqlite(_) | Row::Packed(_) => {
+                let (words, rest) = self.bytes(at)?.as_chunks::<8>();
                 if !rest.is_empty() {
-                    return Err(Fault::Shape(sqlx::Error::Protocol("a list of numbers is cut off".into())));
+                    return Err(shape("a list of numbers is cut off"));
                 }
                 Ok(words.iter().map(|word| i64::from_be_bytes(*word)).collect())
             }
         }
     }
 
+    /// The same as big-endian bytes, one after the other.
+    pub fn int_bytes(&self, at: usize) -> Result<Cow<'_, [u8]>, Fault> {
+        match self {
+            Row::Sqlite(_) | Row::Packed(_) => self.bytes(at).map(Cow::Borrowed),
+            Row::Postgres(_) => Ok(Cow::Owned(big_endian(&self.ints(at)?))),
+        }
+    }
+
     /// A number that the schema keeps in 32 bits.
     pub fn small(&self, at: usize) -> Result<u32, Fault> {
-        u32::try_from(self.int(at)?)
-            .map_err(|_| Fault::Shape(sqlx::Error::Protocol("a number is out of its range".into())))
+        u32::try_from(self.int(at)?).map_err(|_| shape("a number is out of its range"))
     }
 
     /// Bytes of a fixed length.
     pub fn array<const N: usize>(&self, at: usize) -> Result<[u8; N], Fault> {
-        <[u8; N]>::try_from(self.bytes(at)?)
-            .map_err(|_| Fault::Shape(sqlx::Error::Protocol("a column has the wrong length".into())))
+        <[u8; N]>::try_from(self.bytes(at)?).map_err(|_| shape("a column has the wrong length"))
     }
+}
+
+pub(super) fn shape(what: &'static str) -> Fault {
+    Fault::Shape(sqlx::Error::Protocol(what.into()))
 }
 
 impl Fault {
@@ -372,6 +391,11 @@ impl Fault {
     /// Whether the connection can be used again.
     pub fn spares_connection(&self) -> bool {
         matches!(self, Fault::Shape(_) | Fault::Sealing(_))
+    }
+
+    /// SQLite: one value would have become larger than a value may be.
+    pub fn is_too_big(&self) -> bool {
+        matches!(self, Fault::Other(sqlx::Error::Database(e)) if e.code().as_deref() == Some("18"))
     }
 
     pub fn is_lost(&self) -> bool {

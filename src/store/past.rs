@@ -200,7 +200,7 @@ impl Store {
     async fn lines(&self, grants: &[Grant<Search>], before: i64, most: usize) -> Result<Vec<Numbered>> {
         let (filter, types) = self.of_types(grants);
         let sql =
-            format!("select n, rtype, sealed from version_log where {filter} and n < $2 order by n desc limit $3");
+            format!("select n, rtype, sealed from version_log where {filter} and n < $2 order by n desc limit +$3");
         let params = vec![types, Param::Int(before), Param::Int(most as i64)];
         let mut lines = Vec::with_capacity(most);
         for row in self.inner.lookups.rows(&sql, params).await? {
@@ -224,7 +224,7 @@ impl Store {
     async fn count_lines(&self, grants: &[Grant<Search>], top: i64, asked: bool) -> Result<Option<u64>> {
         let (filter, types) = self.of_types(grants);
         let most = if asked { i64::MAX } else { COUNTED_MAX as i64 + 1 };
-        let sql = format!("select count(*) from (select 1 from version_log where {filter} and n <= $2 limit $3) as l");
+        let sql = format!("select count(*) from (select 1 from version_log where {filter} and n <= $2 limit +$3) as l");
         let rows = self.inner.lookups.rows(&sql, vec![types, Param::Int(top), Param::Int(most)]).await?;
         let count = rows.first().map(|row| row.int(0)).transpose()?.unwrap_or(0).cast_unsigned();
         Ok((asked || count <= COUNTED_MAX).then_some(count))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use super::db::{Param, Row, placeholder_list};
+use super::db::{Db, Param, Row, placeholder_list};
 use super::sealed::{Mark, Spot};
 use super::{Found, HistoryPage, Period, Sealed, Store};
 use crate::access::{Grant, Op, Read, Rows, Sections, Update};
@@ -49,13 +49,22 @@ pub(super) enum State {
 }
 
 const LOOKUP_MAX: usize = 64;
+/// Rows with their bodies that one statement gives.
+const RIDS_MAX: usize = 256;
 /// Versions looked at in one go where each has to be decided on its own.
 const HISTORY_CHUNK: usize = 100;
 const NEVER: u32 = u32::MAX;
 
 pub(super) const STORED: &str = "select r.rid, r.id_token, r.pk, r.ver, r.deleted, r.capsule, r.terms, \
     (select max(n.ver) from record_version n where n.rid = r.rid), v.pk, v.head, r.yr";
+pub(super) const STORED_COLUMNS: usize = 11;
 pub(super) const STORED_FROM: &str = " from record r left join record_version v on v.rid = r.rid and v.ver = r.ver";
+
+/// The rows of type `$1` of the list `$2`, with bodies. The plus keeps SQLite, which knows of neither how long the list
+/// nor how large the table is, from going through every row of the type instead.
+pub(super) fn by_rids(db: &Db) -> String {
+    format!("{STORED}, v.sealed{STORED_FROM} where +r.rtype = $1 and {}", db.list("r.rid", 2))
+}
 
 impl Stored {
     pub fn read(row: &Row, body: bool) -> Result<Stored> {
@@ -162,13 +171,11 @@ impl Store {
 
     /// The rows of these ids, in any order, with bodies.
     pub(super) async fn stored_rids(&self, kind: TypeId, rids: &[Rid]) -> Result<Vec<Stored>> {
+        let sql = by_rids(&self.inner.db);
         let mut found = Vec::with_capacity(rids.len());
-        for chunk in super::apply::Chunks::of(rids, LOOKUP_MAX) {
-            let list = placeholder_list(chunk.len(), 1);
-            let sql = format!("{STORED}, v.sealed{STORED_FROM} where r.rtype = $1 and r.rid in ({list})");
-            let mut params = vec![Param::Int(kind.0.into())];
-            params.extend(chunk.iter().map(|rid| Param::Int(rid.0)));
-            for row in self.inner.lookups.rows(&sql, params).await? {
+        for chunk in rids.chunks(RIDS_MAX) {
+            let params = vec![Param::Int(kind.0.into()), Param::List(chunk.iter().map(|rid| rid.0).collect())];
+            for row in self.inner.lookups.many(&sql, STORED_COLUMNS + 1, params).await? {
                 found.push(Stored::read(&row, true)?);
             }
         }
@@ -320,7 +327,7 @@ impl Store {
     /// Versions below `before`, newest first.
     async fn versions(&self, rid: Rid, before: u32, most: usize) -> Result<Vec<StoredVersion>> {
         let sql = "select ver, pk, head, sealed from record_version where rid = $1 and ver < $2 \
-                   order by ver desc limit $3";
+                   order by ver desc limit +$3";
         let params = vec![Param::Int(rid.0), Param::Int(before.into()), Param::Int(most as i64)];
         let rows = self.inner.lookups.rows(sql, params).await?;
         let version = |row: &Row| -> Result<StoredVersion> {

@@ -5,14 +5,15 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{Context, SHA256};
+use futures_util::future::try_join_all;
 use zeroize::Zeroizing;
 
-use super::Store;
 use super::apply::{DOMAIN_TABLES, DomainSealed, RecordRow, VersionRow, WriteSet};
 use super::compartment::{Home, Surrogates};
 use super::past::Line;
 use super::sealed::{Mark, Spot};
 use super::tx::{Basis, WrittenHash};
+use super::{Store, cores};
 use crate::domain::DomainRow;
 use crate::error::{Error, Result};
 use crate::fhir::{TypeId, definitions};
@@ -84,8 +85,7 @@ pub(super) async fn seal(
             made.push(order.seal(vault)?);
         }
     } else {
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let per_task = orders.len().div_ceil(cores).max(INLINE_MAX);
+        let per_task = orders.len().div_ceil(cores::count()).max(INLINE_MAX);
         let mut tasks = Vec::new();
         let mut orders = orders.into_iter();
         loop {
@@ -94,13 +94,11 @@ pub(super) async fn seal(
                 break;
             }
             let vault = vault.clone();
-            tasks.push(tokio::task::spawn_blocking(move || {
+            tasks.push(cores::run(move || {
                 chunk.into_iter().map(|order| order.seal(&vault)).collect::<Result<Vec<Made>>>()
             }));
         }
-        for task in tasks {
-            made.extend(task.await.map_err(Error::internal)??);
-        }
+        made.extend(try_join_all(tasks).await?.into_iter().flatten());
     }
     for Made { version, at, hash, .. } in &mut made {
         version.line = Line { rid: version.rid, ver: version.ver, at: *at }.seal(hash.kind, vault).await?;

@@ -7,6 +7,7 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{Context, SHA256};
 use zeroize::Zeroizing;
 
+use super::db::big_endian;
 use super::{Receipt, Sealed};
 use crate::error::{Error, Kind, Result};
 use crate::fhir::TypeId;
@@ -30,11 +31,16 @@ pub struct Mark([u8; 16]);
 
 impl Mark {
     pub fn of(yr: Option<i64>, terms: &[i64]) -> Mark {
+        Mark::of_bytes(yr, &big_endian(terms))
+    }
+
+    /// The same of terms as big-endian bytes.
+    pub fn of_bytes(yr: Option<i64>, terms: &[u8]) -> Mark {
         let mut hash = Context::new(&SHA256);
         hash.update(b"phial-index-1");
         hash.update(&[u8::from(yr.is_some())]);
         hash.update(&yr.unwrap_or_default().to_be_bytes());
-        terms.iter().for_each(|term| hash.update(&term.to_be_bytes()));
+        hash.update(terms);
         let mut mark = [0; 16];
         mark.copy_from_slice(&hash.finish().as_ref()[..16]);
         Mark(mark)

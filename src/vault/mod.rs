@@ -145,7 +145,7 @@ pub struct TermPlace {
 }
 
 /// Most surrogates whose keys are kept unwrapped, and how long: a destroyed key stops working everywhere after that.
-/// A surrogate takes some 3 KB with the subkeys of its sections, so this many take at most 60 MB.
+/// A surrogate takes some 1.2 KB with the subkeys of its sections, so this many take at most 25 MB.
 const CACHED_MAX: u64 = 20_000;
 const CACHED_FOR: Duration = Duration::from_secs(600);
 /// Data keys that are wrapped anew in one commit.

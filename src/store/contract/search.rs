@@ -17,6 +17,8 @@ on_both!(
     pages_add_up_under_random_schedules_of_writes,
     includes_follow_references_within_the_grants,
     too_many_candidates_are_refused_with_advice,
+    the_rows_of_a_page_are_found_by_their_ids,
+    few_and_many_terms_narrow_alike,
 );
 
 const PATIENTS: usize = 40;
@@ -368,4 +370,41 @@ async fn too_many_candidates_are_refused_with_advice(bench: Bench) {
     assert_eq!(kind_of(bench.select(ALL, "Patient", "_has:Observation:patient:code=1-1", None).await), None);
     let chain = bench.select(ALL, "DiagnosticReport", "result:Observation.code=1-1", None).await;
     assert_eq!(kind_of(chain), Some(Kind::TooCostly));
+}
+
+/// Not by going through all rows of the type, which is what SQLite makes of it when left to itself.
+async fn the_rows_of_a_page_are_found_by_their_ids(bench: Bench) {
+    let db = &bench.store.inner.db;
+    let (explain, index) = match db.is_postgres() {
+        true => ("explain", "record_pkey"),
+        false => ("explain query plan", "SEARCH r USING INTEGER PRIMARY KEY"),
+    };
+    let sql = format!("{explain} {}", crate::store::read::by_rids(db));
+    let params = vec![Param::Int(1), Param::List((1..=20).collect())];
+    let rows = bench.store.inner.lookups.rows(&sql, params).await.expect("a plan");
+    let text = |row: &Row| row.text(if db.is_postgres() { 0 } else { 3 }).ok().expect("a text").to_owned();
+    let plan: Vec<String> = rows.iter().map(text).collect();
+    assert!(plan.iter().any(|line| line.contains(index)), "{plan:#?}");
+}
+
+/// Within a compartment a few terms are looked for in the row itself, more of them in the index.
+async fn few_and_many_terms_narrow_alike(bench: Bench) {
+    let all = population();
+    load(&bench, &all).await;
+    let patients = (0..PATIENTS).map(|n| format!("Patient/p{n}")).collect::<Vec<_>>().join(",");
+    let codes: Vec<String> = CODES.iter().map(|code| format!("http://loinc.org|{code}")).collect();
+    let other: Vec<String> = (0..20).map(|n| format!("http://loinc.org|9-{n}")).collect();
+    for code in &codes {
+        let wide = [code.as_str(), &other.join(",")].join(",");
+        let find = async |codes: &str| {
+            let query = format!("patient={patients}&code={codes}&_count=200");
+            bench.select(ALL, "Observation", &query, None).await.expect("finds")
+        };
+        let (few, many) = (find(code).await, find(&wide).await);
+        let ids = |page: &Selection| page.matches.iter().map(|one| one.header.id.clone()).collect::<Vec<_>>();
+        assert!(!few.matches.is_empty());
+        assert_eq!(ids(&few), ids(&many));
+        // Both let through what matches and nothing else.
+        assert_eq!((few.examined, many.examined), (few.matches.len(), many.matches.len()));
+    }
 }

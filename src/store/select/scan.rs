@@ -3,15 +3,17 @@
 
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
 use crate::error::{Error, Kind, Result};
 use crate::fhir::TypeId;
 use crate::search::query::Criterion;
 use crate::search::{Matcher, Narrow, View, terms};
-use crate::store::Store;
 use crate::store::compartment::Home;
 use crate::store::db::{Param, Row};
 use crate::store::dialect::{self, Narrowing, Statement};
 use crate::store::sealed::{Mark, Spot};
+use crate::store::{Store, cores};
 use crate::vault::{Keys, Pk, Rid};
 
 /// What to take from a match: called with its row, version and opened capsule.
@@ -48,16 +50,14 @@ enum Source {
 struct Candidate {
     rid: Rid,
     pk: Pk,
-    ver: u32,
-    capsule: Vec<u8>,
-    yr: Option<i64>,
-    terms: Vec<i64>,
+    /// [`COLUMNS`].
+    row: Row,
 }
 
 /// Candidates fetched in one go with their capsules before it is known whether there are more.
 const PROBE: usize = 512;
 const CHUNK_FIRST: usize = 128;
-const CHUNK_MAX: usize = 4096;
+const CHUNK_MAX: usize = 1024;
 /// Fewer than this are decided where they are.
 const INLINE_MAX: usize = 32;
 const COUNTED_MAX: usize = 5_000;
@@ -125,12 +125,14 @@ impl<'a> Scan<'a> {
             return decide(rows, keys, kind, &matcher, &judge).map(Some);
         }
         let whole = self.chunk == CHUNK_MAX;
-        let decided = tokio::task::spawn_blocking(move || decide(rows, keys, kind, &matcher, &judge));
-        if whole {
-            self.ahead = Some(self.fetch().await?);
-        }
+        let decided = cores::run(move || decide(rows, keys, kind, &matcher, &judge));
         self.chunk = (self.chunk * 4).min(CHUNK_MAX);
-        decided.await.map_err(Error::internal)?.map(Some)
+        if !whole {
+            return decided.await.map(Some);
+        }
+        let (decided, ahead) = tokio::try_join!(decided, self.fetch())?;
+        self.ahead = Some(ahead);
+        Ok(Some(decided))
     }
 
     /// How many candidates there are in all (counted by the database where it is not known yet).
@@ -196,9 +198,9 @@ impl<'a> Scan<'a> {
     async fn probe(&mut self, whole: bool) -> Result<Source> {
         let db = &self.store.inner.db;
         let statement = self.narrowing.statement(db, COLUMNS, self.kind.0);
-        let rows = self.rows(dialect::first_rows(db, statement, PROBE + 1)).await?;
+        let rows = self.rows(dialect::first_rows(db, statement, PROBE + 1), COLUMN_COUNT).await?;
         if rows.len() <= PROBE {
-            let mut found = rows.iter().map(Candidate::read).collect::<Result<Vec<_>>>()?;
+            let mut found = rows.into_iter().map(Candidate::read).collect::<Result<Vec<_>>>()?;
             self.candidates = Some(found.len());
             found.retain(|candidate| candidate.rid > self.after);
             found.sort_unstable_by_key(|candidate| candidate.rid);
@@ -211,7 +213,7 @@ impl<'a> Scan<'a> {
             let after = statement.bind(Param::Int(self.after.0));
             statement.push(&format!(" and r.rid > ${after}"));
         }
-        let rows = self.rows(dialect::first_rows(db, statement, most)).await?;
+        let rows = self.rows(dialect::first_rows(db, statement, most), 1).await?;
         let mut rids = rows.iter().map(|row| Ok(row.int(0)?)).collect::<Result<Vec<i64>>>()?;
         if rids.len() >= most {
             // A page in the order of row ids needs the smallest ones, not any.
@@ -240,8 +242,8 @@ impl<'a> Scan<'a> {
                     self.store.inner.db.list("r.rid", 2)
                 );
                 let params = vec![Param::Int(self.kind.0.into()), Param::List(next)];
-                let rows = self.rows(Statement { sql, params }).await?;
-                let mut found = rows.iter().map(Candidate::read).collect::<Result<Vec<_>>>()?;
+                let rows = self.rows(Statement { sql, params }, COLUMN_COUNT).await?;
+                let mut found = rows.into_iter().map(Candidate::read).collect::<Result<Vec<_>>>()?;
                 found.sort_unstable_by_key(|candidate| candidate.rid);
                 if !rids.is_empty() {
                     self.source = Source::Listed(rids);
@@ -255,10 +257,9 @@ impl<'a> Scan<'a> {
             Source::Walk(last) => {
                 let mut statement = self.narrowing.statement(&self.store.inner.db, COLUMNS, self.kind.0);
                 let after = statement.bind(Param::Int(last.0));
-                let limit = statement.bind(Param::Int(self.chunk as i64));
-                statement.push(&format!(" and r.rid > ${after} order by r.rid limit ${limit}"));
-                let rows = self.rows(statement).await?;
-                let found = rows.iter().map(Candidate::read).collect::<Result<Vec<_>>>()?;
+                statement.push(&format!(" and r.rid > ${after} order by r.rid limit {}", self.chunk));
+                let rows = self.rows(statement, COLUMN_COUNT).await?;
+                let found = rows.into_iter().map(Candidate::read).collect::<Result<Vec<_>>>()?;
                 if found.len() == self.chunk
                     && let Some(last) = found.last()
                 {
@@ -269,23 +270,27 @@ impl<'a> Scan<'a> {
         }
     }
 
-    async fn rows(&self, statement: Statement) -> Result<Vec<Row>> {
-        self.store.inner.readers.rows(&statement.sql, statement.params).await
+    async fn rows(&self, statement: Statement, columns: usize) -> Result<Vec<Row>> {
+        self.store.inner.readers.many(&statement.sql, columns, statement.params).await
     }
 }
 
 const COLUMNS: &str = "r.rid, r.pk, r.ver, r.capsule, r.yr, r.terms";
+const COLUMN_COUNT: usize = 6;
 
 impl Candidate {
-    fn read(row: &Row) -> Result<Candidate> {
-        Ok(Candidate {
-            rid: Rid(row.int(0)?),
-            pk: Pk(row.int(1)?),
-            ver: row.small(2)?,
-            capsule: row.bytes(3)?.to_vec(),
-            yr: row.opt_int(4)?,
-            terms: row.ints(5)?,
-        })
+    fn read(row: Row) -> Result<Candidate> {
+        Ok(Candidate { rid: Rid(row.int(0)?), pk: Pk(row.int(1)?), row })
+    }
+
+    fn version(&self) -> Result<u32> {
+        Ok(self.row.small(2)?)
+    }
+
+    fn open(&self, kind: TypeId, keys: &Keys) -> Result<Zeroizing<Vec<u8>>> {
+        let spot = Spot { rid: self.rid, kind, version: self.version()? };
+        let mark = Mark::of_bytes(self.row.opt_int(4)?, &self.row.int_bytes(5)?);
+        spot.open_capsule(keys, self.row.bytes(3)?, mark)
     }
 }
 
@@ -301,11 +306,10 @@ fn decide<T>(
     for (row, keys) in rows.into_iter().zip(keys) {
         // A destroyed key: erased, so not there.
         let Some(keys) = keys else { continue };
-        let spot = Spot { rid: row.rid, kind, version: row.ver };
-        let plain = spot.open_capsule(&keys, &row.capsule, Mark::of(row.yr, &row.terms))?;
+        let plain = row.open(kind, &keys)?;
         let view = View::new(&plain)?;
         if matcher.matches(&view)? {
-            taken.push(judge(row.rid, row.ver, &view)?);
+            taken.push(judge(row.rid, row.version()?, &view)?);
         }
     }
     metrics::counter!("phial_capsules_opened_total").increment(taken.len() as u64);
