@@ -104,54 +104,74 @@ pub fn entry_place(id: &str) -> Option<(ChainPlace, u32)> {
     (parts.next().is_none() && entry_id(place.0, index) == id).then_some(place)
 }
 
+/// Patients of an entry, each once, in the order they are named.
+#[derive(Default)]
+struct Patients {
+    ids: Vec<String>,
+    /// Places by id, once there are too many to look through.
+    places: HashMap<String, usize>,
+}
+
+impl Patients {
+    /// Entries of more patients than this are looked up by hash.
+    const FEW: usize = 16;
+
+    fn place(&mut self, patient: String) -> usize {
+        if self.ids.len() <= Self::FEW {
+            if let Some(place) = self.ids.iter().position(|id| *id == patient) {
+                return place;
+            }
+        } else {
+            if self.places.is_empty() {
+                self.places = self.ids.iter().cloned().zip(0..).collect();
+            }
+            if let Some(place) = self.places.get(&patient) {
+                return *place;
+            }
+            self.places.insert(patient.clone(), self.ids.len());
+        }
+        self.ids.push(patient);
+        self.ids.len() - 1
+    }
+}
+
 impl Entry {
     /// Takes an event as it is to be stored; its id is given by the place where it will lie.
-    pub fn new(event: &Event, written: &[(Rid, u32, [u8; 32])]) -> Entry {
+    pub fn new(event: Event, written: &[(Rid, u32, [u8; 32])]) -> Entry {
         let name = |kind| definitions().type_name(kind).to_owned();
-        let mut patients: Vec<String> = Vec::new();
-        let mut places: HashMap<String, usize> = HashMap::new();
-        let mut place = |patient: &String| {
-            *places.entry(patient.clone()).or_insert_with(|| {
-                patients.push(patient.clone());
-                patients.len() - 1
-            })
-        };
-        let named = event.patients.iter().map(|patient| place(patient) + 1).max().unwrap_or(0);
-        let touched = event
-            .touched
-            .iter()
-            .map(|touch| {
-                let of = touch.patients.iter().map(&mut place).collect();
-                let version = touch.version.unwrap_or(0);
-                StoredTouch(name(touch.kind), touch.id.clone(), version, touch.what.code().to_owned(), of)
-            })
-            .collect();
+        let mut patients = Patients::default();
+        let named = event.patients.into_iter().map(|patient| patients.place(patient) + 1).max().unwrap_or(0);
+        let touched = event.touched.into_iter().map(|touch| {
+            let of = touch.patients.into_iter().map(|patient| patients.place(patient)).collect();
+            StoredTouch(name(touch.kind), touch.id, touch.version.unwrap_or(0), touch.what.code().to_owned(), of)
+        });
+        let touched = touched.collect();
         Entry {
             form: FORM,
             id: String::new(),
             at: event.at.0,
             what: event.what.code().to_owned(),
             outcome: event.outcome.code().to_owned(),
-            reason: event.reason.clone(),
-            who: event.who.as_ref().map(|who| StoredWho {
-                client: who.client_id.clone(),
-                jti: who.token_id.clone(),
-                iss: who.issuer.clone(),
-                user: who.user.clone(),
+            reason: event.reason,
+            who: event.who.map(|who| StoredWho {
+                client: who.client_id,
+                jti: who.token_id,
+                iss: who.issuer,
+                user: who.user,
                 task: who.task.is_some(),
             }),
             request: StoredRequest {
-                id: event.request.id.clone(),
-                address: event.request.address.clone(),
-                host: event.request.host.clone(),
-                raw: event.request.raw.clone(),
+                id: event.request.id,
+                address: event.request.address,
+                host: event.request.host,
+                raw: event.request.raw,
             },
             kind: event.kind.map(name),
-            patients,
+            patients: patients.ids,
             named,
             touched,
             written: written.iter().map(|(rid, version, hash)| Written(rid.0, *version, hex(hash))).collect(),
-            detail: event.detail.clone(),
+            detail: event.detail,
         }
     }
 

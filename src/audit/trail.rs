@@ -39,7 +39,7 @@ impl Trail {
     /// `Kind::Audit` when the entry could not be written: nothing is opened.
     pub async fn disclose(&self, mut event: Event, sealed: Vec<Sealed>) -> Result<Vec<Released>> {
         name_read(&mut event, &sealed);
-        let row = self.row(&event, &[], covers(&sealed))?;
+        let row = self.row(event, &[], covers(&sealed))?;
         let receipt = self.store.append(row).await.map_err(not_recorded)?;
         self.open(&receipt, sealed).await
     }
@@ -60,7 +60,7 @@ impl Trail {
         let tx = tx.seal().await?;
         name_written(&mut event, tx.written());
         name_read(&mut event, &also);
-        let row = self.row(&event, tx.written(), covers(&also))?;
+        let row = self.row(event, tx.written(), covers(&also))?;
         let hashes = tx.written().to_vec();
         let receipt = tx.commit(row).await?;
         let also = self.open(&receipt, also).await?;
@@ -72,7 +72,7 @@ impl Trail {
     /// # Errors
     /// `Kind::Audit` when the entry could not be written.
     pub async fn record(&self, event: Event) -> Result<Receipt> {
-        let row = self.row(&event, &[], Vec::new())?;
+        let row = self.row(event, &[], Vec::new())?;
         self.store.append(row).await.map_err(not_recorded)
     }
 
@@ -92,21 +92,21 @@ impl Trail {
     /// # Errors
     /// `Kind::Conflict` when they were written meanwhile: nothing is kept.
     pub async fn reindex(&self, event: Event, done: Reindexed) -> Result<()> {
-        let row = self.row(&event, &[], Vec::new())?;
+        let row = self.row(event, &[], Vec::new())?;
         done.commit(row).await
     }
 
     /// The entry, ready to be sealed and written.
-    fn row(&self, event: &Event, written: &[WrittenHash], covers: Vec<(Rid, u32)>) -> Result<AuditRow> {
+    fn row(&self, event: Event, written: &[WrittenHash], covers: Vec<(Rid, u32)>) -> Result<AuditRow> {
         #[cfg(feature = "bench-switches")]
         if crate::world::bench::off().audit {
             return Ok(AuditRow::none(event.at, covers));
         }
         let written: Vec<_> = written.iter().map(|row| (row.rid, row.version, row.sha256)).collect();
+        let (at, month) = (event.at, month(event.at));
         let entry = Entry::new(event, &written);
-        let month = month(event.at);
         let terms = terms(&entry, &self.vault, month);
-        Ok(AuditRow { at: event.at, month, entry: entry.canonical()?, terms, covers })
+        Ok(AuditRow { at, month, entry: entry.canonical()?, terms, covers })
     }
 
     /// Opens against the receipt; all keys are fetched at once.

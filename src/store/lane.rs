@@ -12,6 +12,7 @@ use super::backlog::Backlog;
 use super::chain::{Appended, Chain};
 use super::custom;
 use super::db::{Conn, Db, Fault, Use};
+use super::gather::gather;
 use super::growth::Growth;
 use super::premise::Premise;
 use super::refer;
@@ -166,8 +167,8 @@ impl Lane {
                 }
             };
             let Some(first) = first else { break };
-            // Those who were answered just now get a turn to queue again: otherwise batches of one and of many alternate.
-            tokio::task::yield_now().await;
+            // Those who were answered just now get turns to queue again: a commit costs the same for one and for many.
+            gather(&self.queue).await;
             let jobs = self.drain(first);
             self.serve(jobs).await;
             if self.backlog.presses() {

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::apply::padded;
 use super::db::{Param, Row, placeholders};
+use super::gather::gather;
 use super::pool::Readers;
 use super::read::{STORED, STORED_FROM};
 use crate::error::Result;
@@ -51,10 +52,7 @@ impl Lookups {
 
 async fn serve(readers: Readers, waiting: Arc<tokio::sync::Mutex<mpsc::Receiver<Lookup>>>) {
     loop {
-        let mut together = Vec::new();
-        if waiting.lock().await.recv_many(&mut together, TOGETHER_MAX).await == 0 {
-            return;
-        }
+        let Some(together) = take(&mut *waiting.lock().await).await else { return };
         // Those who asked for what a failed statement asked for learn why by asking again, each alone.
         if let Ok(rows) = rows(&readers, &together).await {
             for lookup in together {
@@ -64,6 +62,17 @@ async fn serve(readers: Readers, waiting: Arc<tokio::sync::Mutex<mpsc::Receiver<
             }
         }
     }
+}
+
+/// Waits for the first, and takes who else is there; None when nobody will come any more.
+async fn take(waiting: &mut mpsc::Receiver<Lookup>) -> Option<Vec<Lookup>> {
+    let mut together = vec![waiting.recv().await?];
+    gather(waiting).await;
+    while together.len() < TOGETHER_MAX {
+        let Ok(next) = waiting.try_recv() else { break };
+        together.push(next);
+    }
+    Some(together)
 }
 
 async fn rows(readers: &Readers, together: &[Lookup]) -> Result<HashMap<[u8; 16], Arc<Row>>> {

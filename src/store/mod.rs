@@ -9,6 +9,7 @@ mod cores;
 mod custom;
 mod dialect;
 mod erase;
+mod gather;
 mod growth;
 mod kv;
 #[cfg(test)]

@@ -102,7 +102,7 @@ pub(super) fn purpose_name(purpose: Purpose) -> &'static str {
 
 /// Seals under a data key, bound to its place.
 pub(super) fn seal_at(key: &Gcm, key_version: u16, key_id: u64, place: &Place, plain: &[u8]) -> Result<Vec<u8>> {
-    let (flags, content) = pack(plain)?;
+    let (flags, content) = pack(Effort::Content, plain)?;
     let header = Header { alg: ALG_GCM, flags, key_version, key_id }.write();
     let mut nonce = [0u8; GCM_NONCE];
     world::secret(&mut nonce);
@@ -132,7 +132,7 @@ pub(super) fn seal_system(
     aad: &[u8],
     plain: &[u8],
 ) -> Result<Vec<u8>> {
-    let (flags, content) = pack(plain)?;
+    let (flags, content) = pack(Effort::System, plain)?;
     let header = Header { alg: ALG_XAES, flags, key_version, key_id }.write();
     let mut nonce = [0u8; XAES_NONCE];
     world::secret(&mut nonce);
@@ -173,20 +173,36 @@ fn padded(length: usize) -> usize {
     (length + mask) & !mask
 }
 
-/// Compression level: 3 gives what level 1 does not on 2 KB of JSON, and costs little more with a reused context.
-const LEVEL: i32 = 3;
+/// How hard to compress.
+#[derive(Clone, Copy)]
+enum Effort {
+    /// Level 3 gives what level 1 does not on 2 KB of JSON, and costs little more with a reused context.
+    Content,
+    /// Entries that are much alike: level 1 makes them as small, and its tables are reset in a third of the time.
+    System,
+}
+
+impl Effort {
+    fn level(self) -> i32 {
+        match self {
+            Effort::Content => 3,
+            Effort::System => 1,
+        }
+    }
+}
 
 thread_local! {
-    static COMPRESSOR: RefCell<Option<zstd::bulk::Compressor<'static>>> = const { RefCell::new(None) };
+    static COMPRESSORS: [RefCell<Option<zstd::bulk::Compressor<'static>>>; 2] = const { [RefCell::new(None), RefCell::new(None)] };
     static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
 }
 
 /// Writes the zstd frame of `plain` into `out`; None when it does not fit, that is: does not help.
-fn compress(plain: &[u8], out: &mut [u8]) -> Result<Option<usize>> {
-    COMPRESSOR.with_borrow_mut(|slot| {
+fn compress(effort: Effort, plain: &[u8], out: &mut [u8]) -> Result<Option<usize>> {
+    COMPRESSORS.with(|slots| {
+        let slot = &mut *slots[effort as usize].borrow_mut();
         let compressor = match slot {
             Some(ready) => ready,
-            None => slot.insert(zstd::bulk::Compressor::new(LEVEL).map_err(Error::internal)?),
+            None => slot.insert(zstd::bulk::Compressor::new(effort.level()).map_err(Error::internal)?),
         };
         Ok(compressor.compress_to_buffer(plain, out).ok())
     })
@@ -207,7 +223,7 @@ fn decompress(frame: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
 }
 
 /// Compresses where that saves a padding step, and pads. Gives the flags and what is to be encrypted.
-fn pack(plain: &[u8]) -> Result<(u8, Zeroizing<Vec<u8>>)> {
+fn pack(effort: Effort, plain: &[u8]) -> Result<(u8, Zeroizing<Vec<u8>>)> {
     if plain.len() > PLAIN_MAX {
         return Err(Error::new(Kind::TooLarge, format!("One sealed part may hold at most {PLAIN_MAX} bytes.")));
     }
@@ -215,7 +231,7 @@ fn pack(plain: &[u8]) -> Result<(u8, Zeroizing<Vec<u8>>)> {
     let mut buffer = Zeroizing::new(vec![0u8; as_is]);
     // Not even an empty frame would save a step below this.
     if as_is > 64
-        && let Some(size) = compress(plain, &mut buffer[LENGTH..LENGTH + plain.len()])?
+        && let Some(size) = compress(effort, plain, &mut buffer[LENGTH..LENGTH + plain.len()])?
     {
         let target = padded(LENGTH + size);
         if target < as_is {
@@ -298,22 +314,22 @@ mod tests {
     fn what_does_not_shrink_is_kept_as_it_is() {
         let mut noise = vec![0u8; 1000];
         world::secret(&mut noise);
-        let (flags, content) = pack(&noise).unwrap();
+        let (flags, content) = pack(Effort::Content, &noise).unwrap();
         assert_eq!((flags, content.len()), (PADDED, 1024));
-        let (flags, content) = pack(&[b' '; 1000]).unwrap();
+        let (flags, content) = pack(Effort::System, &[b' '; 1000]).unwrap();
         assert_eq!((flags, content.len()), (ZSTD | PADDED, 64));
     }
 
     #[test]
     fn too_large_is_said() {
-        let error = pack(&vec![0; PLAIN_MAX + 1]).err().map(|e| e.kind);
+        let error = pack(Effort::Content, &vec![0; PLAIN_MAX + 1]).err().map(|e| e.kind);
         assert_eq!(error, Some(Kind::TooLarge));
     }
 
     proptest! {
         #[test]
         fn unpack_undoes_pack(plain in proptest::collection::vec(0u8..4, 0..6000)) {
-            let (flags, content) = pack(&plain).unwrap();
+            let (flags, content) = pack(Effort::Content, &plain).unwrap();
             prop_assert_eq!(padded(content.len()), content.len());
             prop_assert_eq!(&**unpack(flags, content).unwrap(), &plain[..]);
         }

@@ -40,7 +40,7 @@ fn event(what: What, touched: Vec<Touched>) -> Event {
 
 /// Every AuditEvent of the event, each checked against the structure of R4 and against what all of them share.
 fn rendered(event: &Event) -> Vec<Json> {
-    let mut entry = Entry::new(event, &[]);
+    let mut entry = Entry::new(event.clone(), &[]);
     entry.id = "7-0-1-2".into();
     let mut all = Vec::new();
     for slice in slices(&entry) {
