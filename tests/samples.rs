@@ -3,8 +3,10 @@
 //!
 //! `make test` takes a selection, `make samples` (PHIAL_SAMPLES=all) everything, with a table of counts and times.
 
+mod asked;
 mod bundle;
 mod equal;
+mod found;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::dispatch::URL_BYTES_MAX;
 use crate::app::Config;
 use crate::app::config::References;
-use crate::fhir::definitions::Param;
+use crate::fhir::definitions::{Limits, Param};
 use crate::fhir::json::{self, Node};
 use crate::fhir::{ParamKind, TypeId, definitions};
 use crate::interaction::across::COMPARTMENTS;
@@ -239,5 +239,26 @@ fn conditional_delete(name: &str, config: &Config) -> &'static str {
 }
 
 fn search_param(param: &Param) -> Node {
-    json!({"name": param.code, "definition": param.url, "type": param.kind.code()})
+    let mut stated = json!({"name": param.code, "definition": param.url, "type": param.kind.code()});
+    if let Some(text) = stated_use(&param.limits) {
+        stated["documentation"] = text.into();
+    }
+    stated
+}
+
+/// What the definition of a parameter leaves of what its kind allows; None: all of it.
+fn stated_use(limits: &Limits) -> Option<String> {
+    let list =
+        |name: &str, codes: &Option<Vec<String>>| codes.as_ref().map(|codes| format!("{name}: {}", codes.join(", ")));
+    let once = limits.once.then(|| "only once in a query".to_owned());
+    let one = limits.one_value.then(|| "one value, none joined by commas".to_owned());
+    let all = [
+        list("modifiers", &limits.modifiers),
+        list("comparators", &limits.comparators),
+        list("chained by", &limits.chains),
+        one,
+        once,
+    ];
+    let all: Vec<String> = all.into_iter().flatten().collect();
+    (!all.is_empty()).then(|| format!("By its definition: {}.", all.join("; ")))
 }

@@ -169,7 +169,7 @@ impl Looking<'_> {
         }
         let whole = counting || self.query.total == Total::Accurate;
         let containers = match own_next.is_none() || whole {
-            true => store.contained(&grants, self.query, &self.within()?).await?,
+            true => store.contained(&grants, self.query, &self.within()?, self.asked.both && !self.asked.alone).await?,
             false => Vec::new(),
         };
         let hits = self.hits(&containers);

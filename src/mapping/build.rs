@@ -36,7 +36,8 @@ pub(super) fn load_from(types: &[(&str, &str)], (default_name, default): (&str, 
 }
 
 fn check_default(name: &str, default: &DefaultFile) -> Result<(), String> {
-    for kind in default.types.iter().flat_map(|rule| &rule.names) {
+    let of_rules = default.rules.iter().filter_map(|rule| rule.types.as_ref());
+    for kind in default.types.iter().map(|rule| &rule.names).chain(of_rules).flatten() {
         definitions().type_id(kind).ok_or_else(|| format!("{name}: types: no type {kind}"))?;
     }
     let exists = |code: &String| {

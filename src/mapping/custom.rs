@@ -99,8 +99,8 @@ mod tests {
                 bases: vec![of],
                 targets: Vec::new(),
                 expression: expression.into(),
-                modifiers: None,
-                comparators: None,
+                components: Vec::new(),
+                limits: Default::default(),
             };
             // Far above what other tests of this process are given.
             let id = ParamId::custom(30_000 + n as u64).expect("a number");

@@ -110,6 +110,8 @@ pub(super) struct ParamRule {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Rule {
     pub names: Option<Vec<String>>,
+    /// Resource types; absent: all.
+    pub types: Option<Vec<String>>,
     /// Kinds of parameters: `token`, `string` ...
     pub kinds: Option<Vec<String>>,
     /// FHIR types of the elements the parameter looks at: all are among these.

@@ -1,17 +1,20 @@
 //! Search parameters that a site defines by SearchParameter resources: what such a resource says, checked, and which of
 //! them there are now. Must not know where they are kept.
 
+mod components;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Issue, Kind, Result};
-use crate::fhir::definitions::Param;
 use crate::fhir::definitions::custom::{self, Spec};
+use crate::fhir::definitions::{Limits, Param};
 use crate::fhir::json::Node;
 use crate::fhir::path::Expr;
 use crate::fhir::{ParamId, ParamKind, Resource, TypeId, definitions};
+use components::Component;
 
 /// Parameters that a site may define: each is computed at every write of its types.
 pub const DEFINED_MAX: usize = 100;
@@ -33,8 +36,10 @@ pub struct Definition {
     bases: Vec<String>,
     targets: Vec<String>,
     expression: String,
-    modifiers: Option<Vec<String>>,
-    comparators: Option<Vec<String>>,
+    #[serde(default)]
+    components: Vec<Component>,
+    #[serde(flatten)]
+    limits: Limits,
 }
 
 fn wrong(member: &str, text: impl Into<String>) -> Error {
@@ -57,23 +62,17 @@ fn texts(node: &Node, name: &str) -> Option<Vec<String>> {
 
 impl Definition {
     /// Reads a SearchParameter. None: it defines nothing here, because it is not active or says what the standard
-    /// parameter of its name says.
+    /// parameter of its name says. `customs`: those that a composite may be made of.
     ///
     /// # Errors
     /// `Kind::BusinessRule` naming the member that cannot be followed.
-    pub fn read(resource: &Resource) -> Result<Option<Definition>> {
+    pub fn read(resource: &Resource, customs: &Customs) -> Result<Option<Definition>> {
         let node = resource.node();
         if text(node, "status") != Some("active") {
             return Ok(None);
         }
         let code = text(node, "code").unwrap_or_default();
-        let well_formed = code.starts_with(|c: char| c.is_ascii_alphabetic())
-            && code.len() <= CODE_MAX
-            && code.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
-        if !well_formed {
-            let what = format!("A code has 1 to {CODE_MAX} letters, digits, '-' and '_', and begins with a letter.");
-            return Err(wrong("code", what));
-        }
+        check_code(code)?;
         let kind = kind(text(node, "type").unwrap_or_default())?;
         let mut bases = types(node, "base")?;
         let targets = types(node, "target")?;
@@ -83,11 +82,13 @@ impl Definition {
         let expression = text(node, "expression").unwrap_or_default().trim().to_owned();
         check_length(&expression)?;
         let all = bases.clone();
+        let components = components::read(node, kind, &all, customs)?;
         let mut standard = false;
         for (of, name) in &all {
             let Some(param) = definitions().param(*of, code) else { continue };
             let text = own(&expression, name, &all);
-            if param.kind != kind || param.text(*of).is_none_or(|said| plain(&said) != plain(&text)) {
+            let same_text = param.text(*of).is_some_and(|said| plain(&said) == plain(&text));
+            if param.kind != kind || !same_text || !components::are_of(&components, param) {
                 let what = format!("{name} has a standard search parameter '{code}' that means something else.");
                 return Err(wrong("code", what));
             }
@@ -107,8 +108,8 @@ impl Definition {
             bases: bases.iter().map(|(_, name)| (*name).to_owned()).collect(),
             targets: targets.iter().map(|(_, name)| (*name).to_owned()).collect(),
             expression,
-            modifiers: modifiers(node, kind)?,
-            comparators: comparators(node, kind)?,
+            components,
+            limits: limits(node, kind)?,
         };
         definition.check(&bases)?;
         Ok(Some(definition))
@@ -116,7 +117,7 @@ impl Definition {
 
     /// Whether the expression can be followed for each of the types.
     fn check(&self, bases: &[(TypeId, &'static str)]) -> Result<()> {
-        for (of, name) in bases {
+        for (_, name) in bases {
             let text = own(&self.expression, name, bases);
             if text.is_empty() {
                 return Err(wrong("expression", format!("No part of the expression is for {name}.")));
@@ -127,14 +128,11 @@ impl Definition {
             };
             let expr = Expr::parse(&text).map_err(said)?;
             expr.check(name).map_err(said)?;
-            let shape = definitions().resource_shape(*of);
-            let known = |member: &String| {
-                shape.is_some_and(|shape| shape.elements.iter().any(|element| element.name == member))
-            };
-            let members = expr.members().map_err(said)?;
-            if let Some(member) = members.iter().find(|member| !known(member)) {
-                return Err(wrong("expression", format!("For {name}: '{member}' is no element of {name}.")));
+            if self.components.is_empty() {
+                known_members(&expr, name).map_err(said)?;
             }
+            let mut parts = self.components.iter().enumerate();
+            parts.try_for_each(|(n, part)| part.check(n, &text, name))?;
         }
         Ok(())
     }
@@ -142,22 +140,16 @@ impl Definition {
     /// # Errors
     /// `Kind::Internal` for what this version cannot follow: it was checked when it was written, by another version.
     fn spec(&self) -> Result<Spec> {
-        let lost = || Error::internal("a stored search parameter cannot be followed by this version");
-        let ids = |names: &[String]| -> Result<Vec<TypeId>> {
-            let mut ids =
-                names.iter().map(|name| definitions().type_id(name).ok_or_else(lost)).collect::<Result<Vec<_>>>()?;
-            ids.sort_unstable();
-            Ok(ids)
-        };
+        let bases = type_ids(&self.bases)?;
         Ok(Spec {
             code: self.code.clone(),
             url: self.url.clone(),
             kind: ParamKind::of(&self.kind).ok_or_else(lost)?,
-            bases: ids(&self.bases)?,
-            targets: ids(&self.targets)?,
+            targets: type_ids(&self.targets)?,
             expression: self.expression.clone(),
-            modifiers: self.modifiers.clone(),
-            comparators: self.comparators.clone(),
+            components: self.components.iter().map(|part| part.part(&bases)).collect::<Result<_>>()?,
+            limits: self.limits.clone(),
+            bases,
         })
     }
 
@@ -172,6 +164,25 @@ impl Definition {
     /// Whether both are found under one name on one type.
     pub fn collides(&self, other: &Definition) -> bool {
         self.code == other.code && self.bases.iter().any(|base| other.bases.contains(base))
+    }
+}
+
+fn lost() -> Error {
+    Error::internal("a stored search parameter cannot be followed by this version")
+}
+
+fn type_ids(names: &[String]) -> Result<Vec<TypeId>> {
+    let mut ids = names.iter().map(|name| definitions().type_id(name).ok_or_else(lost)).collect::<Result<Vec<_>>>()?;
+    ids.sort_unstable();
+    Ok(ids)
+}
+
+/// Fails unless it can be told what an expression reads, and a type has all of it.
+fn known_members(expr: &Expr, name: &str) -> Result<()> {
+    let has = |member: &String| definitions().children(name).is_some_and(|all| all.iter().any(|e| e.name == member));
+    match expr.members()?.iter().find(|member| !has(member)) {
+        Some(member) => Err(Error::invalid(format!("'{member}' is no element of {name}."))),
+        None => Ok(()),
     }
 }
 
@@ -192,6 +203,17 @@ fn plain(text: &str) -> String {
     }
 }
 
+fn check_code(code: &str) -> Result<()> {
+    let well_formed = code.starts_with(|c: char| c.is_ascii_alphabetic())
+        && code.len() <= CODE_MAX
+        && code.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+    if well_formed {
+        return Ok(());
+    }
+    let what = format!("A code has 1 to {CODE_MAX} letters, digits, '-' and '_', and begins with a letter.");
+    Err(wrong("code", what))
+}
+
 fn check_length(expression: &str) -> Result<()> {
     match expression.len() {
         0 => Err(wrong("expression", "An active search parameter needs an expression.")),
@@ -204,8 +226,9 @@ fn check_length(expression: &str) -> Result<()> {
 
 fn kind(code: &str) -> Result<ParamKind> {
     match ParamKind::of(code) {
-        Some(ParamKind::Composite | ParamKind::Special) => {
-            Err(unsupported("type", format!("Parameters of type {code} cannot be defined on this server.")))
+        Some(ParamKind::Special) => {
+            let what = "What a parameter of type special finds stands in no expression: it cannot be defined by one.";
+            Err(unsupported("type", what))
         }
         Some(kind) => Ok(kind),
         None => Err(wrong("type", format!("'{code}' is no type of search parameters."))),
@@ -236,12 +259,28 @@ fn types(node: &Node, member: &'static str) -> Result<Vec<(TypeId, &'static str)
     Ok(found)
 }
 
+/// What is stated forbids the rest; what is not stated is allowed.
+fn limits(node: &Node, kind: ParamKind) -> Result<Limits> {
+    let is_false = |member: &str| node.get(member) == Some(&Node::Bool(false));
+    let chains = texts(node, "chain");
+    if chains.is_some() && kind != ParamKind::Reference {
+        return Err(unsupported("chain", format!("Nothing can be chained to a {} parameter.", kind.code())));
+    }
+    Ok(Limits {
+        modifiers: modifiers(node, kind)?,
+        comparators: comparators(node, kind)?,
+        chains,
+        one_value: is_false("multipleOr"),
+        once: is_false("multipleAnd"),
+    })
+}
+
 /// Modifiers that are stated must be those that its kind has.
 fn modifiers(node: &Node, kind: ParamKind) -> Result<Option<Vec<String>>> {
     let Some(stated) = texts(node, "modifier") else { return Ok(None) };
     for (n, code) in stated.iter().enumerate() {
         let applies = match code.as_str() {
-            "missing" => true,
+            "missing" => kind != ParamKind::Composite,
             "exact" | "contains" => kind == ParamKind::String,
             "not" | "text" | "in" | "not-in" | "ofType" => kind == ParamKind::Token,
             "above" | "below" => matches!(kind, ParamKind::Token | ParamKind::Uri | ParamKind::Reference),

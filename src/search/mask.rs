@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock, RwLock};
 
 use super::borrowed::ValueRef;
 use crate::error::Result;
-use crate::fhir::definitions::custom;
+use crate::fhir::definitions::{Component, custom};
 use crate::fhir::{ParamId, TypeId, definitions};
 use crate::mapping::{Items, Section, mapping};
 
@@ -66,6 +66,11 @@ impl Mask {
                 mask.items.extend(rules.map(|(at, _)| (param.id, at)));
             }
         }
+        let part_closed = |part: &Component| part.param().is_some_and(|param| mask.closed.contains(&param.id));
+        let params = definitions().params(kind).iter();
+        let composites = params.filter(|param| param.components.iter().any(part_closed));
+        let composites: Vec<ParamId> = composites.map(|param| param.id).collect();
+        mask.closed.extend(composites);
         let custom = custom::of_type(kind).iter().any(|param| !mask.open_custom.contains(&param.id));
         (custom || !mask.closed.is_empty() || !mask.items.is_empty()).then(|| Arc::new(mask))
     }
@@ -160,6 +165,16 @@ mod tests {
         assert!(!hides("http://hospital.example/mrn"));
         let open = Mask::of(kind, |section| section != Section::Insurance).unwrap();
         assert!(!open.hides(id("identifier"), &identifier("http://hl7.org/fhir/sid/us-ssn")).unwrap());
+    }
+
+    #[test]
+    fn a_composite_is_closed_with_its_parts() {
+        let kind = definitions().type_id("Observation").unwrap();
+        let id = |code: &str| definitions().param(kind, code).unwrap().id;
+        let mask = Mask::of(kind, |section| section != Section::Clinical).unwrap();
+        for code in ["code", "value-quantity", "code-value-quantity", "combo-code-value-concept"] {
+            assert!(mask.closes(id(code)), "{code}");
+        }
     }
 
     #[test]

@@ -183,14 +183,15 @@ fn components(kind: TypeId, param: ParamId, of: &[Value], mut each: impl FnMut(P
     }
 }
 
-/// For each component of a composite parameter, its parameter and terms; None: it has none on this type.
+/// For each component of a composite parameter, the parameter that has all its values, and terms of them; None: there is
+/// none on this type.
 pub(super) fn composite_parts(kind: TypeId, param: ParamId) -> Vec<Option<(ParamId, BlindForm, u8)>> {
     let components = definitions().param_by_id(param).map_or(&[][..], |param| &param.components);
     let part = |part: ParamId| match mapping::treatment(kind, part) {
         Treatment::Blind { form, partitions } => Some((part, *form, *partitions)),
         _ => None,
     };
-    components.iter().map(|component| part(component.param)).collect()
+    components.iter().map(|component| component.told_by(kind).and_then(part)).collect()
 }
 
 /// The compartment term by which a row of several patients is found for one of them.

@@ -199,7 +199,7 @@ impl Tx {
         let mut values = values::values(&draft.resource, draft.version, draft.at, base)?;
         values.set_custom(&draft.resource, &self.customs, base);
         if custom::defines(kind) {
-            self.defined.insert(values.header.id.clone(), Definition::read(&draft.resource)?);
+            self.defined.insert(values.header.id.clone(), Definition::read(&draft.resource, &self.customs)?);
         }
         if !values_within(grant.rows(), &values)? {
             return Err(Error::new(Kind::Forbidden, "The access token does not allow writing this content."));

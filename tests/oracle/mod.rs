@@ -1,13 +1,17 @@
 //! The search oracle: what the server answers over HTTP, out of its sealed database, is what the matcher says of every
 //! resource, one by one, without any database. Random resources, random queries; pages, order, totals, includes and the
-//! self link are compared. `PHIAL_ORACLE_SEED` and `PHIAL_ORACLE_QUERIES` make it another or a longer run.
+//! self link are compared, contained resources and search parameters of the site included. `PHIAL_ORACLE_SEED` and `PHIAL_ORACLE_QUERIES` make it another or a longer run.
 
+mod contained;
 mod population;
 mod queries;
 pub mod random;
+mod site;
 mod truth;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -19,6 +23,8 @@ use truth::{Answer, Truth};
 const BATCH: usize = 100;
 /// Pages of one query at most: more is a server that turns in circles.
 const PAGES_MAX: usize = 2_000;
+/// Time that the job may take to go through everything for one parameter.
+const INDEXED_WITHIN: Duration = Duration::from_secs(120);
 
 type Pairs = Vec<(String, String)>;
 
@@ -38,6 +44,7 @@ fn agrees(engine: Engine, queries: u64) {
     for batch in resources.chunks(BATCH) {
         scene.load(batch);
     }
+    scene.define(&site::make(&mut random));
     scene.ask(&mut random, queries / 2, seed);
     scene.change(&mut random, &resources);
     scene.ask(&mut random, queries - queries / 2, seed);
@@ -56,6 +63,8 @@ struct Seen {
     empty: usize,
     pages: usize,
     included: usize,
+    contained: usize,
+    by_site: usize,
 }
 
 impl Scene {
@@ -79,6 +88,24 @@ impl Scene {
         let stored = self.client.get(&format!("/fhir/{address}")).expect("an answer");
         assert_eq!(stored.status, 200, "{address}: {}", stored.text());
         self.truth.learn(&stored.body);
+    }
+
+    /// Defines search parameters, waits until they can be searched by, and learns everything again with them.
+    fn define(&mut self, parameters: &[Value]) {
+        for parameter in parameters {
+            let reply = self.client.put_json(&format!("/fhir/{}", address(parameter)), parameter).expect("an answer");
+            assert_eq!(reply.status, 201, "{parameter}: {}", reply.text());
+        }
+        self.truth.define(site::customs(parameters));
+        for parameter in parameters {
+            let path = format!("/fhir/{}/$status", address(parameter));
+            let since = Instant::now();
+            while !self.client.get(&path).expect("an answer").text().contains("\"ready\"") {
+                assert!(since.elapsed() < INDEXED_WITHIN, "{parameter} is not indexed");
+                sleep(Duration::from_millis(50));
+            }
+            self.learn(&address(parameter));
+        }
     }
 
     /// Updates with the content of another resource of the type, and deletions: terms and rows of before must be gone.
@@ -124,12 +151,19 @@ impl Scene {
         for n in 0..queries {
             let (kind, pairs) = queries::make(random, &self.truth);
             let name = queries::show(kind, &pairs);
-            let answer = self.truth.answer(kind, &pairs).unwrap_or_else(|error| panic!("{name}: {error}"));
-            self.compare(random, &name, kind, &pairs, &answer, &mut seen)
-                .unwrap_or_else(|fault| panic!("seed {seed}, query {n}: {name}\n{fault}"));
+            let outcome = if pairs.iter().any(|(name, _)| name == "_contained") {
+                let inside = self.truth.inside(kind, &pairs).unwrap_or_else(|error| panic!("{name}: {error}"));
+                self.compare_contained(random, (kind, &pairs), &inside, &mut seen)
+            } else {
+                let answer = self.truth.answer(kind, &pairs).unwrap_or_else(|error| panic!("{name}: {error}"));
+                seen.by_site += usize::from(name.contains("site") && !answer.matches.is_empty());
+                self.compare(random, &name, kind, &pairs, &answer, &mut seen)
+            };
+            outcome.unwrap_or_else(|fault| panic!("seed {seed}, query {n}: {name}\n{fault}"));
         }
         let enough = queries < 50 || (seen.matches as u64 > queries && seen.empty as u64 * 3 < queries * 2);
-        assert!(enough && (queries < 50 || seen.included > 0), "too little is found to show anything: {seen:?}");
+        let all = queries < 50 || (seen.included > 0 && seen.contained > 0 && seen.by_site > 0);
+        assert!(enough && all, "too little is found to show anything: {seen:?}");
         eprintln!("{queries} queries: {seen:?}");
     }
 

@@ -18,6 +18,8 @@ const CODES: [(&str, &str, &str); 5] = [
 ];
 const UNITS: [(&str, &str); 6] =
     [("mg", "mg"), ("g", "g"), ("ug", "µg"), ("mm[Hg]", "mmHg"), ("kPa", "kPa"), ("mL", "mL")];
+/// Before the name of an extension.
+pub const EXTENSIONS: &str = "http://example.org/ext/";
 /// Where some of the codes below come from.
 pub const CODE_SYSTEM: &str = "http://example.org/codes";
 const UCUM: &str = "http://unitsofmeasure.org";
@@ -48,6 +50,51 @@ const OBSERVATIONS: usize = 120;
 /// Makes the resource of a number.
 type Maker = fn(&mut Random, usize) -> Value;
 
+/// Resources that lie in another one, some of them of its own type.
+fn contained(random: &mut Random) -> Value {
+    let makers: [Maker; 4] = [practitioner, patient, observation, organization];
+    let some: Vec<Value> = (0..1 + random.below(2))
+        .map(|n| {
+            let number = random.below(ORGANIZATIONS);
+            let mut one = random.pick(&makers)(random, number);
+            one["id"] = json!(format!("c{n}"));
+            one
+        })
+        .collect();
+    json!(some)
+}
+
+/// Puts some others into a resource now and then.
+fn with_contained(random: &mut Random, mut resource: Value) -> Value {
+    let may = ["Patient", "Observation", "Condition", "Encounter", "Provenance", "DocumentReference"];
+    if may.iter().any(|kind| resource["resourceType"] == *kind) && random.chance(20) {
+        resource["contained"] = contained(random);
+    }
+    resource
+}
+
+fn extensions(random: &mut Random) -> Value {
+    let mut all = Vec::new();
+    let mut add = |name: &str, member: &str, value: Value| {
+        let mut one = json!({"url": format!("{EXTENSIONS}{name}")});
+        one[member] = value;
+        all.push(one);
+    };
+    if random.chance(40) {
+        add("nick", "valueString", text(random, &["Zoë", "Müsli", "zoe two", "O'Nick"]));
+    }
+    if random.chance(40) {
+        add("eyes", "valueCoding", coding(random));
+    }
+    if random.chance(40) {
+        add("shoe", "valueDecimal", random.pick(&[json!(41), json!(41.5), json!(42.0), json!(38)]).clone());
+    }
+    if random.chance(40) {
+        add("page", "valueUri", text(random, &["http://pages/a", "http://pages/a/b", "http://other/a", "urn:x:1"]));
+    }
+    if all.is_empty() { Value::Null } else { json!(all) }
+}
+
 pub fn make(random: &mut Random) -> Vec<Value> {
     let makers: [(usize, Maker); 16] = [
         (ORGANIZATIONS, organization),
@@ -67,7 +114,14 @@ pub fn make(random: &mut Random) -> Vec<Value> {
         (12, response),
         (8, location),
     ];
-    makers.into_iter().flat_map(|(count, maker)| (0..count).map(|n| maker(random, n)).collect::<Vec<_>>()).collect()
+    let mut made = Vec::new();
+    for (count, maker) in makers {
+        for n in 0..count {
+            let one = maker(random, n);
+            made.push(with_contained(random, one));
+        }
+    }
+    made
 }
 
 /// An object of the members that are not null.
@@ -213,8 +267,9 @@ fn patient(random: &mut Random, n: usize) -> Value {
         |random| json!([{"city": *random.pick(&CITIES), "line": ["534 Erewhon St"], "postalCode": "3999"}]),
     );
     let deceased = maybe(random, 20, moment);
+    let extensions = extensions(random);
     object(json!({
-        "resourceType": "Patient", "id": format!("patient{n}"), "meta": meta, "active": random.chance(80), "name": names,
+        "extension": extensions, "resourceType": "Patient", "id": format!("patient{n}"), "meta": meta, "active": random.chance(80), "name": names,
         "identifier": identifiers, "gender": gender, "birthDate": birth, "generalPractitioner": doctors,
         "managingOrganization": organization, "link": link, "telecom": telecom, "address": address,
         "deceasedDateTime": deceased,

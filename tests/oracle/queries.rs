@@ -4,7 +4,7 @@ use phial::fhir::definitions::Param;
 use phial::fhir::reference::Reference;
 use phial::fhir::{ParamKind, TypeId, definitions};
 use phial::mapping::{self, Treatment};
-use phial::search::values::Value;
+use phial::search::values::{Value, Values};
 use phial::world::Instant;
 
 use super::Pairs;
@@ -17,14 +17,42 @@ const PREFIXES: [&str; 10] = ["", "", "eq", "ne", "gt", "lt", "ge", "le", "sa", 
 
 /// A type and a query that is valid for it.
 pub fn make(random: &mut Random, truth: &Truth) -> (&'static str, Pairs) {
+    if random.chance(4) {
+        return inside(random, truth);
+    }
     let kinds = truth.kinds();
     let kind = *random.pick(&kinds);
     let mut pairs = Pairs::new();
     for _ in 0..[0, 1, 1, 1, 2, 2, 3][random.below(7)] {
         pairs.extend(criterion(random, truth, kind, 0));
     }
-    results(random, kind, &mut pairs);
+    results(random, truth, kind, &mut pairs);
     (definitions().type_name(kind), pairs)
+}
+
+/// A search with `_contained`, for a type of which something is contained.
+fn inside(random: &mut Random, truth: &Truth) -> (&'static str, Pairs) {
+    let all: Vec<(TypeId, Vec<Values>)> = truth.contained().into_iter().collect();
+    let (kind, values) = random.pick(&all);
+    let mut pairs = vec![("_contained".to_owned(), (*random.pick(&["true", "both"])).to_owned())];
+    if random.chance(60) {
+        pairs.push(("_containedType".to_owned(), (*random.pick(&["container", "contained"])).to_owned()));
+    }
+    for _ in 0..[0, 1, 1, 1, 2][random.below(5)] {
+        pairs.extend(match random.below(4) {
+            0 => criterion(random, truth, *kind, 0),
+            _ => of_values(random, truth, *kind, values),
+        });
+    }
+    if random.chance(70) {
+        pairs.push(("_count".to_owned(), [2, 7, 20, 100][random.below(4)].to_string()));
+    }
+    match random.below(5) {
+        0 => pairs.push(("_total".to_owned(), "accurate".to_owned())),
+        1 => pairs.push(("_summary".to_owned(), "count".to_owned())),
+        _ => {}
+    }
+    (definitions().type_name(*kind), pairs)
 }
 
 pub fn show(kind: &str, pairs: &Pairs) -> String {
@@ -68,25 +96,24 @@ pub fn decode(query: &str) -> Pairs {
         .collect()
 }
 
-fn searchable(kind: TypeId) -> Vec<&'static Param> {
-    let all = definitions().params(kind).iter().copied();
+fn searchable(truth: &Truth, kind: TypeId) -> Vec<&'static Param> {
     let known = |param: &&Param| {
         param.kind != ParamKind::Special
             && param.text(kind).is_some()
             && !matches!(mapping::treatment(kind, param.id), Treatment::Refused { .. })
     };
-    all.filter(known).collect()
+    truth.params(kind).into_iter().filter(known).collect()
 }
 
 fn criterion(random: &mut Random, truth: &Truth, kind: TypeId, depth: usize) -> Option<(String, String)> {
     match random.below(16) {
         12 => filter(random, truth, kind),
-        13 => set_of_codes(random, kind),
+        13 => set_of_codes(random, truth, kind),
         14 => hierarchy(random, truth, kind),
         15 => special(random, kind, depth),
         0 | 1 if depth < 2 => chain(random, truth, kind, depth),
         2 if depth < 2 => has(random, truth, kind, depth),
-        3 => missing(random, kind),
+        3 => missing(random, truth, kind),
         _ => of_value(random, truth, kind),
     }
 }
@@ -102,7 +129,7 @@ fn filter(random: &mut Random, truth: &Truth, kind: TypeId) -> Option<(String, S
             return None;
         }
         let id = *random.pick(&params);
-        let param = searchable(kind).into_iter().find(|param| param.id == id)?;
+        let param = searchable(truth, kind).into_iter().find(|param| param.id == id)?;
         tests.push(test(random, param, from.params.get(&id)?.first()?)?);
     }
     let mut whole = tests.pop()?;
@@ -150,8 +177,8 @@ fn test(random: &mut Random, param: &Param, value: &Value) -> Option<String> {
 }
 
 /// `:in`, `:not-in`, `:above`, `:below` on codes.
-fn set_of_codes(random: &mut Random, kind: TypeId) -> Option<(String, String)> {
-    let tokens: Vec<_> = searchable(kind).into_iter().filter(|param| param.kind == ParamKind::Token).collect();
+fn set_of_codes(random: &mut Random, truth: &Truth, kind: TypeId) -> Option<(String, String)> {
+    let tokens: Vec<_> = searchable(truth, kind).into_iter().filter(|param| param.kind == ParamKind::Token).collect();
     let usual: Vec<_> = tokens.iter().filter(|param| param.code.contains("code")).collect();
     let code = if usual.is_empty() || random.chance(20) { random.pick(&tokens).code } else { random.pick(&usual).code };
     let value = match random.below(2) {
@@ -202,8 +229,8 @@ fn special(random: &mut Random, kind: TypeId, depth: usize) -> Option<(String, S
     }
 }
 
-fn missing(random: &mut Random, kind: TypeId) -> Option<(String, String)> {
-    let params = searchable(kind);
+fn missing(random: &mut Random, truth: &Truth, kind: TypeId) -> Option<(String, String)> {
+    let params = searchable(truth, kind);
     let param = random.pick(&params);
     let said = random.chance(50).to_string();
     (param.kind != ParamKind::Composite).then(|| (format!("{}:missing", param.code), said))
@@ -212,7 +239,8 @@ fn missing(random: &mut Random, kind: TypeId) -> Option<(String, String)> {
 /// `reference:Type.rest=...`, with or without the type.
 fn chain(random: &mut Random, truth: &Truth, kind: TypeId, depth: usize) -> Option<(String, String)> {
     let there = truth.kinds();
-    let references: Vec<_> = searchable(kind).into_iter().filter(|param| param.kind == ParamKind::Reference).collect();
+    let references: Vec<_> =
+        searchable(truth, kind).into_iter().filter(|param| param.kind == ParamKind::Reference).collect();
     if references.is_empty() {
         return None;
     }
@@ -232,7 +260,7 @@ fn has(random: &mut Random, truth: &Truth, kind: TypeId, depth: usize) -> Option
     let mut roads = Vec::new();
     for source in truth.kinds() {
         let refers = |param: &&Param| param.kind == ParamKind::Reference && param.targets.contains(&kind);
-        roads.extend(searchable(source).into_iter().filter(refers).map(|param| (source, param.code)));
+        roads.extend(searchable(truth, source).into_iter().filter(refers).map(|param| (source, param.code)));
     }
     if roads.is_empty() {
         return None;
@@ -244,11 +272,14 @@ fn has(random: &mut Random, truth: &Truth, kind: TypeId, depth: usize) -> Option
 
 /// A parameter of a resource that is there, with its value or one near it.
 fn of_value(random: &mut Random, truth: &Truth, kind: TypeId) -> Option<(String, String)> {
-    let all = truth.values(kind);
+    of_values(random, truth, kind, &truth.values(kind))
+}
+
+fn of_values(random: &mut Random, truth: &Truth, kind: TypeId, all: &[Values]) -> Option<(String, String)> {
     if all.is_empty() {
         return None;
     }
-    let from = random.pick(&all);
+    let from = random.pick(all);
     match random.below(14) {
         0 => return Some(("_id".into(), format!("{},nobody", from.header.id))),
         1 => return Some(("_lastUpdated".into(), date(random, from.header.last_updated.0))),
@@ -258,13 +289,16 @@ fn of_value(random: &mut Random, truth: &Truth, kind: TypeId) -> Option<(String,
     if params.is_empty() {
         return None;
     }
-    let id = **random.pick(&params);
-    let param =
-        definitions().param_by_id(id).filter(|param| searchable(kind).iter().any(|known| known.id == param.id))?;
+    // Those of the site are few: they are asked for more often.
+    let own: Vec<_> = params.iter().copied().filter(|id| id.is_custom()).collect();
+    let id = if own.is_empty() || random.chance(60) { **random.pick(&params) } else { **random.pick(&own) };
+    let param = definitions()
+        .param_by_id(id)
+        .filter(|param| searchable(truth, kind).iter().any(|known| known.id == param.id))?;
     let mut values = Vec::new();
     let mut modifier = "";
     for n in 0..[1, 1, 1, 2, 3][random.below(5)] {
-        let other = if n == 0 { from } else { random.pick(&all) };
+        let other = if n == 0 { from } else { random.pick(all) };
         let Some(of) = other.params.get(&id) else { continue };
         let value = random.pick(of);
         if n == 0 {
@@ -402,9 +436,9 @@ fn quantity(random: &mut Random, number: f64, system: Option<&str>, code: Option
 }
 
 /// Sorting, paging, totals, includes.
-fn results(random: &mut Random, kind: TypeId, pairs: &mut Pairs) {
+fn results(random: &mut Random, truth: &Truth, kind: TypeId, pairs: &mut Pairs) {
     let mut add = |name: &str, value: String| pairs.push((name.to_owned(), value));
-    let params = searchable(kind);
+    let params = searchable(truth, kind);
     if random.chance(50) {
         let keys: Vec<_> = params.iter().filter(|param| param.kind != ParamKind::Composite).collect();
         let first = random.pick(&keys).code;

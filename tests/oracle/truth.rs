@@ -6,7 +6,6 @@ use std::sync::Arc;
 use phial::error::Result;
 use phial::fhir::definitions::Param;
 use phial::fhir::{ParamId, ParamKind, Resource, TypeId, definitions, json};
-use phial::search::Matcher;
 use phial::search::capsule::{View, encode};
 use phial::search::matcher::sort_key;
 use phial::search::query::{
@@ -14,6 +13,7 @@ use phial::search::query::{
 };
 use phial::search::terminology::{Library, Need, Step, expand};
 use phial::search::values::{Values, values};
+use phial::search::{Customs, Lookup, Matcher};
 use phial::world::{Instant, World};
 use serde_json::Value;
 
@@ -24,11 +24,25 @@ const ROUNDS: usize = 5;
 struct Known {
     node: Value,
     capsule: Vec<u8>,
+    /// Type, id and capsule of each resource that it contains.
+    contained: Vec<(TypeId, String, Vec<u8>)>,
 }
 
 pub struct Truth {
     base: String,
+    /// Parameters of the site.
+    customs: Arc<Customs>,
     known: BTreeMap<TypeId, BTreeMap<String, Known>>,
+}
+
+/// What a query with `_contained` must give.
+pub struct Inside {
+    /// `Type/id` of containers and of what is contained nowhere, `Type/id#contained` of what is given alone.
+    pub places: BTreeSet<String>,
+    pub applied: BTreeSet<(String, String)>,
+    pub count: usize,
+    pub accurate: bool,
+    pub counts_only: bool,
 }
 
 /// What a query must give.
@@ -46,7 +60,7 @@ pub struct Answer {
 
 impl Truth {
     pub fn new(base: &str) -> Truth {
-        Truth { base: base.to_owned(), known: BTreeMap::new() }
+        Truth { base: base.to_owned(), customs: Arc::default(), known: BTreeMap::new() }
     }
 
     /// Takes a resource as the server gave it.
@@ -55,10 +69,55 @@ impl Truth {
         let at = resource.node()["meta"]["lastUpdated"].as_str().expect("stamped");
         let at = phial::fhir::date::parse(at).expect("an instant").lo;
         let version = resource.node()["meta"]["versionId"].as_str().and_then(|text| text.parse().ok());
-        let found = values(&resource, version.expect("a number"), Instant(at), &self.base).expect("indexed");
+        let capsule = self.capsule(&resource, version.expect("a number"), Instant(at));
         let id = resource.id().expect("an id").to_owned();
-        let known = Known { capsule: encode(&found), node: serde_json::from_slice(bytes).expect("JSON") };
+        let inside = resource.node()["contained"].as_array().into_iter().flatten().map(|node| {
+            let one = Resource::check(node.clone()).expect("a resource");
+            (one.kind(), one.id().expect("an id").to_owned(), self.capsule(&one, 1, Instant(at)))
+        });
+        let known = Known { contained: inside.collect(), capsule, node: serde_json::from_slice(bytes).expect("JSON") };
         self.known.entry(resource.kind()).or_default().insert(id, known);
+    }
+
+    fn capsule(&self, resource: &Resource, version: u32, at: Instant) -> Vec<u8> {
+        let mut found = values(resource, version, at, &self.base).expect("indexed");
+        found.set_custom(resource, &self.customs, &self.base);
+        encode(&found)
+    }
+
+    /// Parameters of the site, by which everything that is known can be searched from now on.
+    pub fn define(&mut self, customs: Arc<Customs>) {
+        self.customs = customs;
+        let known: Vec<Value> =
+            self.known.values().flat_map(BTreeMap::values).map(|known| known.node.clone()).collect();
+        for node in known {
+            self.learn(&serde_json::to_vec(&node).expect("JSON"));
+        }
+    }
+
+    /// What can be searched by, the parameters of the site included.
+    pub fn params(&self, kind: TypeId) -> Vec<&'static Param> {
+        definitions().params(kind).iter().copied().chain(self.customs.ready(kind)).collect()
+    }
+
+    pub fn is_contained(&self, container: &str, id: &str, resource: &Value) -> bool {
+        let Some((of, own)) = container.split_once('/') else { return false };
+        let kind = definitions().type_id(of);
+        let known = kind.and_then(|kind| self.known.get(&kind)).and_then(|all| all.get(own));
+        let mut all = known.and_then(|known| known.node["contained"].as_array()).into_iter().flatten();
+        all.any(|one| one["id"] == id && one == resource)
+    }
+
+    /// The types of which something is contained in others, and values of these.
+    pub fn contained(&self) -> BTreeMap<TypeId, Vec<Values>> {
+        let mut found: BTreeMap<TypeId, Vec<Values>> = BTreeMap::new();
+        for (kind, _, capsule) in self.known.values().flat_map(BTreeMap::values).flat_map(|known| &known.contained) {
+            found
+                .entry(*kind)
+                .or_default()
+                .push(View::new(capsule).and_then(|view| view.to_values()).expect("decodes"));
+        }
+        found
     }
 
     pub fn forget(&mut self, address: &str) {
@@ -83,19 +142,55 @@ impl Truth {
         all.map(|(_, known)| View::new(&known.capsule).and_then(|view| view.to_values()).expect("decodes")).collect()
     }
 
-    pub fn answer(&self, kind: &str, pairs: &[(String, String)]) -> Result<Answer> {
+    /// Understood, and its inner searches done.
+    fn query(&self, kind: &str, pairs: &[(String, String)]) -> Result<Query> {
         let options = QueryOptions {
             lenient: false,
             base: self.base.clone(),
             count_default: 50,
             count_max: 1_000,
             now: World::real().now(),
-            customs: Default::default(),
+            customs: Lookup::new(self.customs.clone()),
         };
-        let kind = definitions().type_id(kind).expect("a type");
-        let mut query = Query::parse(kind, pairs, &options)?;
+        let mut query = Query::parse(definitions().type_id(kind).expect("a type"), pairs, &options)?;
         self.expand(&mut query.criteria)?;
         self.resolve(&mut query.criteria)?;
+        Ok(query)
+    }
+
+    /// Of a query with `_contained`.
+    pub fn inside(&self, kind: &str, pairs: &[(String, String)]) -> Result<Inside> {
+        let (named, rest): (Vec<_>, Vec<_>) =
+            pairs.iter().cloned().partition(|(name, _)| name.starts_with("_contained"));
+        let says = |value: &str| named.iter().any(|(_, said)| said == value);
+        let query = self.query(kind, &rest)?;
+        let matcher = Matcher::new(query.criteria.clone())?;
+        let mut places = BTreeSet::new();
+        for (of, all) in &self.known {
+            for (id, known) in all {
+                let place = format!("{}/{id}", definitions().type_name(*of));
+                if says("both") && *of == query.kind && matcher.matches(&View::new(&known.capsule)?)? {
+                    places.insert(place.clone());
+                }
+                for (_, inner, capsule) in known.contained.iter().filter(|(of, ..)| *of == query.kind) {
+                    if matcher.matches(&View::new(capsule)?)? {
+                        places.insert(if says("contained") { format!("{place}#{inner}") } else { place.clone() });
+                    }
+                }
+            }
+        }
+        Ok(Inside {
+            places,
+            applied: named.into_iter().chain(query.applied).collect(),
+            count: query.count,
+            accurate: query.total == Total::Accurate || query.summary == Summary::Count,
+            counts_only: query.summary == Summary::Count,
+        })
+    }
+
+    pub fn answer(&self, kind: &str, pairs: &[(String, String)]) -> Result<Answer> {
+        let query = self.query(kind, pairs)?;
+        let kind = query.kind;
         let matches =
             self.matching(kind, &query.criteria, |view| Ok((view.id().to_owned(), sort_key(view, &query.sort)?.0)))?;
         Ok(Answer {
@@ -229,6 +324,8 @@ impl Truth {
 
 /// The reference parameters that an include goes by.
 fn references(source: TypeId, only: Option<ParamId>) -> impl Iterator<Item = &'static Param> {
-    let params = definitions().params(source).iter().copied();
-    params.filter(move |param| param.kind == ParamKind::Reference && only.is_none_or(|only| only == param.id))
+    // `*` stands for those of the standard.
+    let named = only.and_then(|id| definitions().param_by_id(id)).into_iter();
+    let standard = definitions().params(source).iter().copied().filter(move |_| only.is_none());
+    named.chain(standard).filter(|param| param.kind == ParamKind::Reference)
 }

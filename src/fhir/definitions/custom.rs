@@ -5,7 +5,8 @@
 use std::collections::HashMap;
 use std::sync::{LazyLock, OnceLock, PoisonError, RwLock};
 
-use super::{Param, ParamId, ParamKind, TypeId};
+use super::param::{Component, Of, of_type as part_for, tells};
+use super::{Limits, Param, ParamId, ParamKind, TypeId, definitions};
 use crate::fhir::path::Expr;
 
 /// Numbers of the standard are below.
@@ -25,10 +26,75 @@ pub struct Spec {
     /// Sorted; empty: any.
     pub targets: Vec<TypeId>,
     pub expression: String,
-    /// Codes of the modifiers it takes; None: all of its kind.
-    pub modifiers: Option<Vec<String>>,
-    /// Prefixes it takes; None: all of its kind.
-    pub comparators: Option<Vec<String>>,
+    /// Of a composite.
+    pub components: Vec<Part>,
+    pub limits: Limits,
+}
+
+/// One component of a composite.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Part {
+    pub of: PartOf,
+    /// Relative to what the expression of the composite gives.
+    pub expression: String,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+pub enum PartOf {
+    Standard(ParamId),
+    /// A parameter of the site as it was when the composite was defined: it may be another one tomorrow, or none.
+    Own {
+        kind: ParamKind,
+        targets: Vec<TypeId>,
+    },
+}
+
+impl Spec {
+    /// The part of the expression that is for a type.
+    fn text(&self, of: TypeId) -> String {
+        match self.bases.len() {
+            1 => self.expression.clone(),
+            _ => part_for(&self.expression, definitions().type_name(of)),
+        }
+    }
+
+    fn component(&self, id: ParamId, part: &Part) -> Component {
+        let (of, told) = match &part.of {
+            PartOf::Standard(number) => {
+                let param = definitions().param_by_id(*number);
+                let told =
+                    |kind: &TypeId| param.is_some_and(|param| tells(param, *kind, &self.text(*kind), &part.expression));
+                (Of::Number(*number), self.bases.iter().copied().filter(told).collect())
+            }
+            PartOf::Own { kind, targets } => {
+                let own = Spec {
+                    kind: *kind,
+                    targets: targets.clone(),
+                    components: Vec::new(),
+                    limits: Limits::default(),
+                    ..self.clone()
+                };
+                (Of::Own(Box::new(own.param(id))), Vec::new())
+            }
+        };
+        let expression = part.expression.clone().leak();
+        Component { of, expression, told: Some(told), compiled: OnceLock::new() }
+    }
+
+    fn param(&self, id: ParamId) -> Param {
+        Param {
+            id,
+            code: self.code.clone().leak(),
+            url: self.url.clone().leak(),
+            kind: self.kind,
+            bases: self.bases.clone(),
+            targets: self.targets.clone(),
+            components: self.components.iter().map(|part| self.component(id, part)).collect(),
+            expression: self.expression.clone().leak(),
+            limits: self.limits.clone(),
+            compiled: self.bases.iter().map(|_| OnceLock::new()).collect(),
+        }
+    }
 }
 
 type Known = HashMap<ParamId, (Spec, &'static Param)>;
@@ -47,29 +113,17 @@ impl ParamId {
     }
 }
 
-/// Says what a number means. None: it means something else already, or the expression cannot be compiled. What is made here stays to the end of the process:
-/// there are at most [`NUMBERS`].
+/// Says what a number means. None: it means something else already, or an expression cannot be compiled. What is made
+/// here stays to the end of the process: there are at most [`NUMBERS`].
 pub fn install(id: ParamId, spec: Spec) -> Option<&'static Param> {
     let mut known = KNOWN.write().unwrap_or_else(PoisonError::into_inner);
     if let Some((stands, param)) = known.get(&id) {
         return (*stands == spec).then_some(*param);
     }
-    let words = |list: &Option<Vec<String>>| list.clone().map(|list| &*list.leak());
-    let param: &'static Param = Box::leak(Box::new(Param {
-        id,
-        code: spec.code.clone().leak(),
-        url: spec.url.clone().leak(),
-        kind: spec.kind,
-        bases: spec.bases.clone(),
-        targets: spec.targets.clone(),
-        components: Vec::new(),
-        expression: spec.expression.clone().leak(),
-        modifiers: words(&spec.modifiers),
-        comparators: words(&spec.comparators),
-        compiled: spec.bases.iter().map(|_| OnceLock::new()).collect(),
-    }));
+    let param: &'static Param = Box::leak(Box::new(spec.param(id)));
     let compiles = |of: &TypeId| param.text(*of).is_some_and(|text| Expr::parse(&text).is_ok());
-    if !param.bases.iter().all(compiles) {
+    let parts = param.components.iter().all(|part| Expr::parse(part.expression).is_ok());
+    if !parts || !param.bases.iter().all(compiles) {
         return None;
     }
     known.insert(id, (spec, param));

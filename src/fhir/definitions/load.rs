@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-use super::param::{Component, Param, ParamKind};
+use super::param::{Component, Limits, Of, Param, ParamKind};
 use super::shape::{Child, Element, Primitive, Shape, ShapeKind};
 use super::{Definitions, ParamId, TypeId};
 
@@ -184,14 +184,14 @@ fn params(
         let (code, kind, url) = (row.next(), ParamKind::of(row.next()).expect("a known kind"), row.next());
         let (bases, targets) = (numbers(row.next()), numbers(row.next()));
         let components = row.next().split(';').filter_map(|c| c.split_once('=')).map(|(number, expression)| {
-            Component { param: ParamId(number.parse().expect("a number")), expression, compiled: OnceLock::new() }
+            let of = Of::Number(ParamId(number.parse().expect("a number")));
+            Component { of, expression, told: None, compiled: OnceLock::new() }
         });
         let components = components.collect();
         let compiled = (0..bases.len().max(1)).map(|_| OnceLock::new()).collect();
         let expression = row.next();
-        let (modifiers, comparators) = (None, None);
-        let param =
-            Param { id, code, url, kind, bases, targets, components, expression, modifiers, comparators, compiled };
+        let limits = Limits::default();
+        let param = Param { id, code, url, kind, bases, targets, components, expression, limits, compiled };
         params.resize(params.len().max(usize::from(id.0) + 1), None);
         params[usize::from(id.0)] = Some(&*Box::leak(Box::new(param)));
     }

@@ -9,7 +9,7 @@ mod shape;
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-pub use param::{Component, Param, ParamKind, of_type};
+pub use param::{Component, Limits, Param, ParamKind, of_type, within};
 pub use shape::{Child, Element, Primitive, Shape, ShapeKind};
 
 /// A resource type. The number is fixed by the fact tables (only ever appended to): it is stored in the database.

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
+use serde::{Deserialize, Serialize};
+
 use super::{ParamId, TypeId, definitions};
 use crate::fhir::path::Expr;
 
@@ -71,22 +73,62 @@ pub struct Param {
     pub components: Vec<Component>,
     /// As published (for all its types), for the CapabilityStatement and for messages. Empty: none (`_text`).
     pub expression: &'static str,
-    /// Codes of the modifiers it takes; None: all of its kind.
-    pub modifiers: Option<&'static [String]>,
-    /// Prefixes it takes; None: all of its kind.
-    pub comparators: Option<&'static [String]>,
+    pub limits: Limits,
     /// One per base (one in all when it applies to all types).
     pub(super) compiled: Box<[OnceLock<Option<Expr>>]>,
 }
 
+/// What a search may do with a parameter; by default everything that its kind allows.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Codes of the modifiers it takes; None: all of its kind.
+    pub modifiers: Option<Vec<String>>,
+    /// Prefixes it takes; None: all of its kind.
+    pub comparators: Option<Vec<String>>,
+    /// Codes of the parameters that may be chained to it; None: all.
+    #[serde(default)]
+    pub chains: Option<Vec<String>>,
+    /// No values joined by commas (`multipleOr`).
+    #[serde(default)]
+    pub one_value: bool,
+    /// Only once in a query (`multipleAnd`).
+    #[serde(default)]
+    pub once: bool,
+}
+
 /// One component of a composite parameter.
 pub struct Component {
-    pub param: ParamId,
+    pub(super) of: Of,
     pub expression: &'static str,
+    /// The types of which the parameter holds every value of the component; None: all.
+    pub(super) told: Option<Vec<TypeId>>,
     pub(super) compiled: OnceLock<Expr>,
 }
 
+/// The parameter that a component is a value of.
+pub(super) enum Of {
+    Number(ParamId),
+    /// What a parameter of the site was when the composite was defined.
+    Own(Box<Param>),
+}
+
 impl Component {
+    /// The parameter by whose kind values are read; its own expression does not matter here. None: no such number.
+    pub fn param(&self) -> Option<&Param> {
+        match &self.of {
+            Of::Number(id) => definitions().param_by_id(*id),
+            Of::Own(param) => Some(param),
+        }
+    }
+
+    /// The parameter that holds every value of this component in resources of a type, if one does.
+    pub fn told_by(&self, kind: TypeId) -> Option<ParamId> {
+        match self.of {
+            Of::Number(id) => self.told.as_ref().is_none_or(|told| told.contains(&kind)).then_some(id),
+            Of::Own(_) => None,
+        }
+    }
+
     /// The compiled expression.
     pub fn expr(&self) -> &Expr {
         self.compiled.get_or_init(|| compile(self.expression))
@@ -114,7 +156,15 @@ impl Param {
 
     /// The members of a type that its values come from; None where that cannot be told.
     pub fn members(&self, of: TypeId) -> Option<BTreeSet<String>> {
-        self.expr(of)?.members().ok()
+        if self.kind != ParamKind::Composite {
+            return self.expr(of)?.members().ok();
+        }
+        let text = self.text(of)?;
+        let mut all = BTreeSet::new();
+        for component in &self.components {
+            all.extend(Expr::parse(&within(&text, component.expression)).ok()?.members().ok()?);
+        }
+        Some(all)
     }
 
     fn place(&self, of: TypeId) -> Option<usize> {
@@ -125,6 +175,20 @@ impl Param {
 /// The alternatives of an expression that concern a type; empty when none does.
 pub fn of_type(expression: &str, name: &str) -> String {
     alternatives(expression).filter(|piece| concerns(piece, name)).collect::<Vec<_>>().join(" | ")
+}
+
+/// One expression for what a component finds in all that its composite is based on.
+pub fn within(base: &str, component: &str) -> String {
+    let each = |piece| format!("({piece}\n).select({component}\n)");
+    alternatives(base).map(each).collect::<Vec<_>>().join(" | ")
+}
+
+/// Whether the values at this path below `base` are all among those that a parameter has by its own expression.
+pub(super) fn tells(param: &Param, of: TypeId, base: &str, path: &str) -> bool {
+    let bare = |text: &str| text.chars().filter(|c| !c.is_whitespace()).collect::<String>();
+    let own = param.text(of).unwrap_or_default();
+    let own: Vec<String> = alternatives(&own).map(bare).collect();
+    alternatives(base).all(|piece| own.contains(&bare(&format!("{piece}.{path}"))))
 }
 
 fn compile(text: &str) -> Expr {
@@ -218,7 +282,7 @@ mod tests {
                 }
                 for component in &param.components {
                     try_one(param, component.expression);
-                    assert!(d.param_by_id(component.param).is_some(), "{}", param.url);
+                    assert!(component.param().is_some(), "{}", param.url);
                 }
             }
         }

@@ -9,6 +9,7 @@ use crate::access::Role;
 on_both![
     what_lies_in_others_is_found_alone_or_with_its_container,
     what_is_contained_is_seen_by_whoever_sees_its_container,
+    a_container_that_matches_itself_is_given_once,
 ];
 
 /// Full address and id of every match.
@@ -127,6 +128,36 @@ async fn what_lies_in_others_is_found_alone_or_with_its_container() {
         let reply = office.get(path).await;
         assert_eq!(reply.status, 400, "{path}: {}", reply.text());
         assert!(reply.text().contains(words), "{path}: {}", reply.text());
+    }
+}
+
+async fn a_container_that_matches_itself_is_given_once() {
+    let app = ward().await;
+    let office = shelves(&app).await;
+    let mut outer = medication("outer", "abc");
+    outer["contained"] = json!([medication("i1", "abc"), medication("i2", "xyz")]);
+    put(&office, &outer).await;
+    let alone = ["Medication/outer", "Medication/outer#i1", "Medication/own"];
+    for (query, expected) in [
+        (
+            "Medication?code=abc&manufacturer=Organization/maker&_contained=both&_id=outer,own,i1",
+            vec![alone[0], alone[2]],
+        ),
+        ("Medication?_contained=both&_id=outer,own,i1&_containedType=contained", alone.to_vec()),
+        ("Medication?_contained=both&code=xyz&_id=i2,outer", vec![alone[0]]),
+    ] {
+        for size in [1, 2, 50] {
+            let (mut paged, mut page) =
+                (Vec::new(), office.get(&format!("{query}&_count={size}&_total=accurate")).await);
+            assert_eq!(page.json()["total"], expected.len(), "{query}");
+            loop {
+                paged.extend(found(&page));
+                let Some(next) = page.link("next") else { break };
+                page = office.get(&next).await;
+            }
+            paged.sort();
+            assert_eq!(paged, expected, "{query} by {size}");
+        }
     }
 }
 

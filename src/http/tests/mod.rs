@@ -16,6 +16,7 @@ mod limits;
 mod cross_origin;
 mod coverage;
 mod consents;
+mod composites;
 mod contained;
 mod decisions;
 mod erasing;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 
+use super::composites::part;
 use super::{Persona, TestApp, patient};
 use crate::interaction::form;
 use crate::jobs::reindex::{Reindex, Step};
@@ -14,11 +15,11 @@ use crate::store::postgres;
 
 const EXTENSION: &str = "http://a.example/";
 
-async fn both() -> [TestApp; 2] {
+pub(super) async fn both() -> [TestApp; 2] {
     [TestApp::new().await, TestApp::with(&[("database_url", &postgres::database())]).await]
 }
 
-fn defined(code: &str, base: &str, kind: &str, expression: &str) -> Value {
+pub(super) fn defined(code: &str, base: &str, kind: &str, expression: &str) -> Value {
     json!({
         "resourceType": "SearchParameter", "id": format!("sp-{code}"), "url": format!("http://a.example/sp/{code}"),
         "name": code, "status": "active", "description": code, "code": code, "base": [base], "type": kind,
@@ -26,14 +27,14 @@ fn defined(code: &str, base: &str, kind: &str, expression: &str) -> Value {
     })
 }
 
-async fn define(backend: &Persona<'_>, parameter: &Value) {
+pub(super) async fn define(backend: &Persona<'_>, parameter: &Value) {
     let id = parameter["id"].as_str().expect("an id");
     let reply = backend.put(&format!("SearchParameter/{id}"), parameter).await;
     assert!([200, 201].contains(&reply.status), "{}", reply.text());
 }
 
 /// Works until there is nothing to do; gives how many resources were gone through.
-async fn finish(app: &TestApp) -> u64 {
+pub(super) async fn finish(app: &TestApp) -> u64 {
     let mut job = Reindex::new(app.app());
     let mut all = 0;
     loop {
@@ -45,7 +46,7 @@ async fn finish(app: &TestApp) -> u64 {
     }
 }
 
-async fn ids(backend: &Persona<'_>, of: &str, query: &str) -> Vec<String> {
+pub(super) async fn ids(backend: &Persona<'_>, of: &str, query: &str) -> Vec<String> {
     let pairs: Vec<(String, String)> = query
         .split('&')
         .filter_map(|pair| pair.split_once('='))
@@ -59,7 +60,7 @@ async fn ids(backend: &Persona<'_>, of: &str, query: &str) -> Vec<String> {
     ids
 }
 
-async fn clean(app: &TestApp) {
+pub(super) async fn clean(app: &TestApp) {
     let report = app.app().store.check_index().await.expect("the index is read");
     assert!(report.is_clean(), "{report}");
 }
@@ -436,7 +437,7 @@ async fn what_cannot_be_followed_is_refused_with_its_place() {
         (with("code", json!("birthdate")), "SearchParameter.code"),
         (with("code", json!("_eyes")), "SearchParameter.code"),
         (with("base", json!(["Patient", "Resource"])), "SearchParameter.base[1]"),
-        (with("type", json!("composite")), "SearchParameter.type"),
+        (with("type", json!("composite")), "SearchParameter.component"),
         (with("type", json!("special")), "SearchParameter.type"),
         (with("expression", json!("Patient.maritalStatus.where(")), "SearchParameter.expression"),
         (with("expression", json!("Patient.colour")), "SearchParameter.expression"),
@@ -449,6 +450,8 @@ async fn what_cannot_be_followed_is_refused_with_its_place() {
         ),
         (with("modifier", json!(["not", "exact"])), "SearchParameter.modifier[1]"),
         (with("comparator", json!(["gt"])), "SearchParameter.comparator"),
+        (with("chain", json!(["name"])), "SearchParameter.chain"),
+        (with("component", json!([part("gender", "gender")])), "SearchParameter.component"),
         (with("target", json!(["Patient"])), "SearchParameter.target"),
     ] {
         let reply = backend.put("SearchParameter/sp-eyes", &parameter).await;

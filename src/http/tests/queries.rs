@@ -270,7 +270,7 @@ async fn every_parameter_works_or_says_why_not() {
                 _ if param.code == "_filter" => "_id eq 1".to_owned(),
                 ParamKind::Special => "1|2|3|km".to_owned(),
                 ParamKind::Composite => {
-                    let part = |component: &Component| match definitions().param_by_id(component.param) {
+                    let part = |component: &Component| match component.param() {
                         Some(part) if part.kind == ParamKind::Date => "2020",
                         _ => "1",
                     };

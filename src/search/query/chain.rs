@@ -6,7 +6,7 @@ use super::wanted::{may_target, target_names, wanted};
 use super::{Criterion, Modifier, QueryOptions, Wanted, WantedReference, escape, parse::limits};
 use crate::error::{Error, Kind};
 use crate::fhir::definitions::Param;
-use crate::fhir::{ParamId, ParamKind, TypeId, definitions};
+use crate::fhir::{ParamKind, TypeId, definitions};
 use crate::mapping::{self, Treatment};
 use crate::search::custom::{Defined, Standing};
 use crate::search::words::Words;
@@ -70,15 +70,20 @@ pub(super) fn searchable(kind: TypeId, code: &str, options: &QueryOptions) -> Re
         Some(param) => param,
         None => custom(kind, code, options)?,
     };
-    if let Treatment::Refused { reason } = mapping::treatment(kind, param.id) {
-        let text = format!("The search parameter '{code}' of {type_name} is not supported: {reason}");
-        return Err(Fault::Unknown(Error::unsupported(text)));
-    }
+    not_refused(kind, param)?;
     if param.text(kind).is_none() {
         let text = format!("The search parameter '{code}' of {type_name} is not supported.");
         return Err(Fault::Unknown(Error::unsupported(text)));
     }
     Ok(param)
+}
+
+/// Fails with the reason of a mapping that refuses a parameter.
+fn not_refused(kind: TypeId, param: &Param) -> Result<(), Fault> {
+    let Treatment::Refused { reason } = mapping::treatment(kind, param.id) else { return Ok(()) };
+    let (code, of) = (param.code, definitions().type_name(kind));
+    let text = format!("The search parameter '{code}' of {of} is not supported: {reason}");
+    Err(Fault::Unknown(Error::unsupported(text)))
 }
 
 /// A parameter of the site. One that is being indexed is refused whatever the handling: without it the answer would be
@@ -121,6 +126,11 @@ fn simple(
     let parts: Vec<&str> = escape::split(value, ',').into_iter().filter(|part| !part.is_empty()).collect();
     if parts.is_empty() {
         return Err(wrong(format!("'{name}' has only empty values.")));
+    }
+    if param.limits.one_value && parts.len() > 1 {
+        return Err(wrong(format!(
+            "By its definition '{code}' takes one value, none joined by commas ('multipleOr')."
+        )));
     }
     if parts.len() > limits::VALUES {
         let text = format!("'{name}' has {} values; at most {} are taken.", parts.len(), limits::VALUES);
@@ -193,6 +203,7 @@ fn words(kind: TypeId, name: &str, value: &str, options: &QueryOptions) -> Resul
             .err()
             .unwrap_or_else(|| wrong(format!("'{name}' is no search parameter."))));
     };
+    not_refused(kind, param)?;
     let one = |part: &str| {
         let words = Words::read(name == "_text", &escape::unescape(part));
         words.map(Wanted::Words).ok_or_else(|| wrong(format!("'{name}' needs at least one letter or digit.")))
@@ -250,13 +261,8 @@ fn read_modifier(param: &Param, code: &str, text: &str) -> Result<Modifier, Faul
         (Modifier::Identifier, of) => of == ParamKind::Reference,
         (Modifier::Type(kind), of) => of == ParamKind::Reference && may_target(param, kind),
     });
-    if let Some(stated) = param.modifiers
-        && applies
-        && !stated.iter().any(|code| code == stated_as(text))
-    {
-        let all: Vec<String> = stated.iter().map(|code| format!(":{code}")).collect();
-        let known = if all.is_empty() { "none".to_owned() } else { all.join(", ") };
-        return Err(wrong(format!("By its definition '{code}' does not take the modifier ':{text}', but {known}.")));
+    if applies {
+        allows(param, text)?;
     }
     match modifier {
         Some(modifier) if applies => Ok(modifier),
@@ -279,6 +285,31 @@ fn read_modifier(param: &Param, code: &str, text: &str) -> Result<Modifier, Faul
                 format!("The modifier ':{text}' does not apply to the {kind} parameter '{code}'; it takes {known}.");
             Err(wrong(text))
         }
+    }
+}
+
+/// Whether the definition lets a search use a modifier that its kind has.
+pub(super) fn allows(param: &Param, text: &str) -> Result<(), Fault> {
+    match &param.limits.modifiers {
+        Some(stated) if !stated.iter().any(|code| code == stated_as(text)) => {
+            let all: Vec<String> = stated.iter().map(|code| format!(":{code}")).collect();
+            let known = if all.is_empty() { "none".to_owned() } else { all.join(", ") };
+            let code = param.code;
+            Err(wrong(format!("By its definition '{code}' does not take the modifier ':{text}', but {known}.")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether the definition lets `rest` be chained to a reference (`chain`).
+pub(super) fn may_chain(param: &Param, rest: &str) -> Result<(), Fault> {
+    let next = rest.split([':', '.']).next().unwrap_or_default();
+    match &param.limits.chains {
+        Some(stated) if !stated.iter().any(|code| code == next) => {
+            let (code, known) = (param.code, stated.join(", "));
+            Err(wrong(format!("By its definition '{code}' is not chained by '{next}', but by {known} ('chain').")))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -327,11 +358,13 @@ fn chain(
         None => (head, None),
     };
     let (mut roads, mut faults) = (Vec::new(), Vec::new());
-    for (param, target) in targets((kind, name), code, only, options)? {
+    let (param, targets) = targets((kind, name), code, only, options)?;
+    may_chain(param, rest)?;
+    for target in targets {
         match next(target, rest, links) {
             Ok(inner) => {
                 links.add(name)?;
-                roads.push(vec![Criterion::Chain { param, target, inner: Box::new(inner) }]);
+                roads.push(vec![Criterion::Chain { param: param.id, target, inner: Box::new(inner) }]);
             }
             // Too costly, or not to be searched by yet: without this type something would be left out.
             Err(Fault::Wrong(error)) if error.kind != Kind::Invalid => return Err(Fault::Wrong(error)),
@@ -342,13 +375,13 @@ fn chain(
     settled(roads, faults)
 }
 
-/// The types that a chain by a reference leads to.
+/// The reference of a chain, and the types that it leads to.
 pub(super) fn targets(
     (kind, name): (TypeId, &str),
     code: &str,
     only: Option<TypeId>,
     options: &QueryOptions,
-) -> Result<Vec<(ParamId, TypeId)>, Fault> {
+) -> Result<(&'static Param, Vec<TypeId>), Fault> {
     let param = searchable(kind, code, options)?;
     if param.kind != ParamKind::Reference {
         return Err(wrong(format!("'{code}' in '{name}' is no reference, so nothing can be chained to it.")));
@@ -362,7 +395,7 @@ pub(super) fn targets(
         let text = format!("'{code}' in '{name}' may refer to any type: say which, as in '{code}:Patient.name'.");
         return Err(wrong(text));
     }
-    Ok(targets.into_iter().map(|target| (param.id, target)).collect())
+    Ok((param, targets))
 }
 
 /// At least one road, or what is wrong with all of them.

@@ -1,7 +1,7 @@
 //! `_filter` (R4, search_filter.html): the text to criteria. `and` and `or` are taken from left to right, none before the
 //! other, as the standard says; parentheses group.
 
-use super::chain::{Fault, Links, any, searchable};
+use super::chain::{Fault, Links, allows, any, may_chain, searchable};
 use super::wanted::wanted;
 use super::{Criterion, Modifier, Prefix, QueryOptions, Wanted, parse::limits};
 use crate::error::{Error, Kind};
@@ -22,7 +22,7 @@ pub(super) fn filter(
     links: &mut Links,
     depth: usize,
 ) -> Result<Criterion, Fault> {
-    let mut parser = Parser { text: value, at: 0, tests: 0, open: 0, options, links };
+    let mut parser = Parser { text: value, at: 0, tests: 0, open: 0, beyond: None, options, links };
     let found = parser.logical(kind, depth)?;
     parser.space();
     match parser.rest() {
@@ -36,6 +36,8 @@ struct Parser<'a> {
     at: usize,
     tests: usize,
     open: usize,
+    /// The reference beyond which this is.
+    beyond: Option<&'static Param>,
     options: &'a QueryOptions,
     links: &'a mut Links,
 }
@@ -129,6 +131,7 @@ impl<'a> Parser<'a> {
             return Err(Self::costly(format!("'_filter' chains more than {} references.", limits::DEPTH)));
         }
         let name = self.name()?;
+        self.beyond.map_or(Ok(()), |reference| may_chain(reference, name))?;
         if self.rest().starts_with(['[', '.']) {
             return self.chained(kind, name, depth);
         }
@@ -158,23 +161,24 @@ impl<'a> Parser<'a> {
             Some((code, of)) => (code, Some(super::chain::type_id("_filter", of)?)),
             None => (head, None),
         };
-        let targets = super::chain::targets((kind, "_filter"), plain(kind, code), only, self.options)?;
+        let (param, targets) = super::chain::targets((kind, "_filter"), plain(kind, code), only, self.options)?;
+        let before = self.beyond.replace(param);
         let (start, tests, open) = (self.at, self.tests, self.open);
         let (mut roads, mut faults, mut end) = (Vec::new(), Vec::new(), (start, tests));
-        for (param, target) in targets {
+        for target in targets {
             // The same text is read for each type that the reference may lead to.
             (self.at, self.tests, self.open) = (start, tests, open);
             match self.beyond(target, depth + 1) {
                 Ok(inner) => {
                     self.links.add("_filter")?;
                     end = (self.at, self.tests);
-                    roads.push(vec![Criterion::Chain { param, target, inner: Box::new(inner) }]);
+                    roads.push(vec![Criterion::Chain { param: param.id, target, inner: Box::new(inner) }]);
                 }
                 Err(Fault::Wrong(error)) if error.kind != Kind::Invalid => return Err(Fault::Wrong(error)),
                 Err(fault) => faults.push(fault),
             }
         }
-        (self.at, self.tests, self.open) = (end.0, end.1, open);
+        (self.at, self.tests, self.open, self.beyond) = (end.0, end.1, open, before);
         super::chain::settled(roads, faults)
     }
 
@@ -220,7 +224,22 @@ fn plain(kind: TypeId, name: &str) -> &str {
     if name == "id" && definitions().param(kind, name).is_none() { "_id" } else { name }
 }
 
+/// The modifier that an operator is the same as.
+fn modifier_of(op: &str, of: ParamKind) -> Option<&'static str> {
+    match (op, of) {
+        ("pr", _) => Some("missing"),
+        ("co", ParamKind::String) => Some("contains"),
+        ("in", ParamKind::Token) => Some("in"),
+        ("ss", ParamKind::Token) => Some("below"),
+        ("sb", ParamKind::Token) => Some("above"),
+        _ => None,
+    }
+}
+
 fn compare(kind: TypeId, param: &Param, op: &str, value: &str, options: &QueryOptions) -> Result<Criterion, Fault> {
+    if let Some(modifier) = modifier_of(op, param.kind) {
+        allows(param, modifier)?;
+    }
     let of = |modifier, wanted| Ok(Criterion::Param { param: param.id, modifier, any_of: vec![wanted] });
     let read = |modifier| wanted(param, modifier, param.code, value, options).map_err(Fault::from);
     let ordered = matches!(param.kind, ParamKind::Number | ParamKind::Date | ParamKind::Quantity);

@@ -3,7 +3,7 @@
 use super::chain::{Fault, Links, criterion};
 use super::{Criterion, Query, QueryOptions, Summary, Total, control, include};
 use crate::error::{Error, Issue, Kind, Result, Severity};
-use crate::fhir::TypeId;
+use crate::fhir::{TypeId, definitions};
 
 /// What a query may hold. Beyond it the answer is `TooCostly` and states the limit.
 pub mod limits {
@@ -156,6 +156,7 @@ impl<'a> Draft<'a> {
             }
             _ => {
                 let criterion = criterion(kind, name, value, self.options, &mut self.links, 0)?;
+                self.repeated(kind, name)?;
                 self.query.criteria.push(criterion);
             }
         }
@@ -177,6 +178,21 @@ impl<'a> Draft<'a> {
         }
         self.seen.push(name);
         Ok(())
+    }
+
+    /// A parameter of the site that may not be repeated by its definition (`multipleAnd`).
+    fn repeated(&mut self, kind: TypeId, name: &str) -> Result<(), Fault> {
+        let code = name.split([':', '.']).next().unwrap_or_default();
+        if code.starts_with('_') || definitions().param(kind, code).is_some() {
+            return Ok(());
+        }
+        match self.options.customs.find(kind, code) {
+            Some(defined) if defined.param.limits.once && self.once(defined.param.code).is_err() => {
+                let text = format!("By its definition '{code}' may stand only once in a query ('multipleAnd').");
+                Err(Fault::Wrong(Error::invalid(text)))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// 0 asks for the count alone; more than the maximum is cut, and said to be.

@@ -29,7 +29,7 @@ pub(super) fn wanted(
             &format!("at most {} bytes a value", limits::VALUE),
         ));
     }
-    if let Some(stated) = param.comparators.filter(|_| modifier.is_none()) {
+    if let Some(stated) = param.limits.comparators.as_ref().filter(|_| modifier.is_none()) {
         let (prefix, rest) = number::prefix(raw);
         let sent = &raw[..raw.len() - rest.len()];
         if prefix != Prefix::Eq && !stated.iter().any(|code| code == sent) {
@@ -267,7 +267,7 @@ fn composite(param: &Param, name: &str, raw: &str, options: &QueryOptions) -> Re
         return Err(bad(name, raw, &format!("{} values joined by $", param.components.len())));
     }
     let parts = parts.into_iter().zip(&param.components).map(|(part, component)| {
-        let of = definitions().param_by_id(component.param).ok_or_else(|| bad(name, raw, "known components"))?;
+        let of = component.param().ok_or_else(|| bad(name, raw, "known components"))?;
         wanted(of, None, name, part, options)
     });
     Ok(Wanted::Composite(parts.collect::<Result<_>>()?))

@@ -24,7 +24,7 @@ pub(super) fn of_param(param: &Param, kind: TypeId, root: &Node, base: &str) -> 
         }
         let mut parts = Vec::with_capacity(param.components.len());
         for component in &param.components {
-            let Some(of) = definitions().param_by_id(component.param) else { continue };
+            let Some(of) = component.param() else { continue };
             let mut values = Vec::new();
             for found in component.expr().eval_at(root, &item)? {
                 put(of, kind, &found, base, &mut values)?;
@@ -61,7 +61,7 @@ fn put_node(param: &Param, kind: TypeId, node: &Node, of: &str, base: &str, out:
         ParamKind::Date => out.extend(range(node, of)?.map(Value::Date)),
         ParamKind::Number => out.extend(number(node, of)?),
         ParamKind::Quantity => out.extend(quantity(node, of)?),
-        ParamKind::Reference => out.extend(refers(node, base)),
+        ParamKind::Reference => out.extend(refers(param, node, base)),
         ParamKind::Uri => out.extend(node.as_str().map(|uri| Value::Uri(uri.to_owned()))),
         ParamKind::Special => out.extend(position(node)?),
         ParamKind::Composite => {}
@@ -247,12 +247,16 @@ fn compared(value: f64, node: &Node) -> (f64, f64) {
     }
 }
 
-/// A Reference, a canonical or url, or (in a Bundle) the resource itself.
-fn refers(node: &Node, base: &str) -> Option<Value> {
+/// A Reference, a canonical or url, or (in a Bundle) the resource itself, if it is of a type that the parameter is for: the
+/// first entry of any Bundle stands where that of a document has its Composition.
+fn refers(param: &Param, node: &Node, base: &str) -> Option<Value> {
     if let Some(url) = node.as_str() {
         return Some(Value::Reference { to: Some(reference::parse(url, base)), identifier: None });
     }
     if let Some(kind) = node.get("resourceType").and_then(Node::as_str).and_then(|name| definitions().type_id(name)) {
+        if !(param.targets.is_empty() || param.targets.contains(&kind)) {
+            return None;
+        }
         let to = Reference::Local { kind, id: text(node, "id")?, version: None };
         return Some(Value::Reference { to: Some(to), identifier: None });
     }

@@ -42,20 +42,31 @@ struct Inner {
 }
 
 impl Store {
-    /// The containers that hold a resource which the query matches: by type in the order given, then by row.
+    /// The containers that hold a resource which the query matches: by type in the order given, then by row. `inside_only`
+    /// leaves out those that the query matches themselves.
     ///
     /// # Errors
     /// `Kind::TooCostly` when more than 1,000 resources (or `candidates_max`) could be containers; as [`Store::select`].
-    pub async fn contained(&self, grants: &Grants, query: &Query, within: &[Within]) -> Result<Vec<Container>> {
+    pub async fn contained(
+        &self,
+        grants: &Grants,
+        query: &Query,
+        within: &[Within],
+        inside_only: bool,
+    ) -> Result<Vec<Container>> {
         let mut criteria = query.criteria.clone();
         self.resolve(grants, &mut criteria).await?;
         let kind = definitions().type_name(query.kind);
         let (customs, base) = (self.customs(), self.inner.base.clone());
-        let inner = Arc::new(Inner { kind, matcher: Matcher::new(criteria)?, customs, base });
+        let inner = Arc::new(Inner { kind, matcher: Matcher::new(criteria.clone())?, customs, base });
+        let themselves = Criterion::NoneOf(vec![criteria]);
         let mut left = BODIES_MAX.min(self.inner.candidates_max);
         let mut found = Vec::new();
         for (grant, of) in within {
             let mut criteria = of.clone();
+            if inside_only && grant.kind() == query.kind {
+                criteria.push(themselves.clone());
+            }
             add_rows(&mut criteria, grant);
             // A row filter with a chain of its own would need inner searches: it lets nothing through here.
             if pending(&criteria).is_some() {
