@@ -68,7 +68,7 @@ fn people_reach_a_record_through_the_pages_and_see_the_right_one() {
     assert_eq!(saw["passkey"]["left"], serde_json::json!(["Second key"]), "{saw}");
     assert_eq!(saw["admin"]["over"], true, "a link works once: {saw}");
     assert_eq!(saw["emergency"], serde_json::json!([200, 200]), "the glass is broken: {saw}");
-    let under = serde_json::json!(["token given", "read", "found by a search"]);
+    let under = serde_json::json!(["read", "found by a search"]);
     assert_eq!((&saw["admin"]["under"], text("/admin/finding")), (&under, "Finding: justified".to_owned()), "{saw}");
     assert_eq!(count("/second/codes"), 10, "by keyboard, without script: {saw}");
     assert_eq!(text("/errors/404"), "There is nothing here");

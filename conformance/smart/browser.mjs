@@ -386,6 +386,7 @@ saw.second = await visit("second", { javaScriptEnabled: false, viewport: { width
   await page.goto(`${demo.issuer}/account/factor`);
   await reach('button:text-is("Make new codes")');
   await page.keyboard.press("Enter");
+  await page.waitForSelector("h1:has-text(\"Your recovery codes\")");
   return { codes: await page.locator(".codes li").count() };
 });
 
