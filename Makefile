@@ -1,7 +1,7 @@
 # What a newcomer or CI runs. Each target says in one line what it is for; `make help` lists them.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help run app test check samples coverage bench soak fuzz screenshots definitions leakage postgres browser
+.PHONY: help run app test check samples coverage bench soak fuzz screenshots definitions leakage postgres browser keycloak
 
 # Where `make run` keeps its data and listens.
 DATA ?= phial-demo
@@ -47,6 +47,10 @@ fuzz: ## Every reader of what strangers send under libFuzzer, FUZZ_S seconds eac
 
 coverage: postgres ## conformance/coverage.md: every type, interaction, search parameter and modifier that ran on both databases.
 	PHIAL_COVERAGE=write cargo test --locked --lib http::tests::coverage
+
+keycloak: ## Logging in at a real Keycloak (150 MB, a gigabyte of memory, Java 17): roles, second factors, logout.
+	.ci/keycloak
+	cargo test --locked --test main keycloak:: -- --ignored --nocapture
 
 bench: postgres ## Throughput and latency on both databases; writes benches/RESULTS.md.
 	cargo build --release --locked --features bench-switches
