@@ -23,6 +23,12 @@ impl Drop for Running {
     }
 }
 
+impl Running {
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+}
+
 fn phial(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_phial"));
     command.args(arguments).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
@@ -42,6 +48,14 @@ pub fn start_known_as(host: &str, data: &Path, port: u16, further: &[&str]) -> R
     let listen = format!("127.0.0.1:{port}");
     let mut command = phial(&["demo", "--data", data.to_str().unwrap(), "--listen", &listen, "--patients", PATIENTS]);
     command.args(further).env("PHIAL_BASE_URL", format!("http://{host}/fhir"));
+    Running(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+}
+
+/// With these further variables, under the address that it listens on.
+pub fn start_listening(data: &Path, port: u16, set: &[(&str, String)]) -> Running {
+    let listen = format!("127.0.0.1:{port}");
+    let mut command = phial(&["demo", "--data", data.to_str().unwrap(), "--listen", &listen, "--patients", PATIENTS]);
+    command.envs(set.iter().map(|(name, value)| (name, value)));
     Running(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
 }
 

@@ -178,6 +178,45 @@ impl FromSetting for Origins {
     }
 }
 
+/// An address and port to listen on, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listen(pub Option<SocketAddr>);
+
+impl FromSetting for Listen {
+    fn from_setting(text: &str) -> std::result::Result<Self, String> {
+        if text.is_empty() { Ok(Listen(None)) } else { SocketAddr::from_setting(text).map(|at| Listen(Some(at))) }
+    }
+}
+
+/// An https address of something that the operator publishes; empty: nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published(pub String);
+
+impl FromSetting for Published {
+    fn from_setting(text: &str) -> std::result::Result<Self, String> {
+        let plain = text.bytes().all(|byte| matches!(byte, 0x21..=0x7E));
+        let good = text.is_empty() || (plain && text.strip_prefix("https://").is_some_and(|rest| !rest.is_empty()));
+        if good { Ok(Published(text.to_owned())) } else { Err("an https address is expected".into()) }
+    }
+}
+
+/// Whom to ask: the `system` and `value` of a ContactPoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contact(pub Option<(&'static str, String)>);
+
+impl FromSetting for Contact {
+    fn from_setting(text: &str) -> std::result::Result<Self, String> {
+        let system = match text {
+            "" => return Ok(Contact(None)),
+            _ if text.starts_with("https://") => "url",
+            _ if text.starts_with('+') => "phone",
+            _ if text.contains('@') && !text.contains(char::is_whitespace) => "email",
+            _ => return Err("an address of mail, a telephone number with + or an https address is expected".into()),
+        };
+        Ok(Contact(Some((system, text.to_owned()))))
+    }
+}
+
 /// Names of hosts, each with or without a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hosts(Vec<String>);
@@ -253,8 +292,20 @@ settings! {
     /// Address and port to listen on.
     listen: SocketAddr = "127.0.0.1:8080";
     /// The FHIR base URL as clients address it, without a trailing slash: it is in every absolute link, in
-    /// `fullUrl`, and is the address tokens are made for. When empty: `http://<listen>/fhir`.
+    /// `fullUrl`, and is the address tokens are made for. When empty: `http://<listen>/fhir`, with TLS `https://`.
     base_url: String = "";
+    /// PEM file of the certificate to speak TLS with, followed by those between it and its authority. With it, what comes
+    /// to `listen` is TLS 1.2 or 1.3 and nothing else. A renewed file is taken up within a minute, or at once on SIGHUP.
+    /// When empty: plain HTTP, for a proxy in front that ends TLS.
+    tls_cert: String = "";
+    /// PEM file of the certificate's private key (PKCS#8, SEC 1 or PKCS#1), readable by the server's user alone.
+    tls_key: String = "";
+    /// Seconds that browsers are told to come back by TLS only (`Strict-Transport-Security`) when the server speaks it
+    /// itself. 0: they are not told.
+    tls_hsts_s: Within<0, 63072000> = "31536000";
+    /// Address and port where plain HTTP is sent on to the TLS address (308; what carries credentials is refused). When
+    /// empty, nobody listens for plain HTTP.
+    tls_redirect_listen: Listen = "";
     /// The database: `sqlite:PATH` or `postgres://USER:PASSWORD@HOST/DATABASE`.
     database_url: String = "sqlite:phial-data/phial.db" secret;
     /// The key database, which holds wrapped keys only. Give it another place, other credentials and other backup
@@ -315,6 +366,15 @@ settings! {
     /// Origins of browser apps that may call the FHIR and OAuth addresses (CORS), separated by spaces, such as
     /// `https://app.example.org`; `*` for any. Discovery and metadata may be read from every origin.
     cors_origins: Origins = "";
+    /// Where developers of apps read about this installation: an https address, told in discovery
+    /// (`service_documentation`) and in the CapabilityStatement. When empty: nowhere.
+    documentation_url: Published = "";
+    /// Whom they ask: an address of mail, a telephone number (`+1 555 0100`) or an https address, told in the
+    /// CapabilityStatement (`contact`). When empty: nobody.
+    contact: Contact = "";
+    /// The Bundle of brands with the base URLs of this provider (User-access Brands of SMART App Launch 2.2): an https
+    /// address, told in discovery (`user_access_brand_bundle`). When empty: none.
+    brands_url: Published = "";
     /// Whether apps may ask to be registered (RFC 7591): `off`, `token` (with one of
     /// `phial admin clients registration-token`), or `open` (anybody). None counts until an administrator approves it.
     client_registration: Registering = "off";
@@ -455,8 +515,10 @@ impl Config {
     fn complete(mut self) -> Result<Config> {
         let mut faults = Vec::new();
         if self.base_url.is_empty() {
-            self.base_url = format!("http://{}/fhir", self.listen);
+            let scheme = if self.speaks_tls() { "https" } else { "http" };
+            self.base_url = format!("{scheme}://{}/fhir", self.listen);
         }
+        faults.extend(self.tls_faults());
         let authority = self.base_url.strip_prefix("http://").or_else(|| self.base_url.strip_prefix("https://"));
         let plain = !self.base_url.contains(['?', '#', ' ']) && !self.base_url.ends_with('/');
         if authority.is_none_or(|rest| rest.is_empty() || rest.starts_with('/')) || !plain {
@@ -487,6 +549,24 @@ impl Config {
             return Ok(self);
         }
         Err(Error::with_issues(Kind::Invalid, faults.into_iter().map(|text| Issue::error("value", text)).collect()))
+    }
+
+    /// Whether the server ends TLS itself.
+    pub fn speaks_tls(&self) -> bool {
+        !self.tls_cert.is_empty()
+    }
+
+    fn tls_faults(&self) -> Option<&'static str> {
+        if self.tls_cert.is_empty() != self.tls_key.is_empty() {
+            return Some("setting tls_key: tls_cert and tls_key go together");
+        }
+        if self.speaks_tls() && self.base_url.starts_with("http://") {
+            return Some("setting base_url: with tls_cert it begins with https://");
+        }
+        if !self.speaks_tls() && self.tls_redirect_listen.0.is_some() {
+            return Some("setting tls_redirect_listen: without tls_cert there is no TLS to be sent on to");
+        }
+        None
     }
 
     /// Path of the base URL, without a trailing slash: `/fhir`; empty when the base is the root.
@@ -542,7 +622,7 @@ impl Config {
 
     /// Addresses of the authorization server.
     pub fn endpoints(&self) -> Endpoints {
-        let endpoints = Endpoints::of(self.issuer());
+        let endpoints = Endpoints::of(self.issuer()).published(&self.documentation_url.0, &self.brands_url.0);
         if self.client_registration == Registering::Off { endpoints } else { endpoints.registering() }
     }
 
@@ -635,6 +715,22 @@ mod tests {
         ));
         assert_eq!(all.len(), 4, "{all:?}");
         assert_eq!(faults(load("database_url = \"sqlite:a\"\nkey_database_url = \"sqlite:a\"", &[])).len(), 1);
+    }
+
+    #[test]
+    fn tls_needs_both_files_and_an_address_that_says_so() {
+        let tls = "tls_cert = \"c.pem\"\ntls_key = \"k.pem\"\n";
+        assert_eq!(load(tls, &[]).expect("valid").base_url, "https://127.0.0.1:8080/fhir");
+        for (file, place) in [
+            ("tls_cert = \"c.pem\"".to_owned(), "tls_key"),
+            ("tls_key = \"k.pem\"".to_owned(), "tls_key"),
+            (format!("{tls}base_url = \"http://a.example/fhir\""), "base_url"),
+            ("tls_redirect_listen = \"127.0.0.1:80\"".to_owned(), "tls_redirect_listen"),
+            (format!("{tls}tls_redirect_listen = \"here\""), "tls_redirect_listen"),
+        ] {
+            let all = faults(load(&file, &[]));
+            assert!(all.len() == 1 && all[0].contains(place), "{file}: {all:?}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use clap::{Args, Parser, Subcommand};
 use phial::app::{App, Config, config};
 use phial::error::{Error, Result};
+use phial::fetch;
 use phial::http::{SAMPLE_PLACE, Sample};
 use phial::jobs::{credentials, demo, import};
 use phial::selftest;
@@ -112,6 +113,9 @@ struct SelftestArgs {
     /// FHIR base URL, when not the one in demo.json.
     #[arg(long, value_name = "URL")]
     url: Option<String>,
+    /// PEM file of the authority of the server's certificate, trusted in place of the public ones.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// Where to keep the report as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -140,6 +144,9 @@ struct TokenArgs {
     /// Where to ask, when not at the token_url of the file.
     #[arg(long, value_name = "URL")]
     token_url: Option<String>,
+    /// PEM file of the authority of the server's certificate, trusted besides the public ones.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
@@ -192,7 +199,7 @@ async fn command(command: Command) -> Result<ExitCode> {
         Command::Selftest(SelftestCommand::Smart(args)) => selftest_smart(&args),
         Command::Import(args) => run_import(args).await,
         Command::Admin(args) => admin::run(args).await,
-        Command::Token(args) => token(&args),
+        Command::Token(args) => token(&args).await,
         Command::Audit(AuditCommand::Verify(with)) => {
             let app = open(&with).await?;
             let code = check::audit_verify(&app).await;
@@ -286,7 +293,7 @@ fn selftest_smart(args: &SelftestArgs) -> Result<ExitCode> {
     if let Some(url) = &args.url {
         demo["base_url"] = serde_json::json!(url);
     }
-    let report = selftest::smart(demo, |finding| match &finding.fault {
+    let report = selftest::smart(demo, args.ca.as_deref(), |finding| match &finding.fault {
         None => println!("passed  {}: {}", finding.area, finding.title),
         Some(fault) => println!("FAILED  {}: {}\n        {fault}", finding.area, finding.title),
     })?;
@@ -306,7 +313,7 @@ async fn run_import(args: ImportArgs) -> Result<ExitCode> {
     Ok(if summary?.refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn token(args: &TokenArgs) -> Result<ExitCode> {
+async fn token(args: &TokenArgs) -> Result<ExitCode> {
     let (client, own_url) = match (&args.data, &args.client) {
         (Some(data), _) => demo::described_client(data)?,
         (None, Some(file)) => {
@@ -317,7 +324,8 @@ fn token(args: &TokenArgs) -> Result<ExitCode> {
         (None, None) => return Err(Error::invalid("a file or --data is expected")),
     };
     let url = args.token_url.as_deref().unwrap_or(&own_url);
-    println!("{}", *credentials::fetch_token(&World::real(), &client, url)?);
+    let fetch = fetch::Client::new(fetch::Settings { authorities: args.ca.clone(), ..Default::default() })?;
+    println!("{}", *credentials::fetch_token(&World::real(), &client, url, &fetch).await?);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -3,6 +3,7 @@
 //! request is for: who named its address ([`Reach`]) decides where it may lead.
 
 mod address;
+pub mod blocking;
 
 use std::fmt;
 use std::path::Path;

@@ -70,7 +70,7 @@ fn push(resource: &mut Node, member: &str, item: Node) {
 
 fn base_statement(config: &Config, date: &str) -> Node {
     let resources: Vec<Node> = definitions().types().iter().filter_map(|kind| resource(*kind, config)).collect();
-    json!({
+    let mut statement = json!({
         "resourceType": "CapabilityStatement",
         "status": "active",
         "date": date,
@@ -91,7 +91,14 @@ fn base_statement(config: &Config, date: &str) -> Node {
                 format!("http://hl7.org/fhir/CompartmentDefinition/{}", name.to_ascii_lowercase())
             }),
         }],
-    })
+    });
+    if let Some((system, value)) = &config.contact.0 {
+        statement["contact"] = json!([{"telecom": [{"system": system, "value": value}]}]);
+    }
+    if !config.documentation_url.0.is_empty() {
+        statement["description"] = json!(format!("Documentation: {}", config.documentation_url.0));
+    }
+    statement
 }
 
 fn stated_limits(config: &Config) -> String {

@@ -18,6 +18,7 @@ mod sample;
 mod serve;
 mod site;
 mod throttle;
+mod tls;
 mod write;
 
 #[cfg(test)]

@@ -9,17 +9,21 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::Request;
+use axum::http::header::{HeaderValue, STRICT_TRANSPORT_SECURITY};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tower::{Layer, service_fn};
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
 
+use super::site::origin_of;
+use super::tls::{Tls, redirect};
 use super::{Sample, Server, meter};
 use crate::app::App;
 use crate::audit::What;
@@ -36,21 +40,29 @@ const COMPRESS_MIN_BYTES: u64 = 1024;
 /// Serves until SIGTERM or SIGINT, finishes what is under way, and closes the app. A demonstration has a sample app.
 ///
 /// # Errors
-/// When the address cannot be listened on.
+/// When an address cannot be listened on, or there is no TLS with the files of the settings.
 pub async fn serve(app: App, sample: Option<Sample>) -> Result<()> {
-    let listener = TcpListener::bind(app.config.listen).await.map_err(|error| {
-        Error::new(Kind::Unavailable, format!("cannot listen on {}", app.config.listen)).caused_by(error)
-    })?;
+    let tls = Tls::of(&app.config)?;
+    let listener = listen(app.config.listen).await?;
+    let plain = match app.config.tls_redirect_listen.0 {
+        Some(address) => Some(tokio::spawn(redirect::run(listen(address).await?, origin_of(&app.config.base_url)))),
+        None => None,
+    };
+    let renewal = tls.clone().map(|tls| tls.renewing()).transpose()?.map(tokio::spawn);
     let stop = stopped()?;
     app.trail.record_task(What::ServerStart, "server", Vec::new()).await?;
     let server = Server::new(app, sample);
-    tracing::info!(listen = %server.app.config.listen, base = server.app.config.base_url, "ready");
+    let config = &server.app.config;
+    tracing::info!(listen = %config.listen, base = config.base_url, tls = config.speaks_tls(), "ready");
     let work = tokio::spawn({
         let server = server.clone();
         async move { reindex::run(&server.app).await }
     });
-    run(server.clone(), listener, stop).await;
+    run(server.clone(), listener, tls, stop).await;
     work.abort();
+    for beside in plain.iter().chain(&renewal) {
+        beside.abort();
+    }
     reindex::give_back(&server.app).await;
     if let Err(error) = server.app.trail.record_task(What::ServerStop, "server", Vec::new()).await {
         tracing::error!(?error, "the stop could not be put on record");
@@ -58,6 +70,12 @@ pub async fn serve(app: App, sample: Option<Sample>) -> Result<()> {
     server.app.close().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| Error::new(Kind::Unavailable, format!("cannot listen on {address}")).caused_by(error))
 }
 
 /// Completes at the first SIGTERM or SIGINT.
@@ -73,7 +91,7 @@ fn stopped() -> Result<impl Future<Output = ()>> {
 }
 
 /// Takes connections until `stop` completes; then waits for those under way, but not longer than the settings say.
-pub async fn run(server: Arc<Server>, listener: TcpListener, stop: impl Future<Output = ()>) {
+pub async fn run(server: Arc<Server>, listener: TcpListener, tls: Option<Tls>, stop: impl Future<Output = ()>) {
     let graceful = GracefulShutdown::new();
     let upkeep = tokio::spawn(upkeep());
     let mut stop = std::pin::pin!(stop);
@@ -81,7 +99,9 @@ pub async fn run(server: Arc<Server>, listener: TcpListener, stop: impl Future<O
         tokio::select! {
             () = &mut stop => break,
             accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => connection(&server, stream, peer, &graceful),
+                Ok((stream, peer)) => {
+                    tokio::spawn(connection(server.clone(), stream, peer, tls.clone(), graceful.watcher()));
+                }
                 Err(error) => {
                     // Out of file descriptors, most likely: what is open must close first.
                     tracing::warn!(%error, "a connection could not be taken");
@@ -99,15 +119,30 @@ pub async fn run(server: Arc<Server>, listener: TcpListener, stop: impl Future<O
     upkeep.abort();
 }
 
-fn connection(server: &Arc<Server>, stream: TcpStream, peer: SocketAddr, graceful: &GracefulShutdown) {
+async fn connection(server: Arc<Server>, stream: TcpStream, peer: SocketAddr, tls: Option<Tls>, watcher: Watcher) {
     // Small replies go out at once; a socket that refuses the option works all the same.
     let _ = stream.set_nodelay(true);
-    let server = server.clone();
+    let Some(tls) = tls else { return talk(server, stream, peer, None, watcher).await };
+    match tls.accept(stream).await {
+        Ok(stream) => talk(server, stream, peer, tls.hsts(), watcher).await,
+        Err(error) => tracing::debug!(%error, "no TLS connection"),
+    }
+}
+
+/// Serves one connection to its end. `hsts` goes with every reply.
+async fn talk<S>(server: Arc<Server>, stream: S, peer: SocketAddr, hsts: Option<HeaderValue>, watcher: Watcher)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let inner = service_fn(move |request: Request<Incoming>| {
-        let server = server.clone();
+        let (server, hsts) = (server.clone(), hsts.clone());
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(peer));
-        async move { Ok::<_, Infallible>(server.serve(request).await) }
+        async move {
+            let mut reply = server.serve(request).await;
+            reply.headers_mut().extend(hsts.map(|value| (STRICT_TRANSPORT_SECURITY, value)));
+            Ok::<_, Infallible>(reply)
+        }
     });
     let compress_when = SizeAbove::new(COMPRESS_MIN_BYTES).and(NotForContentType::IMAGES);
     let service = CompressionLayer::new().compress_when(compress_when).layer(inner);
@@ -115,12 +150,9 @@ fn connection(server: &Arc<Server>, stream: TcpStream, peer: SocketAddr, gracefu
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from_secs(HEAD_TIMEOUT_S))
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
-    let watched = graceful.watch(connection);
-    tokio::spawn(async move {
-        if let Err(error) = watched.await {
-            tracing::debug!(%error, "connection ended");
-        }
-    });
+    if let Err(error) = watcher.watch(connection).await {
+        tracing::debug!(%error, "connection ended");
+    }
 }
 
 async fn upkeep() {

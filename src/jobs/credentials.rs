@@ -1,17 +1,18 @@
 //! Clients of this server from the command line: registering one, and asking for a token as one.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::time::Duration;
+use std::fmt::Display;
 
 use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::Request;
+use http::header::{ACCEPT, CONTENT_TYPE};
 use serde_json::json;
 use zeroize::Zeroizing;
 
 use crate::app::App;
 use crate::error::{Error, Kind, Result};
+use crate::fetch::{self, Reach};
 use crate::fhir::json::Node;
 use crate::oauth::assertion::ASSERTION_TYPE;
 use crate::oauth::{By, ClientKind, Registered, Registration, SigningKey, generate_es384};
@@ -19,8 +20,6 @@ use crate::world::World;
 
 /// Seconds that an assertion of ours may be used.
 const ASSERTION_SECONDS: i64 = 240;
-const ANSWER_BYTES_MAX: u64 = 1 << 20;
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a client is registered with.
 pub struct NewClient {
@@ -119,7 +118,12 @@ pub async fn add_client(app: &App, by: &By, asked: NewClient) -> Result<Node> {
 ///
 /// # Errors
 /// A description that lacks something, a server that does not answer, or its refusal.
-pub fn fetch_token(world: &World, client: &Node, token_url: &str) -> Result<Zeroizing<String>> {
+pub async fn fetch_token(
+    world: &World,
+    client: &Node,
+    token_url: &str,
+    fetch: &fetch::Client,
+) -> Result<Zeroizing<String>> {
     let text = |name: &str| {
         client[name].as_str().ok_or_else(|| Error::invalid(format!("the client's description has no {name}")))
     };
@@ -133,8 +137,14 @@ pub fn fetch_token(world: &World, client: &Node, token_url: &str) -> Result<Zero
         ("client_assertion", &assertion),
     ];
     let form: Vec<String> = form.iter().map(|(name, value)| format!("{name}={}", percent(value))).collect();
-    let answer = post(token_url, &form.join("&"))?;
-    let answer: Node = serde_json::from_slice(&answer).map_err(|e| unanswered(token_url).caused_by(e))?;
+    let failed = |why: &dyn Display| Error::new(Kind::Unavailable, format!("{token_url} gives no token: {why}"));
+    let request = Request::post(token_url)
+        .header(ACCEPT, "application/json")
+        .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+        .body(form.join("&").into_bytes())
+        .map_err(|error| failed(&error))?;
+    let answer = fetch.send(request, Reach::Configured).await.map_err(|failure| failed(&failure))?;
+    let answer: Node = serde_json::from_slice(answer.body()).map_err(|_| failed(&"it answers no JSON"))?;
     match answer["access_token"].as_str() {
         Some(token) => Ok(Zeroizing::new(token.to_owned())),
         None => {
@@ -181,48 +191,6 @@ fn percent(value: &str) -> String {
     value.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
-fn unanswered(url: &str) -> Error {
-    Error::new(Kind::Unavailable, format!("{url} does not answer as a token endpoint does"))
-}
-
-/// One POST over plain HTTP/1.1: this is for servers on the same machine. Gives the body whatever the status.
-fn post(url: &str, form: &str) -> Result<Vec<u8>> {
-    let Some((host, path)) = url.strip_prefix("http://").and_then(|rest| rest.split_once('/')) else {
-        return Err(Error::unsupported(format!("{url}: only http:// addresses can be asked from here")));
-    };
-    let port = if host.rsplit(']').next().is_some_and(|rest| rest.contains(':')) { "" } else { ":80" };
-    let failed = |e: std::io::Error| Error::new(Kind::Unavailable, format!("{url} does not answer: {e}"));
-    let mut stream = TcpStream::connect(format!("{host}{port}")).map_err(failed)?;
-    stream.set_read_timeout(Some(ANSWER_TIMEOUT)).map_err(failed)?;
-    let request = format!(
-        "POST /{path} HTTP/1.1\r\nHost: {host}\r\nAccept: application/json\r\nConnection: close\r\n\
-         Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{form}",
-        form.len()
-    );
-    stream.write_all(request.as_bytes()).map_err(failed)?;
-    let mut answer = Vec::new();
-    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).map_err(failed)?;
-    let head = answer.windows(4).position(|four| four == b"\r\n\r\n").ok_or_else(|| unanswered(url))?;
-    let body = answer.split_off(head + 4);
-    let chunked = String::from_utf8_lossy(&answer).to_ascii_lowercase().contains("\r\ntransfer-encoding: chunked");
-    if chunked { unchunked(&body).ok_or_else(|| unanswered(url)) } else { Ok(body) }
-}
-
-fn unchunked(mut body: &[u8]) -> Option<Vec<u8>> {
-    let mut out = Vec::new();
-    loop {
-        let end = body.windows(2).position(|two| two == b"\r\n")?;
-        let size = std::str::from_utf8(&body[..end]).ok()?.split(';').next()?;
-        let size = usize::from_str_radix(size.trim(), 16).ok()?;
-        if size == 0 {
-            return Some(out);
-        }
-        let chunk = body.get(end + 2..)?.get(..size)?;
-        out.extend_from_slice(chunk);
-        body = body.get(end + 2 + size + 2..)?;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -235,13 +203,6 @@ mod tests {
         other["crv"] = json!("P-256");
         assert!(private_key(&other).is_err());
         assert!(private_key(&public).is_err());
-    }
-
-    #[test]
-    fn chunks_are_put_together_and_cut_ones_refused() {
-        assert_eq!(unchunked(b"3\r\nabc\r\n2;x=1\r\nde\r\n0\r\n\r\n").as_deref(), Some(&b"abcde"[..]));
-        assert_eq!(unchunked(b"5\r\nab"), None);
-        assert_eq!(unchunked(b"ffffffffffffffff\r\nab"), None);
     }
 
     #[test]

@@ -54,6 +54,10 @@ pub struct Endpoints {
     pub style: String,
     /// Where apps ask to be registered; None: they may not.
     pub register: Option<String>,
+    /// Where developers read about this installation; empty: nowhere.
+    documentation: String,
+    /// The Bundle of brands and base URLs (SMART App Launch 2.2, "User-access Brands"); empty: none.
+    brands: String,
     issuer: String,
 }
 
@@ -69,6 +73,8 @@ impl Endpoints {
             manage: at("account"),
             style: at("smart-style-1.json"),
             register: None,
+            documentation: String::new(),
+            brands: String::new(),
             issuer: issuer.to_owned(),
         }
     }
@@ -76,6 +82,11 @@ impl Endpoints {
     /// The same, with the address at which apps ask to be registered.
     pub fn registering(self) -> Endpoints {
         Endpoints { register: Some(format!("{}/oauth/register", self.issuer)), ..self }
+    }
+
+    /// The same, with what the operator publishes elsewhere.
+    pub fn published(self, documentation: &str, brands: &str) -> Endpoints {
+        Endpoints { documentation: documentation.to_owned(), brands: brands.to_owned(), ..self }
     }
 
     fn shared(&self) -> Json {
@@ -98,6 +109,9 @@ impl Endpoints {
         if let Some(register) = &self.register {
             document["registration_endpoint"] = json!(register);
         }
+        if !self.documentation.is_empty() {
+            document["service_documentation"] = json!(self.documentation);
+        }
         document
     }
 
@@ -106,6 +120,9 @@ impl Endpoints {
         let mut document = self.shared();
         document["management_endpoint"] = json!(self.manage);
         document["capabilities"] = json!(CAPABILITIES);
+        if !self.brands.is_empty() {
+            document["user_access_brand_bundle"] = json!(self.brands);
+        }
         document.to_string().into_bytes()
     }
 

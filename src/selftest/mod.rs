@@ -7,12 +7,15 @@ mod subject;
 mod token;
 mod web;
 
+use std::path::Path;
+
 use serde_json::json;
 
 use crate::error::{Error, Kind, Result};
 use crate::fhir::json::Node;
 
 use subject::Subject;
+use web::Web;
 
 /// What became of one check.
 pub struct Finding {
@@ -28,12 +31,14 @@ pub struct Report {
     pub findings: Vec<Finding>,
 }
 
-/// Runs the authorization checks against the server that a `demo.json` describes. `say` is told each finding.
+/// Runs the authorization checks against the server that a `demo.json` describes. `authorities` is a PEM file of those
+/// that its certificate may be of, in place of the public ones. `say` is told each finding.
 ///
 /// # Errors
 /// When the server cannot be tested at all.
-pub fn smart(demo: Node, say: impl Fn(&Finding)) -> Result<Report> {
-    let mut subject = Subject::new(demo).map_err(|text| Error::new(Kind::Unavailable, text))?;
+pub fn smart(demo: Node, authorities: Option<&Path>, say: impl Fn(&Finding)) -> Result<Report> {
+    let web = Web::new(authorities)?;
+    let mut subject = Subject::new(demo, web).map_err(|text| Error::new(Kind::Unavailable, text))?;
     let mut findings = Vec::new();
     for check in checks::all() {
         let fault = (check.run)(&mut subject).err();

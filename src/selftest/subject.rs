@@ -61,8 +61,7 @@ pub fn pairs(list: &[(&str, &str)]) -> Pairs {
 impl Subject {
     /// # Errors
     /// When the server does not say how it is to be spoken to.
-    pub fn new(demo: Node) -> Said<Subject> {
-        let web = Web::new();
+    pub fn new(demo: Node, web: Web) -> Said<Subject> {
         let base = demo["base_url"].as_str().ok_or("demo.json names no base_url")?;
         let url = format!("{base}/.well-known/smart-configuration");
         let reply = web.get(&url, &[])?;

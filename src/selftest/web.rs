@@ -1,7 +1,10 @@
 //! What a client and a browser without script do: requests, cookies, redirects, forms.
 
+use std::path::Path;
 use std::time::Duration;
 
+use crate::error::Result;
+use crate::fetch::blocking;
 use crate::fhir::json::Node;
 use crate::interaction::form;
 
@@ -39,13 +42,10 @@ pub struct Web {
 }
 
 impl Web {
-    pub fn new() -> Web {
-        let config = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .timeout_global(Some(TIMEOUT))
-            .build();
-        Web { agent: config.into() }
+    /// # Errors
+    /// When the file of authorities that are trusted cannot be read.
+    pub fn new(authorities: Option<&Path>) -> Result<Web> {
+        Ok(Web { agent: blocking::agent(authorities, TIMEOUT)? })
     }
 
     pub fn send(&self, method: &str, url: &str, headers: &[(&str, &str)], body: Option<&str>) -> Said<Reply> {

@@ -22,7 +22,7 @@ async fn replies_are_compressed_as_the_client_accepts() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address").to_string();
     let (stop, stopped) = oneshot::channel::<()>();
-    let server = tokio::spawn(run(app.server(), listener, async move {
+    let server = tokio::spawn(run(app.server(), listener, None, async move {
         let _ = stopped.await;
     }));
     let fetched = tokio::task::spawn_blocking(move || {

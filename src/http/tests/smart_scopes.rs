@@ -81,6 +81,29 @@ async fn discovery_says_what_testers_look_for() {
 }
 
 #[tokio::test]
+async fn what_the_operator_publishes_is_told_where_the_standards_have_a_place() {
+    let plain = TestApp::new().await;
+    let (docs, brands) = ("https://hospital.example/developers", "https://hospital.example/brands.json");
+    let set = [("documentation_url", docs), ("brands_url", brands), ("contact", "fhir@hospital.example")];
+    let told = TestApp::with(&set).await;
+    let (smart, openid) = ("/fhir/.well-known/smart-configuration", "/.well-known/openid-configuration");
+    for (path, member, value) in [
+        (smart, "service_documentation", docs.into()),
+        (openid, "service_documentation", docs.into()),
+        (smart, "user_access_brand_bundle", brands.into()),
+        ("/fhir/metadata", "description", format!("Documentation: {docs}").into()),
+        (
+            "/fhir/metadata",
+            "contact",
+            serde_json::json!([{"telecom": [{"system": "email", "value": "fhir@hospital.example"}]}]),
+        ),
+    ] {
+        assert_eq!(get(&told, path, &[]).await.json()[member], value, "{path} {member}");
+        assert!(get(&plain, path, &[]).await.json().get(member).is_none(), "{path} {member}: nothing is made up");
+    }
+}
+
+#[tokio::test]
 async fn the_capability_statement_says_the_same() {
     let app = TestApp::new().await;
     let smart = get(&app, "/fhir/.well-known/smart-configuration", &[]).await.json();

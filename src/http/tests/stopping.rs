@@ -31,7 +31,7 @@ async fn a_stop_finishes_what_is_under_way_and_does_not_wait_for_idle_connection
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let (stop, stopped) = oneshot::channel::<()>();
-    let server = tokio::spawn(run(app.server(), listener, async move {
+    let server = tokio::spawn(run(app.server(), listener, None, async move {
         let _ = stopped.await;
     }));
 
