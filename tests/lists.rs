@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// Attacks that are tried at least.
 const ATTACKS_MIN: usize = 60;
 /// Rows of `unmet.md`. Only ever lower it.
-const UNMET_MAX: usize = 5;
+const UNMET_MAX: usize = 2;
 
 /// Every rule of the checklists that touches authorization: R general, S SMART App Launch, U granular scopes, O (g)(10).
 const RULES: &[(&str, &[u32])] = &[
@@ -60,7 +60,8 @@ fn has_test(text: &str, name: &str, is_check: bool) -> bool {
     let head = format!("fn {name}(");
     let lines: Vec<&str> = text.lines().map(str::trim).collect();
     // Cases for both databases are listed in one place, and have no mark of their own.
-    let listed = text.contains("on_both![") && lines.contains(&format!("{name},").as_str());
+    let both = text.split_once("on_both![").and_then(|(_, rest)| rest.split_once("];")).map_or("", |(names, _)| names);
+    let listed = both.split(',').any(|own| own.trim() == name);
     lines.iter().enumerate().any(|(n, line)| {
         let found = line.trim_start_matches("async ").starts_with(&head);
         let marked = lines[n.saturating_sub(3)..n].iter().any(|line| matches!(*line, "#[test]" | "#[tokio::test]"));

@@ -163,7 +163,7 @@ impl Scope {
     /// # Errors
     /// `Kind::Invalid` that names the scope and says what is wrong with it.
     pub fn parse(text: &str) -> Result<Scope> {
-        if OTHER.contains(&text) {
+        if OTHER.contains(&text) || (text.len() <= SCOPE_LENGTH_MAX && context_scope(text).is_some()) {
             return Ok(Scope::Other(text.to_owned()));
         }
         parse_resource(text).map(Scope::Resource)
@@ -268,6 +268,23 @@ impl fmt::Display for Scopes {
         }
         Ok(())
     }
+}
+
+/// A scope for a context other than patient and encounter, such as `launch/imagingstudy?role=https://a.example/x`: the
+/// type in lower case, and the role.
+pub fn context_scope(text: &str) -> Option<(&str, Option<&str>)> {
+    let rest = text.strip_prefix("launch/")?;
+    let (kind, role) = match rest.split_once("?role=") {
+        Some((kind, role)) => (kind, Some(role)),
+        None => (rest, None),
+    };
+    if role == Some("") || matches!(rest, "patient" | "encounter") {
+        return None;
+    }
+    let lower = kind.bytes().all(|byte| byte.is_ascii_lowercase());
+    let known = |id: &TypeId| definitions().type_name(*id).eq_ignore_ascii_case(kind);
+    let plain = text.bytes().all(|b| matches!(b, 0x21 | 0x23..=0x5B | 0x5D..=0x7E));
+    (lower && plain && definitions().types().iter().any(known)).then_some((kind, role))
 }
 
 fn parse_resource(text: &str) -> Result<ResourceScope> {

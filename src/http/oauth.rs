@@ -14,6 +14,7 @@ use crate::fhir::json::{self, Node};
 use crate::interaction::form;
 use crate::interaction::operations::exchange;
 use crate::oauth::authorization::Context;
+use crate::oauth::context;
 use crate::oauth::launch::Launch;
 use crate::oauth::{Refusal, Registering, TokenRequest};
 
@@ -23,7 +24,7 @@ const FORM_BYTES_MAX: usize = 64 * 1024;
 /// Address and method of every endpoint.
 const ROUTES: &[(&str, &str)] = &[
     ("/oauth/register", "POST"),
-    (REGISTRATION, "GET, DELETE"),
+    (REGISTRATION, "GET, PUT, DELETE"),
     ("/oauth/token", "POST"),
     ("/oauth/introspect", "POST"),
     ("/oauth/revoke", "POST"),
@@ -66,7 +67,14 @@ pub(super) async fn serve(server: &Server, found: Route, parts: &Parts, sent: Bo
         "/oauth/register" | REGISTRATION => register(server, parts, sent, request_id).await,
         _ => client(server, route, parts, sent, request_id).await,
     };
-    let reply = answer.unwrap_or_else(|error| refused(&error, Wanted::default(), request_id));
+    let reply = answer.unwrap_or_else(|error| {
+        let plain = refused(&error, Wanted::default(), request_id);
+        match plain.status().is_client_error() && !matches!(route, "/oauth/jwks" | "/oauth/launch") {
+            // Clients of these endpoints read errors of OAuth, whatever it was that could not be read.
+            true => document(plain.status(), Refusal::new("invalid_request", error.to_string()).body()),
+            false => plain,
+        }
+    });
     Served { reply, route }
 }
 
@@ -120,7 +128,8 @@ fn bearer(parts: &Parts) -> Option<&str> {
 async fn register(server: &Server, parts: &Parts, sent: Body, request_id: &str) -> Result<Response<Body>> {
     let (oauth, bearer, facts) = (&server.app.oauth, bearer(parts), facts_of(parts, request_id));
     let id = parts.uri.path().trim_end_matches('/').rsplit('/').next().unwrap_or_default();
-    let answer = match parts.method.as_str() {
+    let method = parts.method.as_str();
+    let answer = match method {
         "GET" => oauth.registration(id, bearer, facts).await.map(|bytes| document(StatusCode::OK, bytes)),
         "DELETE" => {
             let mut gone = Response::new(Body::empty());
@@ -132,11 +141,12 @@ async fn register(server: &Server, parts: &Parts, sent: Body, request_id: &str) 
                 return Err(Error::new(Kind::MediaType, "Client metadata is application/json."));
             }
             let bytes = body::read(&parts.headers, sent, FORM_BYTES_MAX).await?;
-            match json::parse(&bytes) {
-                Ok(node) => oauth.register(&node, bearer, facts).await,
-                Err(error) => Err(Refusal::new("invalid_client_metadata", error.to_string())),
-            }
-            .map(|bytes| document(StatusCode::CREATED, bytes))
+            let (status, answer) = match json::parse(&bytes) {
+                Ok(node) if method == "PUT" => (StatusCode::OK, oauth.reregister(id, &node, bearer, facts).await),
+                Ok(node) => (StatusCode::CREATED, oauth.register(&node, bearer, facts).await),
+                Err(error) => (StatusCode::OK, Err(Refusal::new("invalid_client_metadata", error.to_string()))),
+            };
+            answer.map(|bytes| document(status, bytes))
         }
     };
     Ok(answer.unwrap_or_else(|refusal| {
@@ -149,8 +159,8 @@ async fn register(server: &Server, parts: &Parts, sent: Body, request_id: &str) 
     }))
 }
 
-/// An EHR makes a launch context: `{"patient", "encounter", "intent", "need_patient_banner", "client_id", "username"}`,
-/// all but the patient optional. The answer has the handle, and where the app is to be told it came from.
+/// An EHR makes a launch context: `{"patient", "encounter", "intent", "need_patient_banner", "fhirContext", "client_id",
+/// "username"}`, all but the patient optional. The answer has the handle, and where the app is to be told it came from.
 async fn launch(server: &Server, parts: &Parts, sent: Body, request_id: &str) -> Result<Response<Body>> {
     let oauth = &server.app.oauth;
     let missing = || Error::new(Kind::Unauthenticated, "An access token is needed: Authorization: Bearer.");
@@ -166,7 +176,7 @@ async fn launch(server: &Server, parts: &Parts, sent: Body, request_id: &str) ->
         return Err(Error::new(Kind::MediaType, "A launch context is application/json."));
     }
     let node = json::parse(&body::read(&parts.headers, sent, FORM_BYTES_MAX).await?)?;
-    let known = ["patient", "encounter", "intent", "need_patient_banner", "client_id", "username"];
+    let known = ["patient", "encounter", "intent", "need_patient_banner", "fhirContext", "client_id", "username"];
     let members = node.as_object().ok_or_else(|| Error::invalid("A launch context is a JSON object."))?;
     if let Some((name, _)) = members.iter().find(|(name, _)| !known.contains(&name.as_str())) {
         return Err(Error::invalid("A launch context has no such member.").at(name.clone()));
@@ -189,6 +199,7 @@ async fn launch(server: &Server, parts: &Parts, sent: Body, request_id: &str) ->
             intent: text("intent")?,
             need_patient_banner: Some(banner),
             ehr: true,
+            fhir_context: node.get("fhirContext").map(context::entries).transpose()?.unwrap_or_default(),
         },
         client_id: text("client_id")?,
         username: text("username")?,

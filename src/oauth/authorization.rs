@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
 use crate::access::Role;
+use crate::fhir::json::Node;
 use crate::world;
 
 pub(super) const SPACE: &str = "oauth-authorization";
@@ -50,6 +51,9 @@ pub struct Context {
     pub need_patient_banner: Option<bool>,
     /// It came from an EHR, which has a style.
     pub ehr: bool,
+    /// What else it is about, as [`super::context::entries`] lets it be.
+    #[serde(default)]
+    pub fhir_context: Vec<Node>,
 }
 
 /// The chain of refresh tokens: `number` is the one that counts.

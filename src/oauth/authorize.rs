@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::authorization::{Authorization, CODE_LIFE_MS, Code, Context, Refresh};
 use super::client::{Client, check_filters};
 use super::consent::Choice;
+use super::context::fulfils;
 use super::form::escaped;
 use super::login::{Live, random_name};
 use super::{ClientKind, State};
@@ -312,6 +313,9 @@ impl State {
                 return Ok(Next::Encounter(context.patient.unwrap_or_default()));
             }
         }
+        // A context that nobody chose is not granted: only an EHR brings others than patient and encounter.
+        let brought = |scope: &Scope| fulfils(scope.text(), &context.fhir_context) != Some(false);
+        let scopes = Scopes(scopes.0.into_iter().filter(brought).collect());
         Ok(Next::Consent(Box::new(Ready { asked, client, scopes, context })))
     }
 

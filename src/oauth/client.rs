@@ -215,6 +215,29 @@ impl Client {
         }
     }
 
+    /// The same as the successor of what an app has registered under this id: it keeps its token, and the secret that it
+    /// has. `secret` is a new one, of a client that had none.
+    pub(super) fn after(mut self, before: &Client, metadata: Node, secret: Option<Secret>) -> (Client, Option<Secret>) {
+        self.self_registered = before.self_registered.clone().map(|own| SelfRegistered { metadata, ..own });
+        match before.secret_hash.filter(|_| self.secret_hash.is_some()) {
+            Some(hash) => (Client { secret_hash: Some(hash), ..self }, None),
+            None => (self, secret),
+        }
+    }
+
+    /// Whether it differs from an approved client in nothing that the approval was about: its name, how it proves who it
+    /// is, its addresses, its scopes.
+    pub(super) fn is_approved_with(&self, live: &Client) -> bool {
+        let keys = |client: &Client| serde_json::to_value(&client.jwks).ok();
+        let plain =
+            |client: &Client| (client.name.clone(), client.kind, client.scopes.clone(), client.jwks_url.clone());
+        plain(self) == plain(live)
+            && self.redirect_uris == live.redirect_uris
+            && self.launch_uri == live.launch_uri
+            && self.secret_hash == live.secret_hash
+            && keys(self) == keys(live)
+    }
+
     /// The scopes the client may be granted.
     pub fn scopes(&self) -> Result<Scopes> {
         Scopes::parse(&self.scopes)

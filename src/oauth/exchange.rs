@@ -44,6 +44,7 @@ impl State {
         event: &mut Event,
     ) -> Result<Granted, Refusal> {
         let unknown = || invalid_grant("The code is unknown, used or too old.");
+        let twice = || invalid_grant("The code was used twice: what it gave has ended.");
         let held = self.codes.get(code).await.map_err(unavailable)?.ok_or_else(unknown)?;
         if held.used {
             self.replayed(code, &held, now, event).await.map_err(unavailable)?;
@@ -61,7 +62,9 @@ impl State {
         let memory = Some(now.plus_ms(CODE_MEMORY_MS));
         let used = Code { used: true, ..held.clone() };
         if !self.codes.swap(&held, &used, memory).await.map_err(unavailable)? {
-            return Err(unknown());
+            // Somebody else uses it in this very moment, here or at another server: one of the two has stolen it.
+            self.replayed(code, &held, now, event).await.map_err(unavailable)?;
+            return Err(twice());
         }
         let authorization = &used.authorization;
         let user = self.user_of(authorization).await?;
@@ -74,7 +77,7 @@ impl State {
         let replayed = self.codes.get(code).await.map_err(unavailable)?.is_none_or(|code| code.replayed);
         if replayed {
             self.authorizations.delete(id).await.map_err(unavailable)?;
-            return Err(invalid_grant("The code was used twice: what it gave has ended."));
+            return Err(twice());
         }
         Ok(granted)
     }
@@ -127,11 +130,7 @@ impl State {
         let chain = held.refresh.as_ref().ok_or_else(unknown)?;
         match chain.presented(id, token) {
             Presented::Forged => return Err(unknown()),
-            Presented::Used => {
-                self.authorizations.delete(id).await.map_err(unavailable)?;
-                event.detail.push(("authorization-ended".to_owned(), id.to_owned()));
-                return Err(invalid_grant("The refresh token was used before: what was allowed with it has ended."));
-            }
+            Presented::Used => return Err(self.reused(id, event).await?),
             Presented::Current => {}
         }
         if held.client_id != client.client_id {
@@ -144,14 +143,22 @@ impl State {
         if chain.offline && !self.may_stay_away(&user, now) {
             return Err(invalid_grant("The person has not logged in at the identity provider for too long."));
         }
-        let scopes = narrowed(&held.scopes, scope)?;
+        let scopes = within(client, &narrowed(&held.scopes, scope)?)?;
         let next = Authorization { refresh: Some(chain.next()), ..held.clone() };
         let granted = self.person_token(&next, &user, &scopes, now, event).await?;
         let expires = Some(self.end_of(&next, now));
         if !self.authorizations.swap(&held, &next, expires).await.map_err(unavailable)? {
-            return Err(unknown());
+            // Its second use in this very moment, here or at another server. Or what was allowed has ended meanwhile.
+            return Err(self.reused(id, event).await?);
         }
         Ok(granted)
+    }
+
+    /// A refresh token that comes a second time was stolen by one of the two who have it: all that was given ends.
+    async fn reused(&self, id: &str, event: &mut Event) -> Result<Refusal, Refusal> {
+        self.authorizations.delete(id).await.map_err(unavailable)?;
+        event.detail.push(("authorization-ended".to_owned(), id.to_owned()));
+        Ok(invalid_grant("The refresh token was used before: what was allowed with it has ended."))
     }
 
     /// Whether the login session of an authorization is live.
@@ -205,6 +212,9 @@ impl State {
         put("refresh_token", authorization.refresh.as_ref().map(|refresh| refresh.token(&authorization.id)));
         if scopes.split(' ').any(|scope| scope == "openid") {
             put("id_token", Some(self.id_token(authorization, user, scopes, now).await.map_err(unavailable)?));
+        }
+        if !context.fhir_context.is_empty() {
+            more.insert("fhirContext".to_owned(), json!(context.fhir_context));
         }
         if context.patient.is_some() {
             more.insert("need_patient_banner".to_owned(), json!(context.need_patient_banner.unwrap_or(true)));
@@ -271,6 +281,16 @@ pub(super) fn narrowed(granted: &str, asked: Option<&str>) -> Result<String, Ref
         return Err(invalid("A token that follows another has the scopes of that one, or fewer.".to_owned()));
     }
     Ok(asked.to_string())
+}
+
+/// No more than what the client is registered for now: that may be less than when the person was asked.
+fn within(client: &Client, scopes: &str) -> Result<String, Refusal> {
+    let registered = client.scopes().map_err(unavailable)?;
+    let still = Scopes::parse(scopes).map_err(unavailable)?.narrowed_by(&registered);
+    match still.is_empty() {
+        true => Err(invalid_grant("The app is not registered any more for what was allowed.")),
+        false => Ok(still.to_string()),
+    }
 }
 
 #[cfg(test)]

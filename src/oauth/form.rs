@@ -209,7 +209,11 @@ fn proof<'a>(value: &impl Fn(&str) -> Option<&'a str>, authorization: Option<&st
             Ok(Proof::Secret { client_id: client_id.to_owned(), secret, basic: false })
         }
         (None, Some(client_id)) => Ok(Proof::Name(client_id)),
-        _ => Err(unauthenticated("The client must authenticate, best with a signed assertion.")),
+        _ => {
+            let text =
+                "The client must say who it is: a public app by its client_id, others by a secret or an assertion.";
+            Err(unauthenticated(text))
+        }
     }
 }
 

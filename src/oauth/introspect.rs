@@ -62,35 +62,45 @@ impl State {
         let token = token.filter(|token| !token.is_empty());
         let token = token.ok_or_else(|| Refusal::new("invalid_request", "The parameter token is missing."))?;
         let about = match self.caller(token).await {
-            Ok(caller) => self.about(&caller),
+            Ok(caller) => self.about(&caller).await.map_err(unavailable)?,
             Err(error) if error.kind == crate::error::Kind::Unauthenticated => self.about_refresh(token).await?,
             Err(error) => return Err(unavailable(error)),
         };
         Ok((client, about.unwrap_or_else(|| json!({ "active": false })).to_string().into_bytes()))
     }
 
-    fn about(&self, caller: &Caller) -> Option<Json> {
+    async fn about(&self, caller: &Caller) -> crate::error::Result<Option<Json>> {
         let who = caller.who();
+        let Some(expires) = who.expires else { return Ok(None) };
         let mut about = json!({
             "active": true,
             "token_type": "Bearer",
             "client_id": who.client_id,
             "scope": caller.scopes().to_string(),
-            "exp": who.expires?.seconds(),
+            "exp": expires.seconds(),
             "iss": self.keys.issuer(),
             "aud": self.keys.audience(),
             "jti": who.token_id,
             "sub": who.user.as_deref().unwrap_or(&who.client_id),
         });
-        if let Some(Person { patient, encounter, fhir_user, .. }) = caller.person() {
+        if let Some(Person { patient, encounter, fhir_user, authorization, .. }) = caller.person() {
             let url = fhir_user.as_ref().map(|record| format!("{}/{record}", self.keys.audience()));
             for (name, value) in [("patient", patient), ("encounter", encounter), ("fhirUser", &url)] {
                 if let Some(value) = value {
                     about[name] = json!(value);
                 }
             }
+            // What the token itself does not carry.
+            if let Some(held) = self.authorizations.get(authorization).await? {
+                if let Some(intent) = &held.context.intent {
+                    about["intent"] = json!(intent);
+                }
+                if !held.context.fhir_context.is_empty() {
+                    about["fhirContext"] = json!(held.context.fhir_context);
+                }
+            }
         }
-        Some(about)
+        Ok(Some(about))
     }
 
     async fn about_refresh(&self, token: &str) -> Result<Option<Json>, Refusal> {

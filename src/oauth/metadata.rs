@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use super::client::{ClientKind, Registration};
+use super::client::{Client, ClientKind, Registration};
 use super::form::{EXCHANGE, GRANT_TYPES, Refusal};
 use crate::access::scope::Context;
 use crate::access::{Scope, Scopes};
@@ -123,6 +123,29 @@ fn is_web_or_loopback(uri: &str) -> bool {
     let host = rest.split(['/', '?']).next().unwrap_or_default();
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-.:[]".contains(&byte);
     (scheme == "https" || scheme == "http") && !host.is_empty() && host.bytes().all(plain)
+}
+
+/// Checks what is more in a change of a registration (RFC 7592, section 2.2) than in a new one.
+///
+/// # Errors
+/// The refusal to send.
+pub fn check_update(sent: &Node, registered: &Client) -> Result<(), Refusal> {
+    if sent.get("client_id").and_then(Node::as_str) != Some(&registered.client_id) {
+        return Err(invalid("client_id: a change names the client that it is of."));
+    }
+    for name in
+        ["registration_access_token", "registration_client_uri", "client_secret_expires_at", "client_id_issued_at"]
+    {
+        if sent.get(name).is_some() {
+            return Err(invalid(format!("{name} is the server's to say, and may not be sent.")));
+        }
+    }
+    match sent.get("client_secret") {
+        Some(secret) if !registered.has_secret(secret.as_str().unwrap_or_default()) => {
+            Err(invalid("client_secret: this is not the client's; it cannot choose one."))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Reads what an app sent.

@@ -9,6 +9,7 @@ pub mod authorize;
 mod by;
 pub mod client;
 pub mod consent;
+pub mod context;
 mod directory;
 pub mod discovery;
 pub mod emergency;

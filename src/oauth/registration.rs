@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::State;
 use super::authorization::Authorization;
-use super::client::{Client, SelfRegistered};
+use super::client::{Client, Registration, SelfRegistered};
 use super::form::Refusal;
 use super::metadata::{self, Metadata};
 use super::registry::Clients;
@@ -39,6 +39,16 @@ pub enum Registering {
     Token,
     /// Anybody.
     Open,
+}
+
+/// What an app has registered.
+struct Own {
+    /// What it asked for last.
+    latest: Client,
+    /// Whether that waits for an administrator.
+    waits: bool,
+    /// What counts.
+    live: Option<Client>,
 }
 
 /// Stands for an initial access token that was given and not used.
@@ -74,13 +84,21 @@ impl Clients {
         Ok(all)
     }
 
-    /// Makes a registration that waits a client. False: there is none of this id.
+    /// Makes a registration that waits a client, or its change that waits count. False: there is none of this id.
     ///
     /// # Errors
     /// `Kind::TooCostly` when the server has as many clients as it keeps.
     pub async fn approve(&self, client_id: &str) -> Result<bool> {
         let Some(held) = self.pending.get(client_id).await? else { return Ok(false) };
-        self.keep(&held, What::ClientApproved).await?;
+        match self.get(client_id).await? {
+            None => self.keep(&held, What::ClientApproved).await?,
+            // A change of one that was approved before; whether it is disabled is not the app's to say.
+            Some(live) => {
+                let mut next = (*held).clone();
+                next.disabled = live.disabled;
+                self.replace(&next, What::ClientApproved).await?;
+            }
+        }
         self.pending.delete_by_key(held.key()).await?;
         Ok(true)
     }
@@ -142,13 +160,7 @@ impl State {
         }
         let expires = Some(now.plus_ms(PENDING_LIFE_MS));
         clients.pending.insert(&client.client_id, &client, expires, None).await.map_err(unavailable)?;
-        let mut shown = self.shown(&client);
-        shown["registration_access_token"] = json!(*token);
-        if let Some(secret) = secret {
-            shown["client_secret"] = json!(*secret);
-            shown["client_secret_expires_at"] = json!(0);
-        }
-        Ok(shown.to_string().into_bytes())
+        Ok(self.told(&client, Some(&token), secret.as_deref().map(String::as_str)))
     }
 
     async fn room_for_one(&self, address: &str, now: Instant) -> Result<(), Refusal> {
@@ -172,18 +184,19 @@ impl State {
         shown
     }
 
-    /// The client of this id and registration access token, and whether it waits still.
-    async fn own(&self, client_id: &str, bearer: Option<&str>) -> Result<(Client, bool), Refusal> {
-        let pending = self.clients.pending.get(client_id).await.map_err(unavailable)?;
-        let (client, waits) = match pending {
-            Some(held) => (Some((*held).clone()), true),
-            None => (self.clients.get(client_id).await.map_err(unavailable)?, false),
-        };
+    /// What is registered under this id, for its registration access token.
+    async fn own(&self, client_id: &str, bearer: Option<&str>) -> Result<Own, Refusal> {
+        let live = self.clients.get(client_id).await.map_err(unavailable)?;
+        let waits = self.clients.pending.get(client_id).await.map_err(unavailable)?;
+        if live.as_ref().is_some_and(|live| live.disabled) {
+            return Err(invalid_token());
+        }
+        let waits = waits.map(|held| (*held).clone());
+        let own =
+            Own { latest: waits.clone().or(live.clone()).ok_or_else(invalid_token)?, waits: waits.is_some(), live };
         let bearer = bearer.unwrap_or_default();
-        let owns = |client: &Client| {
-            !client.disabled && client.self_registered.as_ref().is_some_and(|own| own.has_token(bearer))
-        };
-        client.filter(owns).map(|client| (client, waits)).ok_or_else(invalid_token)
+        let is_its = own.latest.self_registered.as_ref().is_some_and(|own| own.has_token(bearer));
+        if is_its { Ok(own) } else { Err(invalid_token()) }
     }
 
     /// What is registered under an id (RFC 7592, section 2.1), for who holds its registration access token.
@@ -192,11 +205,89 @@ impl State {
     /// The refusal to send.
     pub async fn registration(&self, id: &str, bearer: Option<&str>, request: Request) -> Result<Vec<u8>, Refusal> {
         let mut event = Event::new(self.world.now(), What::RegistrationRead, request);
-        let answer = self.own(id, bearer).await.map(|(client, _)| {
-            event.detail.push(("client_id".to_owned(), client.client_id.clone()));
-            self.shown(&client).to_string().into_bytes()
+        let answer = self.own(id, bearer).await.map(|own| {
+            event.detail.push(("client_id".to_owned(), own.latest.client_id.clone()));
+            self.told(&own.latest, bearer, None)
         });
         self.answered(answer, event).await
+    }
+
+    /// Replaces what is registered under an id (RFC 7592, section 2.2). What an administrator has approved counts on until
+    /// the change is approved too; one that touches nothing of that counts at once.
+    ///
+    /// # Errors
+    /// The refusal to send.
+    pub async fn reregister(
+        &self,
+        id: &str,
+        sent: &Node,
+        bearer: Option<&str>,
+        request: Request,
+    ) -> Result<Vec<u8>, Refusal> {
+        let mut event = Event::new(self.world.now(), What::RegistrationAsked, request);
+        let answer = self.reregistered(id, sent, bearer, &mut event).await;
+        self.answered(answer, event).await
+    }
+
+    async fn reregistered(
+        &self,
+        id: &str,
+        sent: &Node,
+        bearer: Option<&str>,
+        event: &mut Event,
+    ) -> Result<Vec<u8>, Refusal> {
+        let (own, now) = (self.own(id, bearer).await?, event.at);
+        metadata::check_update(sent, &own.latest)?;
+        let Metadata { registration, registered } = metadata::read(sent)?;
+        let registration = Registration { client_id: Some(id.to_owned()), ..registration };
+        let checked = Client::check(registration, String::new(), self.keys.audience(), now);
+        let (next, secret) = checked.map_err(|error| metadata::refused(&error))?;
+        let (next, secret) = next.after(&own.latest, registered, secret);
+        let at_once = own.live.as_ref().is_some_and(|live| next.is_approved_with(live));
+        let facts = [
+            ("client_id", next.client_id.clone()),
+            ("kind", next.kind.to_string()),
+            ("change", if at_once { "counts at once" } else { "waits" }.to_owned()),
+        ];
+        event.detail.extend(facts.map(|(name, value)| (name.to_owned(), value)));
+        if at_once {
+            self.clients.replace(&next, What::ClientChanged).await.map_err(unavailable)?;
+            self.clients.pending.delete(id).await.map_err(unavailable)?;
+        } else {
+            self.wait(&next, own.waits, now).await?;
+        }
+        Ok(self.told(&next, bearer, secret.as_deref().map(String::as_str)))
+    }
+
+    /// Puts a change where an administrator finds it, in place of an earlier one.
+    async fn wait(&self, next: &Client, waits: bool, now: Instant) -> Result<(), Refusal> {
+        let (pending, expires) = (&self.clients.pending, Some(now.plus_ms(PENDING_LIFE_MS)));
+        if waits {
+            let changed = pending.change(&next.client_id, expires, |held| {
+                *held = next.clone();
+                Ok(())
+            });
+            if changed.await.map_err(unavailable)?.is_some() {
+                return Ok(());
+            }
+        } else {
+            self.room_for_one("", now).await?;
+        }
+        match pending.insert(&next.client_id, next, expires, None).await.map_err(unavailable)? {
+            true => Ok(()),
+            false => Err(Refusal::new("invalid_client_metadata", "Another change was sent in this very moment.")),
+        }
+    }
+
+    /// The answer about a registration. The token is the one that was shown: it stays the same.
+    fn told(&self, client: &Client, bearer: Option<&str>, secret: Option<&str>) -> Vec<u8> {
+        let mut shown = self.shown(client);
+        shown["registration_access_token"] = json!(bearer);
+        if let Some(secret) = secret {
+            shown["client_secret"] = json!(secret);
+            shown["client_secret_expires_at"] = json!(0);
+        }
+        shown.to_string().into_bytes()
     }
 
     /// Ends a registration (RFC 7592, section 2.3), and with it all that people have allowed the app.
@@ -206,21 +297,23 @@ impl State {
     pub async fn deregister(&self, id: &str, bearer: Option<&str>, request: Request) -> Result<(), Refusal> {
         let mut event = Event::new(self.world.now(), What::ClientDeleted, request);
         let answer = match self.own(id, bearer).await {
-            Ok((client, waits)) => {
-                event.detail.push(("client_id".to_owned(), client.client_id.clone()));
-                self.forget(&client, waits).await.map_err(unavailable)
+            Ok(own) => {
+                event.detail.push(("client_id".to_owned(), own.latest.client_id.clone()));
+                self.forget(&own).await.map_err(unavailable)
             }
             Err(refusal) => Err(refusal),
         };
         self.answered(answer, event).await
     }
 
-    async fn forget(&self, client: &Client, waits: bool) -> Result<()> {
-        if waits {
-            return self.clients.pending.delete(&client.client_id).await.map(drop);
+    async fn forget(&self, own: &Own) -> Result<()> {
+        let id = &own.latest.client_id;
+        self.clients.pending.delete(id).await?;
+        if own.live.is_some() {
+            self.clients.delete(id).await?;
+            self.end_authorizations_of(id).await?;
         }
-        self.clients.delete(&client.client_id).await?;
-        self.end_authorizations_of(&client.client_id).await.map(drop)
+        Ok(())
     }
 
     /// Ends all that people have allowed a client, and with it their tokens; gives how many authorizations there were.

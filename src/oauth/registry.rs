@@ -141,6 +141,12 @@ impl Clients {
         Ok(Some(Registered { client, secret }))
     }
 
+    /// Puts a client in place of the one of its id; on record as this.
+    pub(super) async fn replace(&self, client: &Client, what: What) -> Result<()> {
+        self.record(what, client).await?;
+        self.put(client).await
+    }
+
     async fn put(&self, client: &Client) -> Result<()> {
         let (key, sealed) = self.sealed(client).await?;
         self.store.kv_put(SPACE, &key, &sealed).await

@@ -77,6 +77,7 @@ pub(super) async fn start(visit: &Visit<'_>) -> Result<Response<Body>> {
             intent: None,
             need_patient_banner: Some(true),
             ehr: true,
+            fhir_context: Vec::new(),
         },
         client_id: Some(client.client_id),
         username: Some(live.user.username.clone()),

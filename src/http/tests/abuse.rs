@@ -1,10 +1,18 @@
 //! What goes wrong on purpose: attacks on login, authorization and tokens, each of which must come to nothing.
 
-use super::TestApp;
 use super::browser::{Browser, PASSWORD, REDIRECT, VERIFIER, parameter};
 use super::patient;
+use super::{TestApp, on_both};
 use crate::access::Role;
 use crate::oauth::ClientKind;
+
+on_both![
+    a_code_is_for_one_client_one_address_one_verifier_and_one_use,
+    a_refresh_token_counts_once_and_never_widens,
+    guessing_is_slowed_down_alike_for_all_names,
+    forms_and_cookies_of_others_do_nothing,
+    a_disabled_or_changed_user_loses_everything_at_once,
+];
 
 const SCOPE: &str = "launch/patient openid fhirUser offline_access patient/*.rs";
 
@@ -75,7 +83,6 @@ async fn requests_that_could_lead_astray_are_stopped() {
     }
 }
 
-#[tokio::test]
 async fn a_code_is_for_one_client_one_address_one_verifier_and_one_use() {
     let app = clinic().await;
     let redeem = |client: &'static str, code: String, redirect: &'static str, verifier: Option<&'static str>| {
@@ -119,7 +126,6 @@ async fn a_code_is_for_one_client_one_address_one_verifier_and_one_use() {
     assert_eq!(app.redeem("app", &old).await.status, 400, "an old code");
 }
 
-#[tokio::test]
 async fn a_refresh_token_counts_once_and_never_widens() {
     let app = clinic().await;
     let first = app.launched("app", "adams", SCOPE, None).await;
@@ -147,7 +153,6 @@ async fn a_refresh_token_counts_once_and_never_widens() {
     assert_eq!(app.fhir(token, "Observation?_summary=count").await.status, 401, "and the tokens");
 }
 
-#[tokio::test]
 async fn guessing_is_slowed_down_alike_for_all_names() {
     let app = clinic().await;
     for name in ["adams", "nobody"] {
@@ -170,6 +175,29 @@ async fn guessing_is_slowed_down_alike_for_all_names() {
 }
 
 #[tokio::test]
+async fn good_logins_use_up_nothing_of_their_address() {
+    let app = clinic().await;
+    let try_as = |name: String, password: &'static str| {
+        let app = &app;
+        async move {
+            let mut browser = Browser::new(app);
+            let page = browser.open("/login").await;
+            let fields = [("step", "login"), ("username", name.as_str()), ("password", password)];
+            browser.submit(&page, "/login", &fields).await.status
+        }
+    };
+    for n in 0..49 {
+        assert_eq!(try_as(format!("nobody{n}"), "Wrong-Lamp-4711").await, 401, "{n}");
+    }
+    for n in 0..3 {
+        assert_eq!(try_as("adams".into(), PASSWORD).await, 200, "{n}: a whole hospital may be behind one address");
+    }
+    assert_eq!(try_as("nobody50".into(), "Wrong-Lamp-4711").await, 401);
+    assert_eq!(try_as("adams".into(), PASSWORD).await, 429, "fifty failures");
+    app.pass(31);
+    assert_eq!(try_as("adams".into(), PASSWORD).await, 200);
+}
+
 async fn forms_and_cookies_of_others_do_nothing() {
     let app = clinic().await;
     let mut browser = Browser::new(&app);
@@ -201,7 +229,6 @@ async fn forms_and_cookies_of_others_do_nothing() {
     assert_eq!(browser.get("/account").await.status, 303);
 }
 
-#[tokio::test]
 async fn a_disabled_or_changed_user_loses_everything_at_once() {
     let app = clinic().await;
     let answer = app.launched("app", "adams", SCOPE, None).await;

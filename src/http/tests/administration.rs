@@ -1,9 +1,11 @@
 //! The pages of administration: for administrators alone, with a login that is fresh, all of it on record.
 
 use super::browser::{Browser, PASSWORD, SECRET};
-use super::{Reply, TestApp, patient};
+use super::{Reply, TestApp, on_both, patient};
 use crate::access::Role;
 use crate::oauth::{ClientKind, Find, NewUser, UserPage};
+
+on_both![users_are_found_changed_and_reset_on_their_page, invitations_apps_sessions_and_consents_are_made_and_ended,];
 
 const PAGES: &[&str] = &["users", "invitations", "clients", "sessions", "consents", "keys", "providers", "reviews"];
 
@@ -83,7 +85,6 @@ async fn an_administrator_needs_a_second_factor_whatever_the_settings() {
     }
 }
 
-#[tokio::test]
 async fn users_are_found_changed_and_reset_on_their_page() {
     let app = TestApp::new().await;
     let mut boss = office(&app).await;
@@ -151,7 +152,6 @@ async fn users_are_found_changed_and_reset_on_their_page() {
     assert!(!trail.contains(link.split("code=").nth(1).unwrap()));
 }
 
-#[tokio::test]
 async fn invitations_apps_sessions_and_consents_are_made_and_ended() {
     let app = TestApp::new().await;
     let mut boss = office(&app).await;

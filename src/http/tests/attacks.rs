@@ -4,10 +4,16 @@ use axum::body::Body;
 use axum::http::Request;
 
 use super::browser::{Browser, PASSWORD, REDIRECT, SECRET, parameter};
-use super::{Reply, TestApp, patient};
+use super::{Reply, TestApp, on_both, patient};
 use crate::access::Role;
 use crate::http::site;
 use crate::oauth::{ClientKind, Registration, totp};
+
+on_both![
+    half_a_login_opens_nothing_and_a_code_counts_once,
+    what_one_session_chose_does_not_count_in_another,
+    a_new_password_ends_what_the_old_one_opened,
+];
 
 const SCOPE: &str = "launch/patient openid fhirUser offline_access patient/*.rs";
 
@@ -241,7 +247,6 @@ async fn an_unknown_name_costs_the_same_work_as_a_wrong_password() {
     assert_eq!(said.len(), 1, "one answer for all: {said:?}");
 }
 
-#[tokio::test]
 async fn half_a_login_opens_nothing_and_a_code_counts_once() {
     let app = clinic(&[]).await;
     let mut browser = Browser::new(&app);
@@ -297,7 +302,6 @@ async fn nobody_is_given_a_patient_they_may_not_see() {
     assert_eq!(app.redeem("app", &code).await.json()["patient"], "p1");
 }
 
-#[tokio::test]
 async fn what_one_session_chose_does_not_count_in_another() {
     let app = clinic(&[]).await;
     let mut one = Browser::new(&app);
@@ -343,7 +347,6 @@ async fn consent_gives_no_more_than_was_offered() {
     assert!(answer.get("refresh_token").is_none(), "{answer}");
 }
 
-#[tokio::test]
 async fn a_new_password_ends_what_the_old_one_opened() {
     let app = clinic(&[]).await;
     let answer = app.launched("app", "adams", SCOPE, None).await;

@@ -7,9 +7,11 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 
 use super::browser::{Browser, REDIRECT, VERIFIER, parameter};
-use super::{Reply, TestApp, patient};
+use super::{Reply, TestApp, on_both, patient};
 use crate::access::Role;
 use crate::oauth::{ClientKind, Registration, SigningKey};
+
+on_both![an_app_that_is_disabled_has_nothing_any_more, launch_handles_are_for_their_app_and_user_and_moment,];
 
 const SCOPE: &str = "launch/patient openid fhirUser offline_access patient/*.rs";
 
@@ -233,7 +235,6 @@ async fn what_another_client_was_given_is_none_of_ones_business() {
     assert_eq!(app.refresh("app", refresh).await.status, 200);
 }
 
-#[tokio::test]
 async fn an_app_that_is_disabled_has_nothing_any_more() {
     let app = clinic().await;
     let answer = app.launched("app", "adams", SCOPE, None).await;
@@ -252,7 +253,6 @@ async fn an_app_that_is_disabled_has_nothing_any_more() {
     assert_eq!(browser.get(&app.authorize("app", SCOPE, &[])).await.status, 400, "new requests");
 }
 
-#[tokio::test]
 async fn launch_handles_are_for_their_app_and_user_and_moment() {
     let app = clinic().await;
     let writer = app.persona("system/*.cruds").await;
@@ -395,7 +395,20 @@ async fn the_token_endpoint_takes_forms_by_post_and_no_more() {
         let request = Request::builder().method(method).uri(&path).header("content-type", kind);
         let reply = send(&app, request, &body).await;
         assert_eq!(reply.status, status, "{method} {path} {kind}: {}", reply.text());
+        if [400, 413, 415].contains(&status) {
+            // In the words of OAuth: that is what clients of this endpoint read.
+            assert_eq!(
+                (reply.header("content-type"), text(&reply.json(), "error")),
+                ("application/json", "invalid_request")
+            );
+        }
     }
+    let nobody = app.form("/oauth/token", &[("grant_type", "authorization_code"), ("code", "x")], None).await;
+    assert!(
+        nobody.status == 401 && text(&nobody.json(), "error_description").contains("client_id"),
+        "{}",
+        nobody.text()
+    );
     let overridden = Request::get("/oauth/token").header("x-http-method-override", "POST").header("content-type", FORM);
     assert_eq!(send(&app, overridden, form).await.status, 405);
 }

@@ -3,9 +3,11 @@
 use serde_json::{Value, json};
 
 use super::browser::Browser;
-use super::{Persona, Reply, TestApp, observation, patient};
+use super::{Persona, Reply, TestApp, observation, on_both, patient};
 use crate::access::Role;
 use crate::oauth::ClientKind;
+
+on_both![a_provider_exchanges_a_token_for_one_patient_and_all_of_it_is_on_record,];
 
 const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
@@ -61,7 +63,6 @@ pub fn text(answer: &Value, name: &str) -> String {
     answer[name].as_str().unwrap_or_else(|| panic!("{name} in {answer}")).to_owned()
 }
 
-#[tokio::test]
 async fn a_provider_exchanges_a_token_for_one_patient_and_all_of_it_is_on_record() {
     let app = TestApp::new().await;
     let office = clinic(&app).await;

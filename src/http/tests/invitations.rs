@@ -4,11 +4,19 @@ use serde_json::{Value, json};
 
 use super::browser::{Browser, PASSWORD};
 use super::people::put;
-use super::{Reply, TestApp, patient};
+use super::{Reply, TestApp, on_both, patient};
 use crate::access::Role;
 use crate::interaction::people;
 use crate::oauth::invitation::{Invite, Issued};
 use crate::oauth::{By, totp};
+
+on_both![
+    an_invited_patient_makes_an_account_once_and_sees_the_own_record,
+    of_many_who_use_a_link_at_once_one_succeeds,
+    a_link_ends_by_time_and_by_being_taken_back,
+    a_taken_name_leaves_the_invitation_good_and_staff_enrol_a_second_factor,
+    a_reset_ends_everything_and_its_newest_link_alone_opens_the_account,
+];
 
 const OTHER: &str = "Another-Lamp-1147";
 
@@ -50,7 +58,6 @@ fn says(entry: &Value, name: &str) -> String {
     found.map(|pair| pair[1].as_str().unwrap().to_owned()).unwrap_or_default()
 }
 
-#[tokio::test]
 async fn an_invited_patient_makes_an_account_once_and_sees_the_own_record() {
     let app = TestApp::new().await;
     let office = app.persona("system/*.cruds").await;
@@ -96,7 +103,6 @@ async fn an_invited_patient_makes_an_account_once_and_sees_the_own_record() {
     }
 }
 
-#[tokio::test]
 async fn of_many_who_use_a_link_at_once_one_succeeds() {
     let app = TestApp::new().await;
     let issued = invited(&app, Role::Staff, None).await;
@@ -111,7 +117,6 @@ async fn of_many_who_use_a_link_at_once_one_succeeds() {
     assert_eq!((good, app.app().oauth.users().list().await.unwrap().len()), (1, 1));
 }
 
-#[tokio::test]
 async fn a_link_ends_by_time_and_by_being_taken_back() {
     let app = TestApp::new().await;
     let oauth = &app.app().oauth;
@@ -175,7 +180,6 @@ async fn an_invitation_needs_a_record_that_stands_when_made_and_when_taken_up() 
     assert!(take(&mut browser, &page, "mum", PASSWORD).await.text().contains("Role GUARDIAN"));
 }
 
-#[tokio::test]
 async fn a_taken_name_leaves_the_invitation_good_and_staff_enrol_a_second_factor() {
     let app = TestApp::new().await;
     app.user("nurse", Role::Nurse, None).await;
@@ -193,7 +197,6 @@ async fn a_taken_name_leaves_the_invitation_good_and_staff_enrol_a_second_factor
     assert!(browser.open("/account").await.text().contains("second step on"));
 }
 
-#[tokio::test]
 async fn a_reset_ends_everything_and_its_newest_link_alone_opens_the_account() {
     let app = TestApp::new().await;
     let oauth = &app.app().oauth;

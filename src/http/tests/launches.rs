@@ -3,9 +3,16 @@
 use serde_json::{Value, json};
 
 use super::browser::{Browser, PASSWORD, REDIRECT, parameter};
-use super::{Persona, TestApp, patient};
+use super::{Persona, TestApp, on_both, patient};
 use crate::access::Role;
 use crate::oauth::{By, ClientKind, totp};
+
+on_both![
+    what_was_allowed_is_renewed_ended_and_told,
+    an_ehr_launch_brings_its_context_and_is_for_its_user_once,
+    staff_without_a_second_factor_enrol_one,
+    the_account_page_ends_sessions_and_apps,
+];
 
 const SCOPES: &str = "launch/patient openid fhirUser offline_access patient/*.rs patient/Observation.rs user/*.rs \
                       patient/Patient.read patient/Condition.rs launch";
@@ -128,7 +135,6 @@ async fn a_patient_launches_for_themselves_and_narrows_what_the_app_sees() {
     assert_eq!(app.fhir(token, "Patient/p2").await.status, 404);
 }
 
-#[tokio::test]
 async fn what_was_allowed_is_renewed_ended_and_told() {
     let app = TestApp::new().await;
     clinic(&app).await;
@@ -158,7 +164,6 @@ async fn what_was_allowed_is_renewed_ended_and_told() {
     assert_eq!(app.form("/oauth/revoke", &[("token", "unknown"), ("client_id", "app")], None).await.status, 200);
 }
 
-#[tokio::test]
 async fn an_ehr_launch_brings_its_context_and_is_for_its_user_once() {
     let app = TestApp::new().await;
     clinic(&app).await;
@@ -190,7 +195,6 @@ async fn an_ehr_launch_brings_its_context_and_is_for_its_user_once() {
     assert_eq!(parameter(again.header("location"), "error").as_deref(), Some("invalid_request"));
 }
 
-#[tokio::test]
 async fn staff_without_a_second_factor_enrol_one() {
     let app = TestApp::new().await;
     app.user("nurse", Role::Nurse, None).await;
@@ -221,7 +225,6 @@ async fn staff_without_a_second_factor_enrol_one() {
     }
 }
 
-#[tokio::test]
 async fn the_account_page_ends_sessions_and_apps() {
     let app = TestApp::new().await;
     clinic(&app).await;

@@ -27,6 +27,7 @@ mod registering;
 mod exchange;
 mod operations;
 mod outside;
+mod pairs;
 mod parameters;
 mod passkeys;
 mod people;

@@ -15,10 +15,12 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::browser::{Browser, parameter};
-use super::{Reply, TestApp};
+use super::{Reply, TestApp, on_both};
 use crate::interaction::form;
 use crate::oauth::{ClientKind, SigningKey};
 use crate::world::Instant;
+
+on_both![people_log_in_where_they_are_known, what_the_provider_says_counts_at_the_next_login,];
 
 /// What stands at the start of every address here.
 const HERE: &str = "http://phial.test";
@@ -232,7 +234,6 @@ impl House {
     }
 }
 
-#[tokio::test]
 async fn people_log_in_where_they_are_known() {
     let Some(house) = house().await else { return };
     house.physician();
@@ -281,7 +282,6 @@ async fn people_log_in_where_they_are_known() {
     assert_eq!(users.list().await.unwrap().len(), 2);
 }
 
-#[tokio::test]
 async fn what_the_provider_says_counts_at_the_next_login() {
     let Some(house) = house().await else { return };
     house.physician();

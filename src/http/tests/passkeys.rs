@@ -5,11 +5,17 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::browser::{Browser, PASSWORD};
 use super::invitations::recorded;
-use super::{Reply, TestApp};
+use super::{Reply, TestApp, on_both};
 use crate::access::Role;
 use crate::oauth::By;
 use crate::oauth::webauthn::tests::{Authenticator, client_data};
 use crate::oauth::webauthn::{Assertion, Site};
+
+on_both![
+    a_passkey_is_added_with_a_challenge_of_the_session_that_counts_once,
+    a_passkey_takes_the_place_of_the_code_once_each_time,
+    passkeys_are_removed_by_their_user_and_by_a_reset,
+];
 
 async fn clinic() -> TestApp {
     let app = TestApp::with(&[("base_url", "http://localhost/fhir")]).await;
@@ -70,7 +76,6 @@ async fn answer(browser: &mut Browser<'_>, page: &Reply, given: &Assertion) -> R
     browser.submit(page, "/login", &fields).await
 }
 
-#[tokio::test]
 async fn a_passkey_is_added_with_a_challenge_of_the_session_that_counts_once() {
     let app = clinic().await;
     let key = Authenticator::new();
@@ -114,7 +119,6 @@ async fn a_passkey_is_added_with_a_challenge_of_the_session_that_counts_once() {
     assert!(late.get("/account/passkey").await.header("location").contains("again=1"));
 }
 
-#[tokio::test]
 async fn a_passkey_takes_the_place_of_the_code_once_each_time() {
     let app = clinic().await;
     let mut key = Authenticator::new();
@@ -152,7 +156,6 @@ async fn a_passkey_takes_the_place_of_the_code_once_each_time() {
     assert_eq!(answer(&mut browser, &page, &given).await.status, 401);
 }
 
-#[tokio::test]
 async fn passkeys_are_removed_by_their_user_and_by_a_reset() {
     let app = clinic().await;
     let key = Authenticator::new();

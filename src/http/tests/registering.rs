@@ -5,8 +5,17 @@ use axum::http::Request;
 use serde_json::{Value, json};
 
 use super::browser::{Browser, CHALLENGE};
-use super::{Reply, TestApp, patient};
+use super::{Reply, TestApp, on_both, patient};
 use crate::access::Role;
+
+on_both![
+    a_registration_waits_for_an_administrator_and_counts_for_nothing_until_then,
+    a_rejected_registration_is_gone_and_one_that_nobody_looks_at_ends,
+    with_tokens_each_registers_one_app,
+    a_change_of_what_was_approved_waits_and_the_rest_counts_at_once,
+    what_is_no_change_is_refused_and_an_end_is_one_of_all,
+    a_confidential_app_keeps_its_secret_and_a_refresh_gives_no_more_than_is_registered,
+];
 
 fn app_of_somebody() -> Value {
     json!({
@@ -52,7 +61,6 @@ async fn registration_is_off_unless_it_is_turned_on() {
     }
 }
 
-#[tokio::test]
 async fn a_registration_waits_for_an_administrator_and_counts_for_nothing_until_then() {
     let app = TestApp::with(&[("client_registration", "open")]).await;
     let office = app.persona("system/*.cruds").await;
@@ -83,13 +91,13 @@ async fn a_registration_waits_for_an_administrator_and_counts_for_nothing_until_
     let uri = uri.strip_prefix("http://phial.test").unwrap();
     let mine = send(&app, "GET", uri, Some(&own), String::new()).await;
     assert_eq!((mine.status, &mine.json()["client_name"]), (200, &json!("Growth chart")));
-    assert!(!mine.text().contains(&own));
+    assert_eq!(text(&mine.json(), "registration_access_token"), own, "as RFC 7592 asks: it stays the same");
     for wrong in [None, Some("x"), Some(id.as_str())] {
         let reply = send(&app, "GET", uri, wrong, String::new()).await;
         assert_eq!(reply.status, 401);
         assert!(reply.header("www-authenticate").contains("invalid_token"), "{:?}", reply.headers);
     }
-    assert_eq!(send(&app, "PUT", uri, Some(&own), String::new()).await.status, 405);
+    assert_eq!(send(&app, "PATCH", uri, Some(&own), String::new()).await.status, 405);
 
     let clients = app.app().oauth.clients();
     assert_eq!(clients.pending().await.unwrap().len(), 1);
@@ -109,7 +117,6 @@ async fn a_registration_waits_for_an_administrator_and_counts_for_nothing_until_
     assert_eq!(Browser::new(&app).get(&begin).await.status, 400);
 }
 
-#[tokio::test]
 async fn a_rejected_registration_is_gone_and_one_that_nobody_looks_at_ends() {
     let app = TestApp::with(&[("client_registration", "open")]).await;
     let clients = app.app().oauth.clients();
@@ -123,7 +130,154 @@ async fn a_rejected_registration_is_gone_and_one_that_nobody_looks_at_ends() {
     }
 }
 
-#[tokio::test]
+async fn a_change_of_what_was_approved_waits_and_the_rest_counts_at_once() {
+    let app = TestApp::with(&[("client_registration", "open")]).await;
+    let office = app.persona("system/*.cruds").await;
+    assert_eq!(office.put("Patient/p1", &patient("p1", "Adams")).await.status, 201);
+    app.user("adams", Role::Patient, Some("Patient/p1")).await;
+    let clients = app.app().oauth.clients();
+    let answer = register(&app, &app_of_somebody(), None).await.json();
+    let (id, own) = (text(&answer, "client_id"), text(&answer, "registration_access_token"));
+    let uri = text(&answer, "registration_client_uri");
+    let uri = uri.strip_prefix("http://phial.test").unwrap();
+    let change = |member: &'static str, value: Value| {
+        let mut asked = app_of_somebody();
+        asked["client_id"] = json!(id);
+        asked[member] = value;
+        let (app, own) = (&app, &own);
+        async move { send(app, "PUT", uri, Some(own), asked.to_string()).await }
+    };
+    let read = || async { send(&app, "GET", uri, Some(&own), String::new()).await.json() };
+    // Before it is approved: what waits is replaced, and there is still one.
+    let reply = change("client_name", json!("Growth chart 2")).await;
+    assert_eq!(
+        (reply.status, text(&reply.json(), "registration_access_token")),
+        (200, own.clone()),
+        "{}",
+        reply.text()
+    );
+    let waiting = clients.pending().await.unwrap();
+    assert_eq!((waiting.len(), waiting[0].name.as_str()), (1, "Growth chart 2"));
+    assert!(clients.approve(&id).await.unwrap());
+    change("client_name", json!("Growth chart")).await;
+    assert!(clients.approve(&id).await.unwrap());
+    let scope = "launch/patient patient/*.rs";
+    let begin = |redirect: &'static str| app.authorize(&id, scope, &[("redirect_uri", Some(redirect))]);
+    let app_of = &app;
+    let status = |at: String| async move { Browser::new(app_of).get(&at).await.status };
+
+    // Whom to ask is nothing that was approved.
+    assert_eq!(change("contacts", json!(["new@app.example"])).await.status, 200);
+    assert_eq!((clients.pending().await.unwrap().len(), &read().await["contacts"][0]), (0, &json!("new@app.example")));
+    // Everything else is: what was approved counts on meanwhile.
+    let (old, new) = ("https://app.example/cb", "https://evil.example/cb");
+    for (member, value) in [
+        ("client_name", json!("Your hospital")),
+        ("scope", json!("launch/patient patient/*.cruds")),
+        ("scope", json!("launch/patient patient/Patient.rs")),
+        ("initiate_login_uri", json!("https://evil.example/launch")),
+        ("token_endpoint_auth_method", json!("client_secret_basic")),
+        ("redirect_uris", json!([old, new])),
+    ] {
+        let reply = change(member, value.clone()).await;
+        assert_eq!((reply.status, &reply.json()[member]), (200, &value), "{}", reply.text());
+        assert_eq!((clients.pending().await.unwrap().len(), &read().await[member]), (1, &value), "{member}");
+    }
+    assert!(status(begin(old)).await < 400 && status(begin(new)).await == 400);
+    let launched = app.launched(&id, "adams", scope, None).await;
+    assert_eq!(app.fhir(&text(&launched, "access_token"), "Patient/p1").await.status, 200);
+    // Turned away, all is as it was; approved, it counts.
+    assert!(clients.reject(&id).await.unwrap());
+    assert_eq!(read().await["redirect_uris"], json!([old]));
+    assert_eq!(change("redirect_uris", json!([new])).await.status, 200);
+    assert!(clients.approve(&id).await.unwrap());
+    assert!(status(begin(new)).await < 400 && status(begin(old)).await == 400);
+
+    assert_eq!(clients.pending().await.unwrap().len(), 0);
+}
+
+async fn what_is_no_change_is_refused_and_an_end_is_one_of_all() {
+    let app = TestApp::with(&[("client_registration", "open")]).await;
+    let clients = app.app().oauth.clients();
+    let answer = register(&app, &app_of_somebody(), None).await.json();
+    let (id, own) = (text(&answer, "client_id"), text(&answer, "registration_access_token"));
+    let uri = format!("/oauth/register/{id}");
+    assert!(clients.approve(&id).await.unwrap());
+    let change = |member: &'static str, value: Value| {
+        let mut asked = app_of_somebody();
+        asked["client_id"] = json!(id);
+        asked[member] = value;
+        let (app, uri, own) = (&app, &uri, &own);
+        async move { send(app, "PUT", uri, Some(own), asked.to_string()).await }
+    };
+    let keys = json!({"keys": [crate::oauth::SigningKey::generate().unwrap().public_jwk()]});
+    for (member, value) in [
+        ("client_id", json!("other")),
+        ("client_id", json!(null)),
+        ("client_secret", json!("mine")),
+        ("registration_access_token", json!(own)),
+        ("client_id_issued_at", json!(1)),
+        ("jwks", keys),
+        ("redirect_uris", json!([])),
+    ] {
+        let reply = change(member, value).await;
+        assert_eq!(reply.status, 400, "{member}: {}", reply.text());
+    }
+    assert_eq!(send(&app, "PUT", &uri, Some("x"), app_of_somebody().to_string()).await.status, 401);
+    assert_eq!(clients.pending().await.unwrap().len(), 0);
+    // Ended while a change waits: neither is left. Disabled: not the app's any more.
+    change("client_name", json!("Another")).await;
+    assert!(clients.disable(&id).await.unwrap());
+    assert_eq!(change("client_name", json!("Third")).await.status, 401);
+    assert!(clients.enable(&id).await.unwrap());
+    assert_eq!(send(&app, "DELETE", &uri, Some(&own), String::new()).await.status, 204);
+    assert!(clients.pending().await.unwrap().is_empty() && clients.get(&id).await.unwrap().is_none());
+}
+
+async fn a_confidential_app_keeps_its_secret_and_a_refresh_gives_no_more_than_is_registered() {
+    let app = TestApp::with(&[("client_registration", "open")]).await;
+    let office = app.persona("system/*.cruds").await;
+    assert_eq!(office.put("Patient/p1", &patient("p1", "Adams")).await.status, 201);
+    app.user("adams", Role::Patient, Some("Patient/p1")).await;
+    let clients = app.app().oauth.clients();
+    let mut asked = app_of_somebody();
+    asked["scope"] = json!("launch/patient offline_access patient/Patient.rs patient/Observation.rs");
+    let answer = register(&app, &asked, None).await.json();
+    let (id, own) = (text(&answer, "client_id"), text(&answer, "registration_access_token"));
+    assert!(clients.approve(&id).await.unwrap());
+    let launched = app.launched(&id, "adams", asked["scope"].as_str().unwrap(), None).await;
+    let uri = format!("/oauth/register/{id}");
+    asked["client_id"] = json!(id);
+    asked["scope"] = json!("launch/patient offline_access patient/Patient.rs");
+    assert_eq!(send(&app, "PUT", &uri, Some(&own), asked.to_string()).await.status, 200);
+    assert!(clients.approve(&id).await.unwrap());
+    let refreshed = app.refresh(&id, &text(&launched, "refresh_token")).await.json();
+    assert_eq!(refreshed["scope"], "launch/patient offline_access patient/Patient.rs");
+    // Now with a secret: a new one, which counts when it is approved, and stays.
+    asked["token_endpoint_auth_method"] = json!("client_secret_post");
+    let answer = send(&app, "PUT", &uri, Some(&own), asked.to_string()).await.json();
+    let secret = text(&answer, "client_secret");
+    assert!(clients.approve(&id).await.unwrap());
+    asked["client_secret"] = json!(secret);
+    asked["contacts"] = json!(["new@app.example"]);
+    let answer = send(&app, "PUT", &uri, Some(&own), asked.to_string()).await.json();
+    assert!(answer["contacts"][0] == "new@app.example" && answer.get("client_secret").is_none(), "{answer}");
+    let with = |secret: &str| {
+        let form = [
+            ("grant_type", "refresh_token".to_owned()),
+            ("client_id", id.clone()),
+            ("client_secret", secret.to_owned()),
+            ("refresh_token", text(&refreshed, "refresh_token")),
+        ];
+        let app = &app;
+        async move {
+            let form: Vec<(&str, &str)> = form.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            app.form("/oauth/token", &form, None).await.status
+        }
+    };
+    assert_eq!((with("x").await, with(&secret).await), (401, 200));
+}
+
 async fn with_tokens_each_registers_one_app() {
     let app = TestApp::with(&[("client_registration", "token")]).await;
     let clients = app.app().oauth.clients();

@@ -10,11 +10,17 @@ use serde_json::{Value, json};
 
 use super::attacks_tokens::{assertion, ehr, ehr_token, launch};
 use super::browser::{Browser, REDIRECT, VERIFIER, parameter};
-use super::{Persona, Reply, TestApp, patient};
+use super::{Persona, Reply, TestApp, on_both, patient};
 use crate::access::Role;
 use crate::interaction::form;
 use crate::oauth::assertion::ASSERTION_TYPE;
 use crate::oauth::{By, ClientKind, Registration, SigningKey};
+
+on_both![
+    apps_with_a_secret_or_a_key_redeem_and_refresh,
+    online_access_lasts_as_long_as_the_login_and_offline_access_for_months,
+    keys_change_while_tokens_live_on,
+];
 
 pub const SCOPE: &str = "launch/patient openid fhirUser offline_access patient/*.rs";
 const ALLOWED: &str = "launch launch/patient launch/encounter openid fhirUser profile offline_access online_access \
@@ -64,11 +70,13 @@ fn check_answer(reply: &Reply) -> Value {
         assert!(answer.get(name).is_none_or(Value::is_string), "{name} in {answer}");
     }
     assert!(answer.get("need_patient_banner").is_none_or(Value::is_boolean));
-    assert!(answer.get("fhirContext").is_none(), "its forms differ between versions: it is left out");
+    // Its forms differ between versions: it is left out unless there is something to say.
+    let objects =
+        |list: &Value| list.as_array().is_some_and(|list| !list.is_empty() && list.iter().all(Value::is_object));
+    assert!(answer.get("fhirContext").is_none_or(objects), "{answer}");
     answer
 }
 
-#[tokio::test]
 async fn apps_with_a_secret_or_a_key_redeem_and_refresh() {
     let app = TestApp::new().await;
     clinic(&app).await;
@@ -215,6 +223,58 @@ async fn an_ehr_makes_the_context_of_a_launch() {
 }
 
 #[tokio::test]
+async fn an_ehr_says_what_else_a_launch_is_about() {
+    let app = TestApp::new().await;
+    clinic(&app).await;
+    let key = ehr(&app).await;
+    let token = ehr_token(&app, &key).await;
+    let allowed = "launch launch/imagingstudy launch/task?role=https://ehr.example/basis launch/task openid offline_access \
+                   user/*.rs";
+    app.client("viewer", ClientKind::Public, allowed).await;
+    let about = json!([
+        {"reference": "ImagingStudy/i1"},
+        {"role": "https://ehr.example/basis", "identifier": {"value": "7", "system": "urn:x"}, "type": "Task"},
+        {"canonical": "http://ehr.example/Questionnaire/q|2"},
+    ]);
+    let body = json!({"patient": "p1", "fhirContext": about, "client_id": "viewer"});
+    let made = launch(&app, &token, &body).await;
+    assert_eq!(made.status, 201, "{}", made.text());
+    let handle = text(&made.json(), "launch").to_owned();
+    let mut browser = Browser::new(&app);
+    let page = browser.open(&app.authorize("viewer", allowed, &[("launch", Some(&handle))])).await;
+    let page = browser.login(&page, "doctor").await;
+    let reply = browser.allow_all(&page).await;
+    let reply = app.redeem("viewer", &parameter(reply.header("location"), "code").unwrap()).await;
+    let answer = check_answer(&reply);
+    let sent = about.to_string();
+    assert!(reply.text().contains(&format!("\"fhirContext\":{sent}")), "as it was sent: {}", reply.text());
+    let granted =
+        "launch launch/imagingstudy launch/task?role=https://ehr.example/basis openid offline_access user/*.rs";
+    assert_eq!(text(&answer, "scope"), granted, "a task to begin with was not brought");
+    let again = check_answer(&app.refresh("viewer", text(&answer, "refresh_token")).await);
+    assert_eq!((&again["fhirContext"], &again["scope"]), (&about, &answer["scope"]));
+    let bearer = format!("Bearer {}", text(&again, "access_token"));
+    let said = app.form("/oauth/introspect", &[("token", text(&again, "access_token"))], Some(&bearer)).await.json();
+    assert_eq!(said["fhirContext"], about);
+    // What is none is refused with its place, and without an EHR nobody brings any.
+    for (about, place) in [
+        (json!(["ImagingStudy/i1"]), "fhirContext[0]"),
+        (json!([{"reference": "ImagingStudy/i1"}, {"reference": "Patient/p2"}]), "fhirContext[1].role"),
+        (json!([{"reference": "ImagingStudy/i1", "role": "basis"}]), "fhirContext[0].role"),
+        (json!({"reference": "ImagingStudy/i1"}), ""),
+    ] {
+        let reply = launch(&app, &token, &json!({"patient": "p1", "fhirContext": about})).await;
+        assert_eq!((reply.status, reply.places().concat()), (400, place.to_owned()), "{}", reply.text());
+    }
+    let mut alone = Browser::new(&app);
+    let page = alone.open(&app.authorize("viewer", "launch/imagingstudy user/*.rs", &[])).await;
+    let page = alone.login(&page, "doctor").await;
+    let reply = alone.allow_all(&page).await;
+    let answer = check_answer(&app.redeem("viewer", &parameter(reply.header("location"), "code").unwrap()).await);
+    assert!(text(&answer, "scope") == "user/*.rs" && answer.get("fhirContext").is_none(), "{answer}");
+}
+
+#[tokio::test]
 async fn an_authorization_request_comes_by_post_too_and_keeps_the_session() {
     let app = TestApp::new().await;
     clinic(&app).await;
@@ -301,7 +361,6 @@ async fn prompt_and_max_age_say_when_to_log_in_again() {
     assert_eq!(claims(text(&answer, "id_token"))["auth_time"], logged_in + 120);
 }
 
-#[tokio::test]
 async fn online_access_lasts_as_long_as_the_login_and_offline_access_for_months() {
     let app = TestApp::new().await;
     clinic(&app).await;
@@ -343,7 +402,6 @@ async fn online_access_lasts_as_long_as_the_login_and_offline_access_for_months(
     assert_eq!(app.fhir(text(&none, "access_token"), "Patient/p1").await.status, 401, "an hour at most");
 }
 
-#[tokio::test]
 async fn keys_change_while_tokens_live_on() {
     let app = TestApp::new().await;
     clinic(&app).await;

@@ -4,6 +4,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::*;
 
+on_both![answers_belong_to_the_browser_and_the_provider_they_were_asked_of, a_logout_reaches_both_sides,];
+
 #[tokio::test]
 async fn nobody_comes_in_with_a_token_that_is_not_right() {
     let Some(house) = house().await else { return };
@@ -46,7 +48,6 @@ async fn nobody_comes_in_with_a_token_that_is_not_right() {
     assert_eq!(house.log_in(&mut browser, "clinic", "ann", "").await.status, 200, "nothing else was wrong");
 }
 
-#[tokio::test]
 async fn answers_belong_to_the_browser_and_the_provider_they_were_asked_of() {
     let Some(house) = house().await else { return };
     house.physician();
@@ -110,7 +111,6 @@ async fn keys_may_change_and_providers_be_away() {
     assert_eq!(browser.get("/login").await.status, 200);
 }
 
-#[tokio::test]
 async fn a_logout_reaches_both_sides() {
     let Some(house) = house().await else { return };
     house.physician();
