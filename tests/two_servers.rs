@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::process::Stdio;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -177,4 +178,44 @@ fn processes_that_meet_a_new_database_all_come_up_on_sqlite() {
 #[test]
 fn processes_that_meet_a_new_database_all_come_up_on_postgres() {
     all_come_up(Engine::Postgres);
+}
+
+#[test]
+fn what_is_erased_is_gone_at_the_other_server_within_seconds() {
+    let data = Data::new(Engine::Postgres);
+    let (one, two) = pair(&data);
+    for id in ["eve", "adam"] {
+        let patient = json!({"resourceType": "Patient", "id": id, "name": [{"family": id}]});
+        assert_eq!(put(&one.client, &patient, &[]).status, 201);
+        let observation = json!({"resourceType": "Observation", "id": format!("o-{id}"), "status": "final",
+            "code": {"text": "x"}, "subject": {"reference": format!("Patient/{id}")}});
+        let path = format!("/fhir/Observation/o-{id}");
+        assert_eq!(one.client.put_json(&path, &observation).expect("an answer").status, 201);
+    }
+    let shown = |client: &Client, id: &str| {
+        let lists = ["_history?_count=100", "Patient/_history", "Observation/_history", "Observation?code:text=x"];
+        lists
+            .into_iter()
+            .filter(|list| {
+                let reply = client.get(&format!("/fhir/{list}")).expect("an answer");
+                assert_eq!(reply.status, 200, "{list}: {}", reply.text());
+                reply.text().contains(&format!("Patient/{id}")) || reply.text().contains(&format!("\"{id}\""))
+            })
+            .count()
+    };
+    // The keys of both are in the memory of both.
+    for client in [&one.client, &two.client] {
+        assert_eq!((shown(client, "eve"), shown(client, "adam")), (4, 4));
+    }
+    let erased = data.run(&["admin", "patients", "erase", "eve", "--confirm", "eve"]);
+    assert!(erased.status.success(), "{}", String::from_utf8_lossy(&erased.stderr));
+    let since = Instant::now();
+    for client in [&two.client, &one.client] {
+        while shown(client, "eve") > 0 {
+            assert!(since.elapsed() < Duration::from_secs(8), "it is still there");
+            thread::sleep(Duration::from_millis(100));
+        }
+        assert_eq!((shown(client, "eve"), shown(client, "adam")), (0, 4));
+    }
+    println!("gone everywhere after {} ms", since.elapsed().as_millis());
 }

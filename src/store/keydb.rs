@@ -194,6 +194,14 @@ impl KeyStore for KeyDb {
         })
     }
 
+    fn count_destroyed(&self) -> BoxFuture<'_, Result<u64>> {
+        Box::pin(async {
+            let rows = self.readers.rows("select count(*) from data_key where version = 0", Vec::new()).await?;
+            let count = rows.first().map(|row| row.int(0)).transpose()?.unwrap_or(0);
+            Ok(count.unsigned_abs())
+        })
+    }
+
     fn destroy_data_keys(&self, pk: Pk) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             let mark = DekRow::destroyed(pk);

@@ -45,8 +45,9 @@ const POSTGRES: &[Step] = &[
     step!(11, "postgres", "0011_kv_owner_order"),
 ];
 // Numbered apart from the data, so that one database given for both is refused.
-const KEYS_SQLITE: &[Step] = &[step!(1001, "keys/sqlite", "0001_keys")];
-const KEYS_POSTGRES: &[Step] = &[step!(1001, "keys/postgres", "0001_keys")];
+const KEYS_SQLITE: &[Step] = &[step!(1001, "keys/sqlite", "0001_keys"), step!(1002, "keys/sqlite", "0002_destroyed")];
+const KEYS_POSTGRES: &[Step] =
+    &[step!(1001, "keys/postgres", "0001_keys"), step!(1002, "keys/postgres", "0002_destroyed")];
 
 fn migrator(steps: &[Step]) -> Migrator {
     let migration = |&(number, name, sql): &Step| {

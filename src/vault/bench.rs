@@ -52,6 +52,6 @@ impl Vault {
             self.inner.cache.insert(*pk, keys.clone());
             keys
         };
-        pks.iter().map(|pk| self.cached_keys(*pk).unwrap_or_else(|| make(pk))).collect()
+        pks.iter().map(|pk| self.inner.cache.get(pk).unwrap_or_else(|| make(pk))).collect()
     }
 }

@@ -84,6 +84,11 @@ impl KeyStore for MemoryKeys {
         ready(Ok(data.values().filter(|row| row.is_destroyed()).map(|row| row.pk).collect())).boxed()
     }
 
+    fn count_destroyed(&self) -> BoxFuture<'_, Result<u64>> {
+        let data = self.data.lock().unwrap_or_else(PoisonError::into_inner);
+        ready(Ok(data.values().filter(|row| row.is_destroyed()).count() as u64)).boxed()
+    }
+
     fn destroy_data_keys(&self, pk: Pk) -> BoxFuture<'_, Result<()>> {
         let mut data = self.data.lock().unwrap_or_else(PoisonError::into_inner);
         data.retain(|(of, _), _| *of != pk.0);

@@ -11,6 +11,7 @@ mod bench;
 mod blind;
 mod crypto;
 mod envelope;
+mod erasures;
 mod keys;
 mod phi;
 mod system;
@@ -32,6 +33,7 @@ pub use keys::Keys;
 pub use phi::Phi;
 
 use blind::Blind;
+use erasures::Erasures;
 use system::SystemKeys;
 
 /// Row id: random, never sequential, never the FHIR id.
@@ -96,6 +98,8 @@ pub trait KeyStore: Send + Sync {
     fn rewrap_data_keys(&self, rows: Vec<DekRow>) -> BoxFuture<'_, Result<()>>;
     /// All surrogates whose keys were destroyed.
     fn destroyed(&self) -> BoxFuture<'_, Result<Vec<Pk>>>;
+    /// How many they are: it only grows. Asked every few seconds.
+    fn count_destroyed(&self) -> BoxFuture<'_, Result<u64>>;
     /// Destroys every version of a patient's key and leaves [`DekRow::destroyed`] in its place.
     fn destroy_data_keys(&self, pk: Pk) -> BoxFuture<'_, Result<()>>;
 }
@@ -144,7 +148,8 @@ pub struct TermPlace {
     pub partition: u8,
 }
 
-/// Most surrogates whose keys are kept unwrapped, and how long: a destroyed key stops working everywhere after that.
+/// Most surrogates whose keys are kept unwrapped, and how long. A destroyed key stops working everywhere long before
+/// (see `erasures`).
 /// A surrogate takes some 1.2 KB with the subkeys of its sections, so this many take at most 25 MB.
 const CACHED_MAX: u64 = 20_000;
 const CACHED_FOR: Duration = Duration::from_secs(600);
@@ -161,6 +166,7 @@ struct Inner {
     system: SystemKeys,
     blind: Blind,
     cache: Cache<Pk, Arc<Keys>>,
+    erasures: Erasures,
 }
 
 /// What the key database knows of a surrogate.
@@ -184,7 +190,8 @@ impl Vault {
     pub async fn open(root: Arc<dyn RootKey>, keys: Arc<dyn KeyStore>) -> Result<Vault> {
         let (system, index) = SystemKeys::open(root, keys).await?;
         let cache = Cache::builder().max_capacity(CACHED_MAX).time_to_live(CACHED_FOR).build();
-        Ok(Vault { inner: Arc::new(Inner { system, blind: Blind::new(&index), cache }) })
+        let (blind, erasures) = (Blind::new(&index), Erasures::new());
+        Ok(Vault { inner: Arc::new(Inner { system, blind, cache, erasures }) })
     }
 
     /// The keys of these surrogates, from the cache or in one query, in the same order. None where destroyed.
@@ -213,12 +220,15 @@ impl Vault {
 
     /// What is known of these surrogates, in the same order.
     async fn known(&self, pks: &[Pk]) -> Result<Vec<Known>> {
-        let cached: Vec<Option<Arc<Keys>>> = pks.iter().map(|pk| self.cached_keys(*pk)).collect();
+        let Inner { system, cache, erasures, .. } = &*self.inner;
+        erasures.look(system.store(), |pk| cache.invalidate(&pk)).await?;
+        let before = erasures.count();
+        let cached: Vec<Option<Arc<Keys>>> = pks.iter().map(|pk| cache.get(pk)).collect();
         let missing = missing(pks, &cached);
         let mut loaded = HashMap::new();
         if !missing.is_empty() {
-            let rows = self.inner.system.store().data_keys(&missing).await?;
-            loaded = self.unwrap(rows).await?;
+            let rows = system.store().data_keys(&missing).await?;
+            loaded = self.unwrap(rows, before).await?;
         }
         let known = pks.iter().zip(cached).map(|(pk, cached)| match cached {
             Some(keys) => Known::Keys(keys),
@@ -227,9 +237,9 @@ impl Vault {
         Ok(known.collect())
     }
 
-    /// The same, from the cache alone; None when it has to be loaded (hot path without await).
+    /// The same, from the cache alone; None when the key database has to be asked (hot path without await).
     pub fn cached_keys(&self, pk: Pk) -> Option<Arc<Keys>> {
-        self.inner.cache.get(&pk)
+        self.inner.cache.get(&pk).filter(|_| self.inner.erasures.are_known())
     }
 
     /// The keys of these surrogates; those that are absent are made, durable before this returns.
@@ -242,6 +252,7 @@ impl Vault {
             return Ok(self.stand_in_keys(pks));
         }
         let found = self.known(pks).await?;
+        let before = self.inner.erasures.count();
         let mut missing: Vec<Pk> =
             pks.iter().zip(&found).filter(|(_, known)| matches!(known, Known::Unknown)).map(|(pk, _)| *pk).collect();
         missing.sort_unstable();
@@ -251,7 +262,7 @@ impl Vault {
             let (epoch, kek) = self.inner.system.newest_kek()?;
             let rows = missing.iter().map(|pk| kek.new_row(*pk, 1, epoch)).collect::<Result<Vec<_>>>()?;
             // Another server may have been first: the rows that stand are the keys.
-            made = self.unwrap(self.inner.system.store().put_data_keys(rows).await?).await?;
+            made = self.unwrap(self.inner.system.store().put_data_keys(rows).await?, before).await?;
         }
         let keys = pks.iter().zip(found).map(|(pk, found)| match made.get(pk).cloned().unwrap_or(found) {
             Known::Keys(keys) => Ok(keys),
@@ -261,8 +272,9 @@ impl Vault {
         keys.collect()
     }
 
-    /// Unwraps rows, all versions of a surrogate together, and caches the keys.
-    async fn unwrap(&self, rows: Vec<DekRow>) -> Result<HashMap<Pk, Known>> {
+    /// Unwraps rows, all versions of a surrogate together, and caches the keys. `before` is how many keys had been
+    /// destroyed when the rows were read.
+    async fn unwrap(&self, rows: Vec<DekRow>, before: u64) -> Result<HashMap<Pk, Known>> {
         let destroyed: Vec<Pk> = rows.iter().filter(|row| row.is_destroyed()).map(|row| row.pk).collect();
         let mut versions: HashMap<Pk, Vec<keys::DataKey>> = HashMap::new();
         // The mark wins over a key that another server was about to make.
@@ -274,6 +286,10 @@ impl Vault {
         for (pk, versions) in versions {
             if let Some(keys) = Keys::new(pk, versions).map(Arc::new) {
                 self.inner.cache.insert(pk, keys.clone());
+                // Destroyed while it was on its way: whoever found that out may have been too early for it.
+                if self.inner.erasures.count() != before {
+                    self.inner.cache.invalidate(&pk);
+                }
                 ready.insert(pk, Known::Keys(keys));
             }
         }
@@ -281,7 +297,7 @@ impl Vault {
     }
 
     /// Destroys every version of a surrogate's key: what it sealed can never be opened again, here at once and on
-    /// other servers when their cached key expires (10 minutes).
+    /// other servers when they next ask how many are destroyed (2 seconds; see `erasures`).
     pub async fn destroy(&self, pk: Pk) -> Result<()> {
         self.inner.system.store().destroy_data_keys(pk).await?;
         self.inner.cache.invalidate(&pk);

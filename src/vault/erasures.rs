@@ -1,0 +1,117 @@
+//! Whether the keys in memory may still be used: other processes destroy keys too. Before keys are used the key database
+//! is asked how many are destroyed, at most every [`ASKED_EVERY`]; when they are others than before, those that are
+//! destroyed are forgotten. While it cannot be asked, what is in memory is used for [`UNASKED_FOR`] and then no more.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use moka::sync::Cache;
+use tokio::sync::Mutex;
+
+use super::{KeyStore, Pk};
+use crate::error::{Kind, Result};
+
+const ASKED_EVERY: Duration = Duration::from_secs(2);
+const UNASKED_FOR: Duration = Duration::from_secs(30);
+/// No number that can be counted: the next look is like the first.
+const UNKNOWN: u64 = u64::MAX;
+
+pub(super) struct Erasures {
+    /// How many were destroyed when it was last asked.
+    count: AtomicU64,
+    /// Holds something for as long as the answer is taken as new.
+    asked: Cache<(), ()>,
+    /// Holds something for as long as it may be done without an answer.
+    answered: Cache<(), ()>,
+    asking: Mutex<()>,
+}
+
+impl Erasures {
+    pub fn new() -> Erasures {
+        let lasting = |time| Cache::builder().max_capacity(1).time_to_live(time).build();
+        Erasures {
+            count: AtomicU64::new(UNKNOWN),
+            asked: lasting(ASKED_EVERY),
+            answered: lasting(UNASKED_FOR),
+            asking: Mutex::new(()),
+        }
+    }
+
+    /// Whether the key database need not be asked now.
+    pub fn are_known(&self) -> bool {
+        self.asked.contains_key(&())
+    }
+
+    /// Changes when keys are known to have been destroyed: what was read before a change is not to be kept after it.
+    pub fn count(&self) -> u64 {
+        self.count.load(Ordering::SeqCst)
+    }
+
+    /// Asks unless that was done just now, and has the destroyed ones forgotten.
+    ///
+    /// # Errors
+    /// `Kind::Unavailable` when the key database has not answered for too long.
+    pub async fn look(&self, store: &dyn KeyStore, forget: impl Fn(Pk)) -> Result<()> {
+        if self.are_known() {
+            return Ok(());
+        }
+        let _one = self.asking.lock().await;
+        if self.are_known() {
+            return Ok(());
+        }
+        match self.ask(store, forget).await {
+            Ok(()) => self.answered.insert((), ()),
+            Err(error) if error.kind == Kind::Unavailable && self.answered.contains_key(&()) => {
+                tracing::warn!("the key database does not answer; keys in memory are used for a while");
+            }
+            Err(error) => return Err(error),
+        }
+        self.asked.insert((), ());
+        Ok(())
+    }
+
+    async fn ask(&self, store: &dyn KeyStore, forget: impl Fn(Pk)) -> Result<()> {
+        let count = store.count_destroyed().await?;
+        // First the number, then the keys: who puts one into memory meanwhile looks at the number afterwards.
+        if self.count.swap(count, Ordering::SeqCst) != count {
+            match store.destroyed().await {
+                Ok(destroyed) => destroyed.into_iter().for_each(forget),
+                Err(error) => {
+                    self.count.store(UNKNOWN, Ordering::SeqCst);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::FutureExt as _;
+
+    use super::*;
+    use crate::vault::memory::MemoryKeys;
+
+    #[test]
+    fn destroyed_ones_are_forgotten_once_it_is_asked_again() {
+        let (erasures, store) = (Erasures::new(), MemoryKeys::default());
+        let look = || {
+            let forgotten = std::cell::RefCell::new(Vec::new());
+            let looked = erasures.look(&store, |pk| forgotten.borrow_mut().push(pk)).now_or_never();
+            looked.expect("at once").expect("it answers");
+            forgotten.into_inner()
+        };
+        let destroy = |pk| store.destroy_data_keys(Pk(pk)).now_or_never().expect("at once").expect("destroys");
+        destroy(1);
+        assert_eq!(look(), [Pk(1)]);
+        destroy(2);
+        assert!(look().is_empty(), "it was asked just now");
+        let before = erasures.count();
+        erasures.asked.invalidate_all();
+        assert_eq!(look(), [Pk(1), Pk(2)]);
+        assert_ne!(erasures.count(), before);
+        erasures.asked.invalidate_all();
+        assert!(look().is_empty(), "nothing is new");
+    }
+}
