@@ -46,7 +46,7 @@ pub(super) fn answer(answer: &Answer, base: &str, wanted: Wanted) -> Result<Resp
 /// `data` and `errors` as GraphQL has them; no FHIR media type (graphql.html).
 fn graphql(reply: &GraphQl) -> Response {
     let status = reply.refused.map_or(StatusCode::OK, outcome::status);
-    document(status, "application/json", json::write(&reply.body))
+    document(status, "application/json", reply.body.clone())
 }
 
 fn about_version(headers: &mut HeaderMap, version: &VersionOf, base: &str) {

@@ -62,7 +62,12 @@ pub(super) async fn open_json<T: DeserializeOwned>(scene: Scene<'_>, address: &s
 
 /// A position as part of a state.
 pub(super) fn position_state(position: &Position) -> Node {
-    json!([position.rid.0, URL_SAFE_NO_PAD.encode(&position.key)])
+    json!([position.rid.0, key_text(position)])
+}
+
+/// The key of a position as text.
+pub(super) fn key_text(position: &Position) -> String {
+    URL_SAFE_NO_PAD.encode(&position.key)
 }
 
 /// Reads [`position_state`] back.

@@ -7,6 +7,7 @@ use std::process::Command;
 use crate::harness::{Data, Engine};
 
 const KIT: &str = "fhir-kit-client@2.0.3";
+const GRAPHQL: &str = "graphql@16.11.0";
 const PY: &str = "fhirpy==2.3.1";
 
 fn folder(name: &str) -> PathBuf {
@@ -52,18 +53,29 @@ fn against_the_program(command: &mut Command) {
     }
 }
 
-#[test]
-fn fhir_kit_client_does_its_work() {
-    let folder = folder("npm");
+/// A script of ours over a package of npm.
+fn npm(package: &str, script: &str) {
+    let name = package.split('@').next().expect("a name");
+    let folder = folder(&format!("npm-{name}"));
     let mut install = Command::new("npm");
-    install.args(["install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix"]).arg(&folder).arg(KIT);
-    if installed(KIT, &folder.join("node_modules/fhir-kit-client/package.json"), &mut install) {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/fhir-kit-client.mjs");
+    install.args(["install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix"]).arg(&folder).arg(package);
+    if installed(package, &folder.join("node_modules").join(name).join("package.json"), &mut install) {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(script);
         // Node looks for packages beside the script.
         let here = folder.join("check.mjs");
         std::fs::copy(script, &here).expect("the script is copied");
         against_the_program(Command::new("node").arg(here));
     }
+}
+
+#[test]
+fn fhir_kit_client_does_its_work() {
+    npm(KIT, "fhir-kit-client.mjs");
+}
+
+#[test]
+fn the_schema_serves_the_reference_implementation_of_graphql() {
+    npm(GRAPHQL, "graphql.mjs");
 }
 
 #[test]

@@ -9,6 +9,7 @@ on_both![
     references_are_followed_both_ways,
     what_a_reference_does_not_give_is_told_with_its_path,
     connections_walk_all_matches_by_sealed_cursors,
+    connections_walk_backwards_too,
     every_patient_is_on_record_and_one_entry_does_where_one_can,
     grants_hold_on_every_road,
 ];
@@ -97,7 +98,18 @@ async fn faults_are_errors_of_graphql_with_their_place() {
         ("$graphql", "{ PatientList(nam: \"x\") { id } }", 400, "nam", json!([{"line": 1, "column": 3}])),
         ("$graphql", "{ PatientList(_include: \"x\") { id } }", 400, "not supported", Value::Null),
         ("$graphql", "{ AuditEventList { id } }", 400, "AuditEvent", Value::Null),
-        ("$graphql", "{ __schema { types { name } } }", 400, "Introspection", Value::Null),
+        ("$graphql", "{ __schema { types { colour } } }", 400, "no field 'colour'", json!([{"line": 1, "column": 22}])),
+        ("$graphql", "{ __schema { types } }", 400, "must be selected", Value::Null),
+        (
+            "$graphql",
+            "{ __type(name: \"Patient\") { fields(first: 2) { name } } }",
+            400,
+            "no field 'fields'",
+            Value::Null,
+        ),
+        ("$graphql", "{ __type { name } }", 400, "takes one argument", Value::Null),
+        ("$graphql", "{ __schema { ...a } } fragment a on __Type { name }", 400, "can never apply", Value::Null),
+        ("Patient/p1/$graphql", "{ __schema { types { name } } }", 400, "at the root of a query", Value::Null),
         ("$graphql", "mutation { PatientDelete(id: \"p1\") { id } }", 400, "Mutations", Value::Null),
         ("$graphql", "subscription { Patient(id: \"p1\") { id } }", 400, "Subscriptions", Value::Null),
         ("$graphql", "query A { __typename } query B { __typename }", 400, "several", Value::Null),
@@ -169,6 +181,97 @@ async fn connections_walk_all_matches_by_sealed_cursors() {
     }
     all.sort();
     assert_eq!(all, seen);
+}
+
+async fn connections_walk_backwards_too() {
+    let app = TestApp::new().await;
+    let backend = records(&app).await;
+    let backend = &backend;
+    for n in 0..8 {
+        let made = json!({"resourceType": "Basic", "id": format!("b{n}"), "code": {"text": "x"}});
+        assert_eq!(backend.put(&format!("Basic/b{n}"), &made).await.status, 201);
+    }
+    for sort in ["", ", _sort: \"-_id\""] {
+        let page = |arguments: String| async move {
+            let select = "{ offset first previous next last edges { resource { id } } }";
+            let query = format!("{{ BasicConnection({arguments}) {select} }}");
+            let mut page = data(backend, "$graphql", &query).await["BasicConnection"].take();
+            let edges = page["edges"].take();
+            let ids = edges.as_array().expect("a list").iter().map(|edge| edge["resource"]["id"].to_string());
+            (ids.collect::<Vec<_>>(), page)
+        };
+        let to = |link: &Value| format!("_cursor: \"{}\"", link.as_str().expect("a cursor"));
+        let (mut ids, mut now) = page(format!("_count: 3{sort}")).await;
+        assert!(now["previous"].is_null(), "{now}");
+        let mut forward = vec![ids.clone()];
+        while now["next"].is_string() {
+            (ids, now) = page(to(&now["next"])).await;
+            forward.push(ids.clone());
+        }
+        assert_eq!(forward.iter().map(Vec::len).collect::<Vec<_>>(), [3, 3, 2]);
+        // From what is last, page by page back to what is first: the same pages.
+        let (last, mut now) = page(to(&now["first"])).await;
+        assert_eq!(last, forward[0]);
+        (ids, now) = page(to(&now["last"])).await;
+        assert_eq!((&ids, &now["offset"], &now["next"]), (&forward[2], &json!(6), &Value::Null));
+        for (n, offset) in [(1, 3), (0, 0)] {
+            (ids, now) = page(to(&now["previous"])).await;
+            assert_eq!((&ids, &now["offset"]), (&forward[n], &json!(offset)), "{sort}");
+            let (behind, _) = page(to(&now["next"])).await;
+            assert_eq!(behind, forward[n + 1], "{sort}");
+        }
+        assert!(now["previous"].is_null(), "{now}");
+    }
+    let none = data(
+        backend,
+        "$graphql",
+        "{ BasicConnection(code: \"http://none|x\") { count previous next edges { mode } } }",
+    )
+    .await;
+    assert_eq!(none["BasicConnection"], json!({"count": 0, "edges": []}));
+}
+
+#[tokio::test]
+async fn the_schema_is_told_beside_data_and_is_on_record() {
+    let app = TestApp::new().await;
+    let backend = records(&app).await;
+    let query = "query($kind: String!, $no: Boolean!) { Patient(id: \"p1\") { id }
+        of: __type(name: $kind) { ...T fields(includeDeprecated: true) { name args { name type { ...T } } type { ...T ofType { ...T } } } }
+        none: __type(name: \"Nonsense\") { name }
+        __schema @skip(if: $no) { types { name } }
+        ref: __type(name: \"Resource\") { kind possibleTypes { name } interfaces { name } } }
+        fragment T on __Type { kind name }";
+    let asked = json!({"query": query, "variables": {"kind": "PatientContact", "no": true}}).to_string();
+    let reply = backend.call("POST", "$graphql", &[("content-type", "application/json")], asked).await;
+    assert_eq!(backend.audit_of(reply.header("x-request-id")).await.len(), 1);
+    let found = reply.json()["data"].take();
+    assert_eq!(found["Patient"], json!({"id": "p1"}), "{}", reply.text());
+    assert_eq!(
+        (&found["of"]["kind"], &found["of"]["name"], &found["none"]),
+        (&json!("OBJECT"), &json!("PatientContact"), &Value::Null)
+    );
+    assert!(found.get("__schema").is_none(), "skipped");
+    let fields = found["of"]["fields"].as_array().expect("a list");
+    let field =
+        |name: &str| fields.iter().find(|field| field["name"] == name).unwrap_or_else(|| panic!("{name}: {fields:?}"));
+    assert_eq!(field("gender")["type"], json!({"kind": "SCALAR", "name": "code", "ofType": null}));
+    assert_eq!(
+        field("telecom")["type"],
+        json!({"kind": "LIST", "name": null, "ofType": {"kind": "OBJECT", "name": "ContactPoint"}})
+    );
+    let names: Vec<&str> =
+        field("telecom")["args"].as_array().unwrap().iter().filter_map(|one| one["name"].as_str()).collect();
+    assert_eq!(names, ["fhirpath", "_count", "_offset", "system", "value", "use", "rank"]);
+    assert_eq!(found["ref"]["possibleTypes"].as_array().map(Vec::len), Some(146));
+    // Without rights to anything the schema is the same, and no data comes with it.
+    let nobody = app.persona("system/Basic.r").await;
+    let whole = data(&nobody, "$graphql", "{ __schema { queryType { name fields { name } } } }").await;
+    let roots = whole["__schema"]["queryType"]["fields"].as_array().expect("a list");
+    assert!(
+        roots.len() == 145 * 3 && roots.iter().all(|root| !root["name"].as_str().unwrap().starts_with("AuditEvent"))
+    );
+    let token = app.bearer("nonsense");
+    assert_eq!(ask(&token, "$graphql", "{ __schema { queryType { name } } }").await.status, 401);
 }
 
 async fn every_patient_is_on_record_and_one_entry_does_where_one_can() {

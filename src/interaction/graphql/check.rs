@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use super::document::{Field, Filter, Search, Selection, What};
 use super::types::{self, CONNECTION_FIELDS, Key, Type};
-use super::{Fault, is_audit};
+use super::{Fault, is_audit, schema};
 use crate::error::Error;
 use crate::fhir::definitions::Child;
 use crate::fhir::{ParamKind, TypeId, definitions};
@@ -129,10 +129,10 @@ impl Checker {
     fn judge(&mut self, field: &Field, kind: Type) -> Result<(), Fault> {
         match (kind, &field.what) {
             (_, What::TypeName) => leaf(field),
-            (Type::Query, What::Introspection) => {
-                let text = "Introspection is not offered: the types and fields are those of FHIR R4, the search \
-                            arguments those of the CapabilityStatement.";
-                Err(Error::unsupported(text).into())
+            (Type::Query, What::Introspection { .. }) => schema::check(field),
+            (_, What::Introspection { .. }) => {
+                let text = "The schema is told at the root of a query of the system: [base]/$graphql.";
+                Err(Fault::invalid(text))
             }
             (Type::Query, What::Lookup { kind: of, .. }) => {
                 readable(*of)?;

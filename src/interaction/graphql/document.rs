@@ -68,8 +68,10 @@ pub enum Slice {
 /// What a name asks for.
 pub enum What {
     TypeName,
-    /// `__schema`, `__type`.
-    Introspection,
+    /// `__schema`, or `__type` with a name.
+    Introspection {
+        name: Option<String>,
+    },
     /// `Patient(id: "1")`.
     Lookup {
         kind: TypeId,
@@ -336,7 +338,7 @@ impl<'a> Builder<'a, '_> {
         set: &Set<'a>,
         at: Pos,
     ) -> Result<Selection, Fault> {
-        if let Some(kind) = kind.filter(|kind| !super::types::is_named(kind)) {
+        if let Some(kind) = kind.filter(|kind| !super::schema::is_named(kind)) {
             return Err(Fault::invalid(format!("There is no type '{kind}'.")).at(at));
         }
         let selections = self.deeper(name, set, at)?;
@@ -437,7 +439,11 @@ fn what(name: &str, given: Vec<(&str, Argument)>) -> Result<What, Fault> {
     match name {
         "__typename" | "__schema" if !given.is_empty() => Err(Fault::invalid(format!("'{name}' takes no argument."))),
         "__typename" => Ok(What::TypeName),
-        "__schema" | "__type" => Ok(What::Introspection),
+        "__schema" => Ok(What::Introspection { name: None }),
+        "__type" => match given.as_slice() {
+            [("name", Argument::Text(name))] => Ok(What::Introspection { name: Some(name.clone()) }),
+            _ => Err(Fault::invalid("'__type' takes one argument, 'name'.")),
+        },
         "resource" => arguments::resource(given),
         _ => Ok(What::Element(arguments::filter(given)?)),
     }

@@ -2,10 +2,11 @@
 //! names it.
 
 use futures_util::stream::{self, StreamExt};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::Fault;
-use super::memo::{Address, Asked, Held, Hits, Memo, Road, Want};
+use super::memo::{Address, Asked, Held, Hits, Links, Memo, Road, Want};
 use crate::access::{Grants, Read, Search, authorize};
 use crate::audit::{Event, Released, Touched, What};
 use crate::error::{Error, Kind, Result};
@@ -225,31 +226,52 @@ async fn find(scene: Scene<'_>, address: &Address) -> Result<Option<Sealed>> {
     })
 }
 
-/// What a cursor holds: the place of its page, the matches before it, the size of pages, the search.
-type State = ((i64, String), usize, usize, String);
+/// What a cursor holds: the way from a place, the matches before it, the size of pages, the search.
+type State = (Way, usize, usize, String);
+
+/// Which page a cursor means.
+#[derive(Clone, Serialize, Deserialize)]
+enum Way {
+    /// The matches after a position.
+    After((i64, String)),
+    /// Those before it.
+    Before((i64, String)),
+    Last,
+}
+
+/// The page that is asked for, of a search as it was first asked.
+struct Turn {
+    pairs: Pairs,
+    way: Option<Way>,
+    size: usize,
+    /// Matches before it, as far as known.
+    offset: usize,
+}
+
+async fn turn(scene: Scene<'_>, options: &QueryOptions, asked: &Asked) -> Result<Turn> {
+    let Some(text) = &asked.cursor else {
+        let pairs = asked.pairs.iter().cloned().chain(asked.tie.clone()).collect();
+        let size = asked.count.unwrap_or(options.count_default).min(options.count_max);
+        return Ok(Turn { pairs, way: None, size, offset: asked.offset });
+    };
+    let (way, offset, size, continued): State = cursor::open_json(scene, &place(asked.kind), text).await?;
+    let pairs = form::decode(&continued)?;
+    if asked.tie.as_ref().is_some_and(|tie| !pairs.contains(tie)) {
+        return Err(Error::invalid("This cursor was made for another place."));
+    }
+    Ok(Turn { pairs, way: Some(way), size, offset })
+}
 
 async fn search(scene: Scene<'_>, asked: Asked) -> Result<Searched> {
     let options = options(scene);
-    let Asked { key, kind, mut pairs, tie, count, mut offset, cursor, connection, counted, .. } = asked;
-    let mut after = None;
-    let mut size = count.unwrap_or(options.count_default).min(options.count_max);
-    match cursor {
-        Some(text) => {
-            let (position, before, of_page, continued): State = cursor::open_json(scene, &place(kind), &text).await?;
-            (pairs, after) = (form::decode(&continued)?, Some(cursor::position_of(position)?));
-            (offset, size) = (before, of_page);
-            if tie.as_ref().is_some_and(|tie| !pairs.contains(tie)) {
-                return Err(Error::invalid("This cursor was made for another place."));
-            }
-        }
-        None => pairs.extend(tie),
-    }
-    let skip = if after.is_some() { 0 } else { offset };
+    let turn = turn(scene, &options, &asked).await?;
+    let Asked { key, kind, connection, counted, .. } = asked;
+    let (skip, size) = (if turn.way.is_some() { 0 } else { turn.offset }, turn.size);
     if skip + size > limits::OFFSET.max(options.count_max) {
         let text = format!("'_offset' and '_count' reach {} matches; cursors go further.", limits::OFFSET);
         return Err(Error::new(Kind::TooCostly, text));
     }
-    let mut query = parse(scene, kind, &pairs, &options).await?;
+    let mut query = parse(scene, kind, &turn.pairs, &options).await?;
     query.count = skip + size;
     if counted {
         query.total = Total::Accurate;
@@ -257,37 +279,73 @@ async fn search(scene: Scene<'_>, asked: Asked) -> Result<Searched> {
     authorize::<Search>(scene.caller, kind)?;
     terminology::resolve(scene, &mut query).await?;
     let grants = Grants::of(scene.caller, &query)?;
-    let selection = scene.app.store.select(&grants, &query, after).await?;
-    let matches: Vec<Sealed> = selection.matches.into_iter().skip(skip).collect();
+    let position = |at: &(i64, String)| cursor::position_of(at.clone());
+    let store = &scene.app.store;
+    let mut found = match &turn.way {
+        None => store.select(&grants, &query, None).await?,
+        Some(Way::After(at)) => store.select(&grants, &query, Some(position(at)?)).await?,
+        Some(Way::Before(at)) => store.select_back(&grants, &query, Some(position(at)?)).await?,
+        Some(Way::Last) => store.select_back(&grants, &query, None).await?,
+    };
+    let total = match found.total {
+        Some(Count::Exact(n)) => Some(n),
+        Some(Count::Estimate(_)) | None => None,
+    };
+    let offset = match &turn.way {
+        None | Some(Way::After(_)) => turn.offset,
+        // Fewer than a page: there are no more before them.
+        Some(Way::Before(_)) if found.matches.len() < size => 0,
+        Some(Way::Before(_)) => turn.offset.saturating_sub(found.matches.len()),
+        Some(Way::Last) => {
+            // As many as are left when the pages before it are full.
+            let all = total.and_then(|n| usize::try_from(n).ok()).unwrap_or(found.matches.len());
+            let own = all.checked_sub(1).map_or(0, |before| before % size + 1).min(found.matches.len());
+            let others = found.matches.len() - own;
+            found.matches.drain(..others);
+            found.positions.drain(..others.min(found.positions.len()));
+            all - own
+        }
+    };
+    let positions: Vec<Position> = found.positions.into_iter().skip(skip).collect();
+    let matches: Vec<Sealed> = found.matches.into_iter().skip(skip).collect();
     let rows = matches.iter().map(|sealed| {
         let id = sealed.header().id.clone();
         Address { road: Road::Search, kind, id, version: None }
     });
-    let mut hits = Hits {
-        kind,
-        rows: rows.collect(),
-        total: selection.total.and_then(|total| match total {
-            Count::Exact(n) => Some(n),
-            Count::Estimate(_) => None,
-        }),
-        count: size,
-        offset,
-        first: None,
-        next: None,
-    };
+    let mut hits = Hits { kind, rows: rows.collect(), total, count: size, offset, links: Links::default() };
     if connection {
-        let start = Position { key: Vec::new(), rid: Rid(0) };
-        hits.first = Some(link(scene, &hits, &pairs, 0, &start).await?);
-        if let Some(next) = &selection.next {
-            hits.next = Some(link(scene, &hits, &pairs, offset + hits.rows.len(), next).await?);
-        }
+        // Of a page that was reached backwards, what lies behind it was there when it was asked for.
+        let next = if matches!(turn.way, Some(Way::Before(_))) { positions.last() } else { found.next.as_ref() };
+        hits.links = links(scene, &hits, &turn.pairs, positions.first(), next).await?;
     }
-    Ok(Searched { key, patients: asked_patients(&query), hits, matches, examined: selection.examined })
+    Ok(Searched { key, patients: asked_patients(&query), hits, matches, examined: found.examined })
 }
 
-/// A cursor: the whole search and where its page starts, sealed for this caller.
-async fn link(scene: Scene<'_>, hits: &Hits, pairs: &Pairs, offset: usize, at: &Position) -> Result<String> {
-    let state = json!([cursor::position_state(at), offset, hits.count, form::encode(pairs)]);
+/// Cursors of the pages around one that starts and goes on here.
+async fn links(
+    scene: Scene<'_>,
+    hits: &Hits,
+    pairs: &Pairs,
+    start: Option<&Position>,
+    next: Option<&Position>,
+) -> Result<Links> {
+    let at = |position: &Position| (position.rid.0, cursor::key_text(position));
+    let first = Way::After(at(&Position { key: Vec::new(), rid: Rid(0) }));
+    let previous = (hits.offset > 0).then(|| start.map_or(Way::Last, |start| Way::Before(at(start))));
+    let mut links = Links { first: Some(link(scene, hits, pairs, 0, first).await?), ..Links::default() };
+    if let Some(way) = previous {
+        links.previous = Some(link(scene, hits, pairs, hits.offset, way).await?);
+    }
+    if let Some(next) = next {
+        links.next = Some(link(scene, hits, pairs, hits.offset + hits.rows.len(), Way::After(at(next))).await?);
+    }
+    links.last = Some(link(scene, hits, pairs, 0, Way::Last).await?);
+    Ok(links)
+}
+
+/// A cursor: the whole search and where its page lies, sealed for this caller.
+async fn link(scene: Scene<'_>, hits: &Hits, pairs: &Pairs, offset: usize, way: Way) -> Result<String> {
+    let state = json!([way, offset, hits.count, form::encode(pairs)]);
     cursor::seal_json(scene, &place(hits.kind), &state).await
 }
 

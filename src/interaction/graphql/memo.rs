@@ -38,8 +38,16 @@ pub struct Hits {
     pub total: Option<u64>,
     pub count: usize,
     pub offset: usize,
+    pub links: Links,
+}
+
+/// Cursors of the pages around one.
+#[derive(Default)]
+pub struct Links {
     pub first: Option<String>,
+    pub previous: Option<String>,
     pub next: Option<String>,
+    pub last: Option<String>,
 }
 
 /// What is known so far.

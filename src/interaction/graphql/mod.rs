@@ -14,7 +14,10 @@ mod fetch;
 mod memo;
 mod output;
 mod run;
+mod schema;
 mod types;
+
+use std::collections::HashMap;
 
 use serde_json::json;
 
@@ -22,7 +25,7 @@ use super::{About, Answer, Body, Done, Scene, is_audit, refuse};
 use crate::audit::What;
 use crate::error::{Error, Kind, Result};
 use crate::fhir::TypeId;
-use crate::fhir::json::Node;
+use crate::fhir::json::{self, Node};
 
 use check::Checker;
 use document::Pos;
@@ -35,7 +38,8 @@ pub use document::Request;
 
 /// What a query is answered: `data`, `errors` or both.
 pub struct Reply {
-    pub body: Node,
+    /// As JSON.
+    pub body: Vec<u8>,
     /// Why there is no data.
     pub refused: Option<Kind>,
 }
@@ -87,11 +91,17 @@ pub(super) async fn perform(scene: Scene<'_>, on: Option<(TypeId, String)>, aske
     Ok(Answer { done: Done::Ok, version: None, body: Body::GraphQl(Box::new(reply)) })
 }
 
-async fn answered(scene: Scene<'_>, on: Option<(TypeId, String)>, asked: &Request) -> Result<Node, Fault> {
+async fn answered(scene: Scene<'_>, on: Option<(TypeId, String)>, asked: &Request) -> Result<Vec<u8>, Fault> {
     let selections = document::parse(asked)?;
     let (start, kind) = start(on)?;
     let mut checker = Checker::new(fetch::options(scene));
     checker.selections(&selections, kind)?;
+    // Of some size: on a thread of its own.
+    let (selections, told) = tokio::task::spawn_blocking(move || (schema::answers(&selections), selections))
+        .await
+        .map(|(told, selections)| (selections, told))
+        .map_err(Error::internal)?;
+    let told = told?;
     let mut fetched = Fetched::new(scene);
     let (base, now) = (scene.app.config.base_url.as_str(), scene.app.world.now());
     loop {
@@ -102,7 +112,7 @@ async fn answered(scene: Scene<'_>, on: Option<(TypeId, String)>, asked: &Reques
             fetched.look_up(wants).await?;
         } else if !fetched.disclose().await? {
             fetched.close().await?;
-            return Ok(document(data, errors));
+            return document(data, errors, &told);
         }
     }
 }
@@ -116,8 +126,22 @@ fn start(on: Option<(TypeId, String)>) -> Result<(Start, Type), Fault> {
     Ok((Start::Resource(Address { road: Road::Read, kind, id, version: None }), of))
 }
 
-fn document(data: Node, errors: Vec<FieldError>) -> Node {
-    let mut body = json!({"data": data});
+/// `told` stands in the places of what was asked of the schema.
+fn document(data: Node, errors: Vec<FieldError>, told: &HashMap<String, Vec<u8>>) -> Result<Vec<u8>, Fault> {
+    let mut out = br#"{"data":{"#.to_vec();
+    let Node::Object(members) = data else { return Err(Error::internal("an answer is an object").into()) };
+    for (n, (key, value)) in members.iter().enumerate() {
+        if n > 0 {
+            out.push(b',');
+        }
+        out.extend(json::write(&Node::from(key.as_str())));
+        out.push(b':');
+        match told.get(key) {
+            Some(text) => out.extend_from_slice(text),
+            None => out.extend(json::write(value)),
+        }
+    }
+    out.push(b'}');
     if !errors.is_empty() {
         let errors = errors.into_iter().map(|error| {
             json!({
@@ -127,9 +151,11 @@ fn document(data: Node, errors: Vec<FieldError>) -> Node {
                 "extensions": {"code": error.code},
             })
         });
-        body["errors"] = errors.collect();
+        out.extend_from_slice(br#","errors":"#);
+        out.extend(json::write(&errors.collect()));
     }
-    body
+    out.push(b'}');
+    Ok(out)
 }
 
 fn place(at: Pos) -> Node {
@@ -145,5 +171,5 @@ fn refusal(error: &Error, at: Option<Pos>) -> Reply {
         }
         one
     });
-    Reply { body: json!({"errors": errors.collect::<Vec<_>>()}), refused: Some(error.kind) }
+    Reply { body: json::write(&json!({"errors": errors.collect::<Vec<_>>()})), refused: Some(error.kind) }
 }

@@ -189,6 +189,10 @@ impl<'m, 'c> Pass<'m, 'c> {
             let name = place.kind().map(Type::name).unwrap_or_default();
             return Ok(Values::one(Val::Scalar(Cow::Owned(Node::from(name)))));
         }
+        if let What::Introspection { .. } = field.what {
+            // Its place: what is asked of the schema is answered apart, as text.
+            return Ok(Values::one(Val::Null));
+        }
         if let What::Search { kind, search, connection } = &field.what {
             return Ok(self.search(place, field, *kind, search, *connection));
         }
@@ -482,9 +486,10 @@ fn connection<'m>(hits: &'m Hits, field: &Field) -> Values<'m> {
         "count" => hits.total.map(Node::from),
         "offset" => Some(Node::from(hits.offset)),
         "pagesize" => Some(Node::from(hits.count)),
-        "first" => text(&hits.first),
-        "next" => text(&hits.next),
-        // Pages are walked forward only.
+        "first" => text(&hits.links.first),
+        "previous" => text(&hits.links.previous),
+        "next" => text(&hits.links.next),
+        "last" => text(&hits.links.last),
         _ => None,
     };
     value.map_or_else(Values::none, |value| Values::one(Val::Scalar(Cow::Owned(value))))

@@ -82,16 +82,6 @@ pub fn targets(named: &[&'static str]) -> Vec<TypeId> {
     if found.is_empty() { definitions().types().to_vec() } else { found }
 }
 
-/// Whether there is a type of this name, for fragments.
-pub fn is_named(name: &str) -> bool {
-    let of_resource = |suffix| name.strip_suffix(suffix).is_some_and(|name| definitions().type_id(name).is_some());
-    name == "Query" || definitions().is_type(name) || of_resource("Connection") || of_resource("Edge") || {
-        // Backbone elements: `PatientContact`.
-        let mut shapes = definitions().shapes().iter().filter(|shape| shape.kind == ShapeKind::Backbone);
-        shapes.any(|shape| Type::Element(shape, &[]).name() == name)
-    }
-}
-
 fn capital(part: &str) -> String {
     let mut letters = part.chars();
     letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()

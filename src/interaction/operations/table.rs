@@ -377,7 +377,7 @@ pub const OPERATIONS: &[Operation] = &[
         id: "Resource-graphql",
         published: Some("http://hl7.org/fhir/OperationDefinition/Resource-graphql"),
         about: "A GraphQL query on the system or on one resource, answered as application/json. Bodies of the media \
-                types application/graphql and application/json are taken too. Queries only, without introspection.",
+                types application/graphql and application/json are taken too. Queries only; __schema and __type tell the schema.",
         levels: SYSTEM_INSTANCE,
         types: &[],
         affects: false,

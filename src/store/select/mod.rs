@@ -9,6 +9,7 @@ mod scan;
 mod survey;
 mod words;
 
+use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -64,6 +65,19 @@ impl Store {
     /// `Kind::Forbidden` without a grant for the type; `Kind::TooCostly` past `candidates_max` candidates or 1,000
     /// results of an inner search, with advice.
     pub async fn select(&self, grants: &Grants, query: &Query, after: Option<Position>) -> Result<Selection> {
+        self.page(grants, query, Reach::After(after)).await
+    }
+
+    /// The same, for the last matches before a position (None: of all), in the same order. All candidates are looked
+    /// at, so the total is exact. There is no `next`: what follows the last match of the page does.
+    ///
+    /// # Errors
+    /// As [`Store::select`].
+    pub async fn select_back(&self, grants: &Grants, query: &Query, before: Option<Position>) -> Result<Selection> {
+        self.page(grants, query, Reach::Before(before)).await
+    }
+
+    async fn page(&self, grants: &Grants, query: &Query, reach: Reach) -> Result<Selection> {
         let kind = query.kind;
         let grant = grants.get(kind).ok_or_else(missing_grant)?;
         let mut notes = Vec::new();
@@ -72,9 +86,9 @@ impl Store {
         add_rows(&mut criteria, grant);
         self.resolve(grants, &mut criteria).await?;
         let matcher = Matcher::new(criteria.clone())?;
-        let hits = self.hits(query, criteria, after.as_ref(), grant).await?;
+        let hits = self.hits(query, criteria, &reach, grant).await?;
         let mut page = hits.page;
-        let more = page.len() > query.count;
+        let more = page.len() > query.count && matches!(reach, Reach::After(_));
         page.truncate(query.count);
         let next = page.last().filter(|_| more).map(|(key, rid)| Position { key: key.clone(), rid: *rid });
         let (shown, positions) = self.show(grant, &matcher, page).await?;
@@ -168,7 +182,7 @@ impl Store {
         &self,
         query: &Query,
         criteria: Vec<Criterion>,
-        after: Option<&Position>,
+        reach: &Reach,
         grant: &Grant<Search>,
     ) -> Result<Hits> {
         let mask = grant.mask();
@@ -176,14 +190,18 @@ impl Store {
         let sorted = !query.sort.is_empty();
         let counting = query.summary == Summary::Count || query.count == 0;
         let accurate = query.total == Total::Accurate || counting;
-        let whole = sorted || accurate;
-        let start = match after {
-            Some(position) if !whole => position.rid,
+        let whole = sorted || accurate || matches!(reach, Reach::Before(_));
+        let start = match reach {
+            Reach::After(Some(position)) if !whole => position.rid,
             _ => Rid(0),
         };
         let judge = keyed(&query.sort, mask);
-        let wanted = if counting { 0 } else { query.count + 1 };
-        let mut page = Page { wanted, after, heap: BinaryHeap::new() };
+        let wanted = match reach {
+            _ if counting => 0,
+            Reach::After(_) => query.count + 1,
+            Reach::Before(_) => query.count,
+        };
+        let mut page = Page::new(wanted, reach);
         let mut matched = 0u64;
         let mut scan = Scan::open(self, query.kind, criteria, start, whole).await?;
         let mut complete = true;
@@ -207,7 +225,7 @@ impl Store {
             }
             _ => None,
         };
-        Ok(Hits { page: page.heap.into_sorted_vec(), total, examined: scan.examined })
+        Ok(Hits { page: page.in_order(), total, examined: scan.examined })
     }
 
     /// Fetches and verifies the resources of a page, in its order. One that was changed since is decided again; one
@@ -293,27 +311,63 @@ fn keyed(sort: &[SortBy], mask: Option<Arc<Mask>>) -> Judge<Hit> {
     })
 }
 
-/// The smallest hits after a position, at most `wanted`.
-struct Page<'a> {
-    wanted: usize,
-    after: Option<&'a Position>,
-    heap: BinaryHeap<Hit>,
+/// Where a page lies.
+enum Reach {
+    /// The first matches after a position, or of all.
+    After(Option<Position>),
+    /// The last matches before one, or of all.
+    Before(Option<Position>),
 }
 
-impl Page<'_> {
+/// The hits nearest to a position, at most `wanted`.
+enum Page<'a> {
+    After { wanted: usize, after: Option<&'a Position>, heap: BinaryHeap<Hit> },
+    Before { wanted: usize, before: Option<&'a Position>, heap: BinaryHeap<Reverse<Hit>> },
+}
+
+impl<'a> Page<'a> {
+    fn new(wanted: usize, reach: &'a Reach) -> Page<'a> {
+        match reach {
+            Reach::After(after) => Page::After { wanted, after: after.as_ref(), heap: BinaryHeap::new() },
+            Reach::Before(before) => Page::Before { wanted, before: before.as_ref(), heap: BinaryHeap::new() },
+        }
+    }
+
     /// Break: the page is full (which ends a scan in the order of the page, and no other).
     fn offer(&mut self, hit: Hit) -> ControlFlow<()> {
-        let seen = |after: &Position| (hit.0.as_slice(), hit.1) <= (after.key.as_slice(), after.rid);
-        if !self.after.is_some_and(seen) && self.wanted > 0 {
-            if self.heap.len() < self.wanted {
-                self.heap.push(hit);
-            } else if let Some(mut largest) = self.heap.peek_mut()
-                && hit < *largest
-            {
-                *largest = hit;
+        let compared = |at: &Position| (hit.0.as_slice(), hit.1).cmp(&(at.key.as_slice(), at.rid));
+        match self {
+            Page::After { wanted, after, heap } => {
+                if after.is_none_or(|after| compared(after).is_gt()) {
+                    offer(heap, *wanted, hit);
+                }
+                if heap.len() >= *wanted { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            }
+            Page::Before { wanted, before, heap } => {
+                if before.is_none_or(|before| compared(before).is_lt()) {
+                    offer(heap, *wanted, Reverse(hit));
+                }
+                ControlFlow::Continue(())
             }
         }
-        if self.heap.len() >= self.wanted { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    fn in_order(self) -> Vec<Hit> {
+        match self {
+            Page::After { heap, .. } => heap.into_sorted_vec(),
+            Page::Before { heap, .. } => heap.into_sorted_vec().into_iter().rev().map(|Reverse(hit)| hit).collect(),
+        }
+    }
+}
+
+/// Keeps the smallest.
+fn offer<T: Ord>(heap: &mut BinaryHeap<T>, wanted: usize, hit: T) {
+    if heap.len() < wanted {
+        heap.push(hit);
+    } else if let Some(mut largest) = heap.peek_mut()
+        && hit < *largest
+    {
+        *largest = hit;
     }
 }
 
@@ -340,20 +394,30 @@ mod tests {
             let offered = all.clone();
             all.sort();
             all.dedup();
-            let mut seen: Vec<Hit> = Vec::new();
-            let mut after: Option<Position> = None;
-            loop {
-                let mut page = Page { wanted: size, after: after.as_ref(), heap: BinaryHeap::new() };
-                let distinct: HashSet<Hit> = offered.iter().cloned().collect();
-                for hit in distinct {
+            let distinct: HashSet<Hit> = offered.into_iter().collect();
+            let page = |reach: Reach| {
+                let mut page = Page::new(size, &reach);
+                for hit in distinct.clone() {
                     let _ = page.offer(hit);
                 }
-                let page = page.heap.into_sorted_vec();
+                page.in_order()
+            };
+            let (mut seen, mut after): (Vec<Hit>, _) = (Vec::new(), None);
+            loop {
+                let page = page(Reach::After(after));
                 let Some((key, rid)) = page.last().cloned() else { break };
                 seen.extend(page);
                 after = Some(Position { key, rid });
             }
-            prop_assert_eq!(seen, all);
+            prop_assert_eq!(&seen, &all);
+            let (mut seen, mut before): (Vec<Hit>, _) = (Vec::new(), None);
+            loop {
+                let page = page(Reach::Before(before));
+                let Some((key, rid)) = page.first().cloned() else { break };
+                seen.splice(0..0, page);
+                before = Some(Position { key, rid });
+            }
+            prop_assert_eq!(&seen, &all);
         }
     }
 
