@@ -20,7 +20,7 @@ pub enum Shape {
     Text,
     /// `_summary=data`: all but text.
     Data,
-    /// `_elements`: these and the mandatory and modifier elements. Names without a type.
+    /// `_elements`: these and the mandatory and modifier elements. Paths without a type: `name`, `contact.name`.
     Elements(Arc<[String]>),
 }
 
@@ -88,6 +88,11 @@ impl Shape {
                 summarize(shape, name, value);
             }
         }
+        if let Shape::Elements(paths) = self {
+            for (name, value) in members.iter_mut().filter(|(name, _)| *name != "meta") {
+                prune(shape, name, value, &paths.iter().map(String::as_str).collect::<Vec<_>>());
+            }
+        }
         tag(members);
         Ok(())
     }
@@ -100,9 +105,46 @@ impl Shape {
             Shape::Text => element.name == "text" || element.min > 0,
             Shape::Data => element.name != "text",
             Shape::Elements(names) => {
-                element.min > 0 || element.modifier || names.iter().any(|name| name == element.name)
+                element.min > 0
+                    || element.modifier
+                    || !within(names.iter().map(String::as_str), element.name).is_empty()
             }
         }
+    }
+}
+
+/// What paths ask for of an element: what they go on with below it, or nothing for all of it.
+fn within<'p>(paths: impl Iterator<Item = &'p str>, element: &str) -> Vec<&'p str> {
+    let below = |path: &'p str| path.strip_prefix(element).filter(|rest| rest.is_empty() || rest.starts_with('.'));
+    paths.filter_map(below).map(|rest| rest.trim_start_matches('.')).collect()
+}
+
+/// Where paths go on below an element, takes out of it what they do not lead to, but for mandatory and modifier elements.
+fn prune(shape: &known::Shape, name: &str, value: &mut Node, paths: &[&str]) {
+    let Some(child) = shape.child(name) else { return };
+    let (Some(inner), paths) = (child.shape(), within(paths.iter().copied(), child.element.name)) else { return };
+    if paths.is_empty() || paths.contains(&"") {
+        return;
+    }
+    match value {
+        Node::Array(items) => items.iter_mut().for_each(|item| prune_in(inner, item, &paths)),
+        value => prune_in(inner, value, &paths),
+    }
+}
+
+fn prune_in(shape: &known::Shape, value: &mut Node, paths: &[&str]) {
+    let Some(members) = value.as_object_mut() else { return };
+    members.retain(|name, _| {
+        let name = name.strip_prefix('_').unwrap_or(name);
+        let child = shape.child(name);
+        name == "id"
+            || child.is_some_and(|child| {
+                let element = child.element;
+                element.min > 0 || element.modifier || !within(paths.iter().copied(), element.name).is_empty()
+            })
+    });
+    for (name, value) in members.iter_mut() {
+        prune(shape, name, value, paths);
     }
 }
 
@@ -127,19 +169,20 @@ fn summarize(shape: &known::Shape, name: &str, value: &mut Node) {
     }
 }
 
-/// The names of `_elements`: top elements, with or without the type before them.
+/// The paths of `_elements`, with or without the type before them.
 fn elements(kind: Option<TypeId>, text: &str, lenient: bool) -> Result<Arc<[String]>> {
     let mut wanted = Vec::new();
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let (first, rest) = part.split_once('.').unwrap_or((part, ""));
         let Some(kind) = kind else {
-            wanted.push(part.rsplit('.').next().unwrap_or(part).to_owned());
+            let of_type = definitions().type_id(first).is_some();
+            wanted.push(if of_type { rest } else { part }.to_owned());
             continue;
         };
         let type_name = definitions().type_name(kind);
-        let name = part.strip_prefix(type_name).and_then(|rest| rest.strip_prefix('.')).unwrap_or(part);
-        let known = definitions().children(type_name).unwrap_or(&[]);
-        match known.iter().any(|element| element.name == name) {
-            true => wanted.push(name.to_owned()),
+        let path = if first == type_name { rest } else { part };
+        match definitions().is_path(type_name, path) {
+            true => wanted.push(path.to_owned()),
             false if lenient => {}
             false => {
                 let text = format!("'{part}' in '_elements' is no element of {type_name}.");

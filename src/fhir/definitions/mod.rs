@@ -107,6 +107,17 @@ impl Definitions {
         self.shape(of)?.child(name)
     }
 
+    /// Whether a path below a type leads to an element: `name`, `contact.name.family`; choices without their type.
+    pub fn is_path(&'static self, of: &str, path: &str) -> bool {
+        let mut at: Vec<&'static Shape> = self.shape(of).into_iter().collect();
+        path.split('.').all(|step| {
+            let children = at.iter().flat_map(|shape| shape.members()).filter(|child| child.element.name == step);
+            let children: Vec<&'static Child> = children.collect();
+            at = children.iter().filter_map(|child| child.shape()).collect();
+            !children.is_empty()
+        })
+    }
+
     /// Whether `kind` is `ancestor` or derived from it: `Patient` is a `Resource`, `Age` a `Quantity`, `id` a
     /// `string`, and every datatype an `Element`.
     pub fn is_a(&self, kind: &str, ancestor: &str) -> bool {
@@ -189,6 +200,17 @@ mod tests {
         let all = d.children("Patient").expect("a type");
         assert_eq!(all[0].name, "id");
         assert!(all.iter().position(|e| e.name == "gender") < all.iter().position(|e| e.name == "birthDate"));
+    }
+
+    #[test]
+    fn paths_lead_to_elements() {
+        let d = definitions();
+        for path in ["name", "contact.name.family", "id", "deceased", "extension.value.code", "link.other.reference"] {
+            assert!(d.is_path("Patient", path), "{path}");
+        }
+        for path in ["", "nme", "contact.nme", "birthDate.year", "name.", "deceasedBoolean", "contained.name"] {
+            assert!(!d.is_path("Patient", path), "{path}");
+        }
     }
 
     #[test]

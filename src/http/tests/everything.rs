@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::{Persona, Reply, TestApp, on_both, patient};
 
 on_both![
+    what_cannot_be_meant_is_refused_with_its_place,
     a_record_is_whole_and_nobody_elses,
     all_records_are_each_in_their_pages,
     types_times_and_dates_of_care_narrow,
@@ -213,4 +214,20 @@ async fn operations_are_stated_recorded_and_found_in_bundles() {
     }
     let xml = backend.call("GET", "Patient/p1/$everything", &[("accept", "application/fhir+xml")], "").await;
     assert!(xml.text().contains("<Bundle xmlns="), "{}", xml.text());
+}
+
+async fn what_cannot_be_meant_is_refused_with_its_place() {
+    let app = TestApp::new().await;
+    let backend = records(&app).await;
+    for (address, status, place) in [
+        ("Patient/p1/$everything?start=2022-01-01&end=2020-12-31", 400, Some("http.end")),
+        ("Patient/p1/$everything?start=2022&end=2022-01-01", 200, None),
+        ("DocumentReference/$docref?patient=p1&start=2022-01&end=2021", 400, Some("http.end")),
+        ("Observation/$lastn?patient=p1&code=http://x|1&_count=1", 400, None),
+        ("Observation/$lastn?patient=p1&code=http://x|1&max=1", 200, None),
+    ] {
+        let reply = backend.get(address).await;
+        let places: Vec<String> = place.into_iter().map(str::to_owned).collect();
+        assert_eq!((reply.status, reply.places()), (status, places), "{address}: {}", reply.text());
+    }
 }

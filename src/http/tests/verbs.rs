@@ -1,7 +1,7 @@
 //! The verbs on single resources through the real router.
 
 use futures_util::future::join_all;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Reply, TestApp, patient};
 
@@ -256,5 +256,58 @@ async fn audit_events_are_added_and_never_changed() {
         assert_eq!(backend.get(&format!("AuditEvent/{id}/_history/1")).await.status, 200, "{id}");
         assert_eq!(backend.get(&format!("AuditEvent/{id}/_history/2")).await.status, 404, "{id}");
         assert_eq!(backend.get(&format!("AuditEvent/{id}/_history")).await.ids(), [id]);
+    }
+}
+
+#[tokio::test]
+async fn elements_may_be_named_by_their_paths() {
+    let app = TestApp::new().await;
+    let backend = app.persona("system/*.cruds").await;
+    let whole = json!({"resourceType": "Patient", "id": "p", "active": true, "gender": "male",
+        "name": [{"use": "usual", "family": "F", "given": ["G"], "_given": [{"id": "g"}]}],
+        "link": [{"id": "l", "other": {"reference": "Patient/q", "display": "Q"}, "type": "seealso"}],
+        "contact": [{"name": {"family": "C", "given": ["D"]}, "gender": "other", "modifierExtension": [{"url": "http://m", "valueString": "x"}]}]});
+    assert_eq!(backend.put("Patient/p", &whole).await.status, 201);
+    // Modifiers (active, link, modifierExtension) and what must be there (link.other, link.type) stay.
+    let cut = |name: Value, contact: Value| {
+        let mut cut = json!({"active": true, "link": whole["link"]});
+        for (member, value) in [("name", name), ("contact", contact)] {
+            if !value.is_null() {
+                cut[member] = value;
+            }
+        }
+        cut
+    };
+    let family = json!([{"use": "usual", "family": "F"}]);
+    let contact = json!([{"name": {"family": "C"}, "modifierExtension": [{"url": "http://m", "valueString": "x"}]}]);
+    for (elements, wanted) in [
+        ("name", cut(whole["name"].clone(), Value::Null)),
+        ("Patient.name", cut(whole["name"].clone(), Value::Null)),
+        ("name.family", cut(family.clone(), Value::Null)),
+        ("Patient.name.family,contact.name.family", cut(family, contact)),
+        ("name.family,name", cut(whole["name"].clone(), Value::Null)),
+        ("name.given", cut(json!([{"use": "usual", "given": ["G"], "_given": [{"id": "g"}]}]), Value::Null)),
+    ] {
+        let read = backend.get(&format!("Patient/p?_elements={elements}")).await.json();
+        let found = backend.get(&format!("Patient?_elements={elements}")).await.json()["entry"][0]["resource"].take();
+        let past =
+            backend.get(&format!("Patient/p/_history?_elements={elements}")).await.json()["entry"][0]["resource"]
+                .take();
+        for mut seen in [read, found, past] {
+            assert_eq!(seen["meta"]["tag"][0]["code"], "SUBSETTED", "{elements}");
+            let members = seen.as_object_mut().unwrap();
+            members.retain(|name, _| !["resourceType", "id", "meta"].contains(&name.as_str()));
+            // The number that the server gives is not asked for.
+            assert_eq!(seen, wanted, "{elements}");
+        }
+    }
+    for elements in ["name.nme", "Observation.code", "name.", "Patient."] {
+        for address in ["Patient/p", "Patient"] {
+            assert_eq!(
+                backend.get(&format!("{address}?_elements={elements}")).await.status,
+                400,
+                "{address} {elements}"
+            );
+        }
     }
 }

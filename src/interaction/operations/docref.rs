@@ -27,7 +27,7 @@ pub(super) async fn docref(scene: Scene<'_>, call: &Call) -> Result<Answer> {
         pairs.push(("_profile", profiles.join(",")));
     }
     let mut query = narrowed(scene, kind, &pairs)?;
-    let (start, end) = (input.text("start"), input.text("end"));
+    let (start, end) = input.care()?;
     if start.is_some() || end.is_some() {
         // Of care (context.period); where that is not said, of the document itself.
         let options = options(scene);

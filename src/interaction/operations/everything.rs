@@ -137,14 +137,14 @@ impl<'a> Asked<'a> {
         }
         let config = &scene.app.config;
         let max = config.page_size_max.size();
-        let text = |name: &str| input.text(name).map(str::to_owned);
+        let (start, end) = input.care()?;
         Ok(Asked {
             scene,
             focal,
             kinds: (!kinds.is_empty()).then_some(kinds),
-            since: text("_since"),
-            start: text("start"),
-            end: text("end"),
+            since: input.text("_since").map(str::to_owned),
+            start: start.map(str::to_owned),
+            end: end.map(str::to_owned),
             count: input.number("_count").map_or(max, |count| count.min(max)),
         })
     }

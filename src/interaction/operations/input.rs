@@ -6,7 +6,7 @@ use serde_json::json;
 use super::table::{Is, Operation, Param};
 use crate::error::{Error, Issue, Kind, Result};
 use crate::fhir::json::Node;
-use crate::fhir::validate;
+use crate::fhir::{date, validate};
 use crate::interaction::Pairs;
 
 /// Parameters looked at in one call.
@@ -282,6 +282,20 @@ impl Input {
 
     pub fn flag(&self, name: &str) -> Option<bool> {
         self.given.iter().find(|given| given.name == name).and_then(|given| given.node.as_bool())
+    }
+
+    /// The dates of care, `start` and `end`.
+    ///
+    /// # Errors
+    /// `Kind::Invalid` when the end lies before the start: nothing could be found by them.
+    pub fn care(&self) -> Result<(Option<&str>, Option<&str>)> {
+        let (start, end) = (self.text("start"), self.text("end"));
+        if let (Some(first), Some(last)) = (start, end)
+            && date::parse(first)?.lo > date::parse(last)?.hi
+        {
+            return Err(Error::invalid("The end lies before the start.").at(self.place("end")));
+        }
+        Ok((start, end))
     }
 
     /// A resource or datatype, taken out.

@@ -42,8 +42,12 @@ pub(super) async fn lastn(scene: Scene<'_>, call: &Call) -> Result<Answer> {
         return Err(Error::new(Kind::Invalid, text));
     }
     let shaped = !query.sort.is_empty() || !query.includes.is_empty() || !query.revincludes.is_empty();
-    if shaped || query.summary != Summary::False || !query.elements.is_empty() {
-        return Err(Error::unsupported("$lastn takes search parameters that filter, and none that shape the answer."));
+    let paged = call.input.search.iter().any(|(name, _)| matches!(name.as_str(), "_count" | "_total"));
+    if shaped || paged || query.summary != Summary::False || !query.elements.is_empty() {
+        return Err(Error::unsupported(
+            "$lastn takes search parameters that filter, and none that shape the answer; \
+                                       'max' says how many of each code.",
+        ));
     }
     // Whoever may not search the type learns nothing of what a set of codes holds.
     authorize::<Search>(scene.caller, kind)?;

@@ -76,19 +76,20 @@ pub(super) fn summary(value: &str) -> Result<Summary, Fault> {
     })
 }
 
-/// Top elements of the type, by name.
+/// Elements of the type by their paths, with or without the type before them (`name`, `Patient.contact.name`).
 pub(super) fn elements(kind: TypeId, value: &str) -> Result<Vec<String>, Fault> {
     let name = definitions().type_name(kind);
     let known = definitions().children(name).unwrap_or(&[]);
     let mut wanted: Vec<String> = Vec::new();
     for part in value.split(',').filter(|part| !part.is_empty()) {
-        if !known.iter().any(|element| element.name == part) {
+        let path = part.strip_prefix(name).and_then(|rest| rest.strip_prefix('.')).unwrap_or(part);
+        if !definitions().is_path(name, path) {
             let near = near(part, known.iter().map(|element| element.name));
             let text = format!("'{part}' in '_elements' is no element of {name}{near}.");
             return Err(Fault::Unknown(Error::invalid(text)));
         }
-        if !wanted.iter().any(|have| have == part) {
-            wanted.push(part.into());
+        if !wanted.iter().any(|have| have == path) {
+            wanted.push(path.into());
         }
     }
     Ok(wanted)
