@@ -101,6 +101,13 @@ impl Kind {
     }
 }
 
+impl Kind {
+    /// Whether it is no fault of the request: another answer may come later, or nowhere.
+    pub fn is_ours(self) -> bool {
+        matches!(self, Kind::Unavailable | Kind::Internal | Kind::Audit | Kind::Tampered)
+    }
+}
+
 impl Issue {
     pub fn error(code: &'static str, diagnostics: impl Into<Cow<'static, str>>) -> Self {
         Issue { severity: Severity::Error, code, diagnostics: diagnostics.into(), expression: None }

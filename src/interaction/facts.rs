@@ -19,6 +19,8 @@ pub struct Facts {
     pub unchanged_ok: bool,
     /// Of an asynchronous transaction: what its commit must find, and leaves behind.
     pub pledge: Option<Pledge>,
+    /// Only what would stand against a write is asked for: nothing is drawn or kept.
+    pub trial: bool,
 }
 
 /// Conditions, as headers of a request or members of `Bundle.entry.request`.

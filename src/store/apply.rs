@@ -327,17 +327,17 @@ impl WriteSet {
             );
             let params = rows.iter().flat_map(|(token, rid)| [Param::Bytes(token.to_vec()), Param::Int(rid.0)]);
             if conn.run(&sql, params.collect()).await? != rows.len() as u64 {
-                return Err(Refusal::Conflict(Error::with_issues(
-                    Kind::Conflict,
-                    vec![Issue::error(
-                        "duplicate",
-                        "A value that must be unique on this server (such as a medical record number) is in use.",
-                    )],
-                )));
+                return Err(Refusal::Conflict(taken()));
             }
         }
         Ok(())
     }
+}
+
+/// What is told of a value that must be unique and is not.
+pub(super) fn taken() -> Error {
+    let text = "A value that must be unique on this server (such as a medical record number) is in use.";
+    Error::with_issues(Kind::Conflict, vec![Issue::error("duplicate", text)])
 }
 
 impl Pledge {

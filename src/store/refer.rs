@@ -23,6 +23,8 @@ const BUCKETS: u8 = 64;
 const LOCKS: i64 = 0x5048_4952 << 32;
 /// Targets looked for in one statement.
 const LOOKUP_MAX: usize = 64;
+/// The same, of several types.
+const TOGETHER_MAX: usize = 8;
 /// Resources that are looked at of those that refer to one that is deleted.
 pub const REFERRERS_MAX: usize = 100;
 
@@ -95,15 +97,22 @@ pub async fn lock<'a>(conn: &mut Conn, sets: impl Iterator<Item = &'a WriteSet>)
 
 /// Whether all references of a write hold, inside the open transaction and after its rows are put.
 pub async fn check(conn: &mut Conn, set: &WriteSet) -> Result<(), Refusal> {
-    let mut kinds: BTreeMap<u16, Vec<&Target>> = BTreeMap::new();
-    set.targets.iter().for_each(|target| kinds.entry(target.rtype).or_default().push(target));
-    for (rtype, targets) in kinds {
-        for chunk in Chunks::of(&targets, LOOKUP_MAX) {
-            let (sql, params) = standing(rtype, &chunk.iter().map(|target| target.token).collect::<Vec<_>>());
-            let found = versions(&conn.rows(&sql, params).await?)?;
-            if chunk.iter().any(|target| found.get(&target.token).is_none_or(|version| *version < target.version)) {
-                return Err(raced("What the resource refers to was deleted by another request at the same time."));
-            }
+    let mut targets: Vec<&Target> = set.targets.iter().collect();
+    targets.sort_unstable_by_key(|target| target.rtype);
+    for chunk in Chunks::of(&targets, LOOKUP_MAX) {
+        // Few and of several types, as a single resource has them: in one statement. With many, that would be another
+        // statement each time.
+        let kinds = chunk.chunk_by(|one, next| one.rtype == next.rtype);
+        let statements = match chunk.len() <= TOGETHER_MAX {
+            true => vec![standing(kinds)],
+            false => kinds.map(|kind| standing(std::iter::once(kind))).collect(),
+        };
+        let mut found = HashMap::with_capacity(chunk.len());
+        for (sql, params) in statements {
+            found.extend(versions(&conn.rows(&sql, params).await?)?);
+        }
+        if chunk.iter().any(|target| found.get(&target.token).is_none_or(|version| *version < target.version)) {
+            return Err(raced("What the resource refers to was deleted by another request at the same time."));
         }
     }
     for gone in &set.orphaning {
@@ -119,12 +128,18 @@ fn raced(text: &'static str) -> Refusal {
     Refusal::Conflict(Error::new(Kind::Conflict, text))
 }
 
-/// Tokens and versions of those that are there and not deleted.
-fn standing(rtype: u16, tokens: &[[u8; 16]]) -> (String, Vec<Param>) {
-    let list = placeholder_list(tokens.len(), 1);
-    let sql = format!("select id_token, ver from record where rtype = $1 and deleted = 0 and id_token in ({list})");
-    let tokens = tokens.iter().map(|token| Param::Bytes(token.to_vec()));
-    (sql, std::iter::once(Param::Int(rtype.into())).chain(tokens).collect())
+/// Tokens and versions of those that are there and not deleted, those of one type together.
+fn standing<'a>(kinds: impl Iterator<Item = &'a [&'a Target]>) -> (String, Vec<Param>) {
+    let (mut alternatives, mut params) = (Vec::new(), Vec::new());
+    for kind in kinds {
+        let Some(first) = kind.first() else { continue };
+        let list = placeholder_list(kind.len(), params.len() + 1);
+        alternatives.push(format!("(rtype = ${} and id_token in ({list}))", params.len() + 1));
+        params.push(Param::Int(first.rtype.into()));
+        params.extend(kind.iter().map(|target| Param::Bytes(target.token.to_vec())));
+    }
+    let sql = format!("select id_token, ver from record where deleted = 0 and ({})", alternatives.join(" or "));
+    (sql, params)
 }
 
 fn versions(rows: &[Row]) -> Result<HashMap<[u8; 16], u32>, Fault> {
@@ -141,20 +156,34 @@ impl Orphaning {
 }
 
 impl Store {
-    /// Which of these resources of a type (id, least version) are not there within the rows.
+    /// Which of these resources of a type (id, least version) are not there within the rows. `held`: a write will be held
+    /// to the answer, so what stood lately may be taken to stand.
     ///
     /// # Errors
     /// `Kind::Tampered` when what is stored does not verify.
-    pub async fn absent(&self, rows: &Rows, kind: TypeId, wanted: &[(&str, u32)]) -> Result<Vec<bool>> {
+    pub async fn absent(&self, rows: &Rows, kind: TypeId, wanted: &[(&str, u32)], held: bool) -> Result<Vec<bool>> {
         let tokens: Vec<[u8; 16]> = wanted.iter().map(|(id, _)| self.id_token(kind, id)).collect();
-        let mut distinct = tokens.clone();
+        let mut found: HashMap<[u8; 16], u32> = HashMap::with_capacity(tokens.len());
+        let all = matches!(rows, Rows::All);
+        if all && held {
+            let known = tokens.iter().zip(wanted).filter_map(|(token, (_, version))| {
+                let standing = self.inner.standing.get(&(kind.0, *token)).filter(|standing| standing >= version)?;
+                Some((*token, standing))
+            });
+            found.extend(known);
+        }
+        let mut distinct: Vec<[u8; 16]> = tokens.iter().filter(|token| !found.contains_key(*token)).copied().collect();
         distinct.sort_unstable();
         distinct.dedup();
-        let mut found: HashMap<[u8; 16], u32> = HashMap::with_capacity(distinct.len());
-        if matches!(rows, Rows::All) {
-            for chunk in Chunks::of(&distinct, LOOKUP_MAX) {
-                let (sql, params) = standing(kind.0, chunk);
-                found.extend(versions(&self.inner.lookups.rows(&sql, params).await?)?);
+        if all {
+            let targets: Vec<Target> =
+                distinct.into_iter().map(|token| Target { rtype: kind.0, token, version: 0 }).collect();
+            for chunk in Chunks::of(&targets.iter().collect::<Vec<_>>(), LOOKUP_MAX) {
+                let (sql, params) = standing(std::iter::once(chunk));
+                for (token, version) in versions(&self.inner.lookups.rows(&sql, params).await?)? {
+                    self.inner.standing.insert((kind.0, token), version);
+                    found.insert(token, version);
+                }
             }
         } else {
             for row in self.stored(kind, &distinct, false).await? {
@@ -167,6 +196,11 @@ impl Store {
         }
         let absent = |(token, (_, version)): (&[u8; 16], &(&str, u32))| found.get(token).is_none_or(|is| is < version);
         Ok(tokens.iter().zip(wanted).map(absent).collect())
+    }
+
+    /// What a write that failed referred to: the next look is at what there is.
+    pub(super) fn forget_standing(&self, targets: &[Target]) {
+        targets.iter().for_each(|target| self.inner.standing.invalidate(&(target.rtype, target.token)));
     }
 
     async fn orphaning(&self, kind: TypeId, id: &str) -> Result<Orphaning> {

@@ -37,6 +37,17 @@ pub(super) struct Content {
     pub claims: Vec<(&'static str, String)>,
 }
 
+impl Content {
+    /// Blind tokens of what must be unique.
+    pub fn claimed(&self, vault: &Vault) -> Vec<[u8; 16]> {
+        let claims = self.claims.iter().chain(self.domain.iter().flat_map(|row| &row.unique));
+        let mut tokens: Vec<[u8; 16]> = claims.map(|(domain, value)| vault.token(domain, value.as_bytes())).collect();
+        tokens.sort_unstable();
+        tokens.dedup();
+        tokens
+    }
+}
+
 /// A draft with everything needed to seal it, on any thread.
 struct Order {
     draft: Prepared,
@@ -209,11 +220,9 @@ impl Shown {
         let pk = keys.pk();
         let (yr, terms) = (terms::year(&content.values), terms::terms(&content.values, pk, vault));
         let capsule = spot.seal_capsule(keys, &content.values, Mark::of(yr.map(i64::from), &terms))?;
-        let mut claims: Vec<[u8; 16]> =
-            content.claims.iter().map(|(domain, value)| vault.token(domain, value.as_bytes())).collect();
+        let claims = content.claimed(vault);
         let (mut domain, mut raises) = (Vec::with_capacity(content.domain.len()), Vec::new());
         for row in content.domain {
-            claims.extend(row.unique.iter().map(|(domain, value)| vault.token(domain, value.as_bytes())));
             let at = DOMAIN_TABLES.iter().position(|table| *table == row.table);
             let at = at.ok_or_else(|| Error::internal("a domain table that does not exist"))?;
             let parts = row.fields.iter().map(|(section, fields)| {
@@ -225,8 +234,6 @@ impl Shown {
             domain.push(DomainSealed { table, rid: spot.rid, pk, ver: spot.version, sealed });
             raises.extend(row.raise);
         }
-        claims.sort_unstable();
-        claims.dedup();
         Ok(Shown { yr, capsule, terms, domain, claims, raises })
     }
 }

@@ -4,8 +4,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::apply::{Pledge, WriteSet};
+use super::apply::{self, Chunks, Pledge, WriteSet};
 use super::custom;
+use super::db::{Param, placeholder_list};
 use super::lane::Work;
 use super::read::{State, Stored, values_within};
 use super::refer::{Orphaning, Target};
@@ -22,6 +23,9 @@ use crate::search::values::{self, Header};
 use crate::search::{Customs, Values, View};
 use crate::vault::{Pk, Rid};
 use crate::world::Instant;
+
+/// Values looked for in one statement.
+const CLAIMS_MAX: usize = 256;
 
 /// What is there now, as a write sees it (the transaction's own earlier drafts included).
 pub struct Current {
@@ -267,6 +271,30 @@ impl Tx {
         self.push(header, None)
     }
 
+    /// The Conflict that the writer would find if this were committed now: a value that must be unique and belongs to
+    /// another resource. For who only asks.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn taken(&self) -> Result<Option<Error>> {
+        for draft in &self.drafts {
+            let Some(content) = &draft.content else { continue };
+            let key = (draft.header.kind, draft.header.id.clone());
+            let own = self.seen.get(&key).and_then(Option::as_ref).map(|basis| basis.rid.0);
+            for tokens in Chunks::of(&content.claimed(&self.store.inner.vault), CLAIMS_MAX) {
+                let list = placeholder_list(tokens.len(), 0);
+                let sql = format!("select rid from claim where token in ({list})");
+                let tokens = tokens.iter().map(|token| Param::Bytes(token.to_vec())).collect();
+                for row in self.store.inner.readers.rows(&sql, tokens).await? {
+                    if Some(row.int(0)?) != own {
+                        return Ok(Some(apply::taken()));
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+
     /// Seals everything in one batch; the drafts cannot change any more.
     pub async fn seal(self) -> Result<SealedTx> {
         let Tx { store, seen, drafts, premises, customs, defined, pledge, targets, orphaning, .. } = self;
@@ -329,8 +357,11 @@ impl SealedTx {
     /// `Kind::Conflict` when a version it was based on has changed or something unique is taken (issue code
     /// `duplicate`): nothing is kept.
     pub(crate) async fn commit(self, row: AuditRow) -> Result<Receipt> {
-        let defines = self.set.begins_epoch();
+        let (defines, targets) = (self.set.begins_epoch(), self.set.targets.clone());
         let done = self.store.receipt(Work::Write(Box::new(self.set), row)).await;
+        if done.as_ref().is_err_and(|error| error.kind == Kind::Conflict) {
+            self.store.forget_standing(&targets);
+        }
         // What is done again, or comes next, goes by the parameters there are now.
         if defines || done.as_ref().is_err_and(|error| error.kind == Kind::Conflict) {
             self.store.customs_again().await;

@@ -132,3 +132,41 @@ async fn do_not_guess(app: TestApp) {
     assert_eq!(reply.status, 400, "{}", reply.text());
     assert!(reply.text().contains("is patched by the same transaction"), "{}", reply.text());
 }
+
+#[tokio::test]
+async fn a_conditional_create_gives_what_is_there_to_who_may_read_it() {
+    let app = TestApp::new().await;
+    let backend = app.persona(ALL).await;
+    put(&backend, &named("ann", "1")).await;
+    let blind = app.persona("system/Patient.cs").await;
+    for (who, prefer, body) in [
+        (&backend, "", "Patient"),
+        (&backend, "return=representation", "Patient"),
+        (&backend, "return=minimal", ""),
+        (&backend, "return=OperationOutcome", "OperationOutcome"),
+        (&blind, "return=representation", ""),
+    ] {
+        let headers =
+            [("content-type", "application/fhir+json"), ("if-none-exist", "identifier=http://a|1"), ("prefer", prefer)];
+        let reply = who.call("POST", "Patient", &headers, named("x", "1").to_string()).await;
+        assert_eq!((reply.status, reply.header("etag")), (200, "W/\"1\""), "{prefer}: {}", reply.text());
+        assert!(reply.header("location").ends_with("/Patient/ann/_history/1"), "{prefer}");
+        let kind = if reply.body.is_empty() { json!("") } else { reply.json()["resourceType"].take() };
+        assert_eq!(kind, body, "{prefer}");
+        if body == "Patient" {
+            assert_eq!(reply.json()["id"], "ann");
+            let record = serde_json::to_string(&backend.audit_of(reply.header("x-request-id")).await).unwrap();
+            assert!(record.contains("Patient/ann"), "what leaves is on record: {record}");
+        }
+    }
+    let entry = json!({"resource": named("x", "1"), "request": {"method": "POST", "url": "Patient", "ifNoneExist": "identifier=http://a|1"}});
+    for kind in ["batch", "transaction"] {
+        let bundle = json!({"resourceType": "Bundle", "type": kind, "entry": [entry]});
+        let reply = backend.post("", &bundle).await.json();
+        let entry = &reply["entry"][0];
+        assert!(
+            entry["response"]["status"].as_str().unwrap().starts_with("200") && entry.get("resource").is_none(),
+            "{entry}"
+        );
+    }
+}

@@ -107,6 +107,17 @@ async fn must_be_there(app: TestApp) {
     assert_eq!(told(&reply), missing("Observation.subject"));
     let current = backend.get("Observation/o").await;
     assert_eq!((current.header("etag"), &current.json()["subject"]["reference"]), ("W/\"1\"", &json!("Patient/here")));
+    // One that stood when it was last referred to, and does no more.
+    put(&backend, &patient("soon", "Soon")).await;
+    let reply = backend.post("Observation", &of_subject("Patient/soon")).await;
+    let made = reply.json()["id"].as_str().unwrap().to_owned();
+    for address in [format!("Observation/{made}"), "Patient/soon".to_owned()] {
+        assert_eq!(backend.delete(&address).await.status, 204, "{address}");
+    }
+    let reply = backend.post("Observation/$validate?mode=create", &of_subject("Patient/soon")).await;
+    assert_eq!(reply.places(), ["Observation.subject"]);
+    let reply = backend.post("Observation", &of_subject("Patient/soon")).await;
+    assert_eq!(told(&reply), missing("Observation.subject"));
     // To itself, from the first version on.
     let own =
         json!({"resourceType": "Organization", "id": "own", "name": "x", "partOf": {"reference": "Organization/own"}});
@@ -312,4 +323,130 @@ async fn definitions_hold_whatever_the_setting_and_allow_takes_the_rest() {
     let statements = [backend.get("metadata").await.json(), strict.persona(ALL).await.get("metadata").await.json()];
     assert_eq!(statements.each_ref().map(|statement| policy(statement, "Observation")), [false, true]);
     assert!(!policy(&statements[1], "AuditEvent"));
+}
+
+/// Code, text and place of each issue that refuses.
+fn issues(reply: &Reply) -> Vec<[String; 3]> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let all = reply.json()["issue"].as_array().cloned().unwrap_or_default();
+    let refuse = all.iter().filter(|issue| issue["severity"] == "error");
+    refuse.map(|issue| [text(&issue["code"]), text(&issue["diagnostics"]), text(&issue["expression"][0])]).collect()
+}
+
+#[tokio::test]
+async fn validation_tells_what_the_write_would() {
+    on_both(validation_tells).await;
+}
+
+async fn validation_tells(app: TestApp) {
+    let backend = app.persona(ALL).await;
+    put(&backend, &patient("here", "Here")).await;
+    put(&backend, &observation("o", "here", "1")).await;
+    let number = backend.get("Patient/here").await.json()["identifier"][0].clone();
+    let numbered = |id: &str| {
+        let mut one = patient(id, "Numbered");
+        one["identifier"] = json!([number]);
+        one
+    };
+    let several = json!({"resourceType": "Observation", "status": "final", "code": {"text": "x"},
+        "subject": {"reference": "Patient/nowhere"}, "performer": [{"reference": "Practitioner/nobody"}],
+        "hasMember": [{"reference": "Observation/o/_history/7"}]});
+    let with_id = |mut of: Value, id: &str| {
+        of["id"] = json!(id);
+        of
+    };
+    let appointment = |status: &str| {
+        json!({"resourceType": "Appointment", "id": "a", "status": status,
+            "start": "2026-02-01T10:00:00Z", "end": "2026-02-01T10:30:00Z",
+            "participant": [{"status": "accepted", "actor": {"reference": "Patient/here"}}]})
+    };
+    put(&backend, &appointment("fulfilled")).await;
+    for (faulty, mode, body) in [
+        (1, "create", of_subject("Practitioner/x")),
+        (1, "create", of_subject("#none")),
+        (1, "create", of_subject("Patient/nowhere")),
+        (3, "create", several.clone()),
+        (0, "create", of_subject("Patient/here")),
+        (1, "create", numbered("x")),
+        (1, "update", with_id(of_subject("Group/none"), "o")),
+        (1, "update", with_id(of_subject("#none"), "o")),
+        (0, "update", with_id(of_subject("Patient/here"), "o")),
+        (3, "update", with_id(several, "o")),
+        (1, "update", numbered("x")),
+        (0, "update", numbered("here")),
+        (1, "update", appointment("booked")),
+        (1, "delete", patient("here", "Here")),
+        (0, "delete", appointment("fulfilled")),
+    ] {
+        compared(&backend, faulty, mode, body).await;
+    }
+}
+
+/// What validation says, in JSON and in XML, is what the write then says.
+async fn compared(backend: &Persona<'_>, faulty: usize, mode: &str, body: Value) {
+    let kind = body["resourceType"].as_str().unwrap();
+    let told = backend.post(&format!("{kind}/$validate?mode={mode}"), &body).await;
+    assert_eq!((told.status, issues(&told).len()), (200, faulty), "{mode} {body}: {}", told.text());
+    // In Parameters, at their place, and in XML as in JSON.
+    let wrapped = json!({"resourceType": "Parameters", "parameter": [
+        {"name": "mode", "valueCode": mode}, {"name": "resource", "resource": body}]});
+    let json_type = [("content-type", "application/fhir+json"), ("accept", "application/fhir+xml")];
+    let input = json!({"resourceType": "Parameters", "parameter": [{"name": "input", "resource": wrapped}]});
+    let xml = backend.call("POST", "$convert", &json_type, input.to_string()).await.body;
+    let xml_type = [("content-type", "application/fhir+xml"), ("accept", "application/fhir+json")];
+    let of_xml = backend.call("POST", &format!("{kind}/$validate"), &xml_type, xml).await;
+    assert_eq!(of_xml.status, 200, "{}", of_xml.text());
+    let within = issues(&told).into_iter().map(|[code, text, place]| {
+        let place = match place.split_once('.') {
+            Some((_, rest)) => format!("Parameters.parameter[1].resource.{rest}"),
+            None => place,
+        };
+        [code, text, place]
+    });
+    assert_eq!(issues(&of_xml), within.collect::<Vec<_>>(), "{mode} {body}");
+    // Nothing was done: now it is.
+    let id = body["id"].as_str().unwrap_or_default();
+    let done = match mode {
+        "create" => backend.post(kind, &body).await,
+        "update" => backend.put(&format!("{kind}/{id}"), &body).await,
+        _ => backend.delete(&format!("{kind}/{id}")).await,
+    };
+    assert_eq!(done.status >= 400, faulty > 0, "{mode} {body}: {}", done.text());
+    if faulty > 0 {
+        assert_eq!(issues(&told), issues(&done), "{mode} {body}");
+    }
+}
+
+#[tokio::test]
+async fn validation_without_a_mode_and_by_those_who_may_not_write() {
+    on_both(validation_besides).await;
+}
+
+async fn validation_besides(app: TestApp) {
+    let backend = app.persona(ALL).await;
+    // Without a mode as well; to itself a resource may refer before it is there.
+    let reply = backend.post("Observation/$validate", &of_subject("Patient/nowhere")).await;
+    assert_eq!(reply.places(), ["Observation.subject"]);
+    let own =
+        json!({"resourceType": "Organization", "id": "own", "name": "x", "partOf": {"reference": "Organization/own"}});
+    for mode in ["", "?mode=update"] {
+        let reply = backend.post(&format!("Organization/$validate{mode}"), &own).await;
+        assert!(issues(&reply).is_empty(), "{}", reply.text());
+    }
+    // Who could not write does not find out by asking.
+    let reader = app.persona("system/Observation.rs system/Patient.rs").await;
+    let reply = reader.post("Observation/$validate", &of_subject("Patient/nowhere")).await;
+    assert!(issues(&reply).is_empty(), "{}", reply.text());
+    // No number was drawn for those that were only looked at.
+    let fresh = |id: &str| json!({"resourceType": "Patient", "id": id, "name": [{"family": "Fresh"}]});
+    let drawn = |reply: Reply| {
+        let value = reply.json()["identifier"][0]["value"].as_str().unwrap().to_owned();
+        value.trim_start_matches(|letter: char| !letter.is_ascii_digit()).parse::<u32>().unwrap()
+    };
+    let before = drawn(backend.put("Patient/f1", &fresh("f1")).await);
+    for mode in ["create", "update"] {
+        let reply = backend.post(&format!("Patient/$validate?mode={mode}"), &fresh("f2")).await;
+        assert!(issues(&reply).is_empty(), "{}", reply.text());
+    }
+    assert_eq!(drawn(backend.put("Patient/f2", &fresh("f2")).await), before + 1);
 }

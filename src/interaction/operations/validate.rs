@@ -1,20 +1,21 @@
-//! `$validate`: every fault of a resource's structure, and with a mode what else would stand against it here.
+//! `$validate`: every fault of a resource's structure and references, and with a mode what else would stand against it
+//! here, found out by the road of the write itself.
 //! Profiles are refused until they are supported.
 
 use super::{Call, note, opened, stored};
-use crate::access::{Create, Delete, Read, Update, authorize};
+use crate::access::{Create, Delete, Update, authorize};
 use crate::audit::What;
-use crate::domain::{self, Rules};
 use crate::error::{Error, Issue, Kind, Result};
 use crate::fhir::json::Node;
-use crate::fhir::{Resource, TypeId, definitions, reference, validate as structure};
-use crate::interaction::{Answer, Body, Content, Done, Scene, is_audit};
-use crate::store::Found;
+use crate::fhir::{Resource, TypeId, definitions, validate as structure};
+use crate::interaction::write::stage::{Change, same_id};
+use crate::interaction::write::{foreseen, references};
+use crate::interaction::{Answer, Body, Content, Done, Scene};
 
 /// What the caller would do with the resource.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mode {
-    /// Nothing said: structure alone.
+    /// Nothing said: structure and references.
     None,
     Create,
     Update,
@@ -42,7 +43,9 @@ pub(super) async fn validate(scene: Scene<'_>, mut call: Call) -> Result<Answer>
         }
         (None, Mode::None) if call.id.is_some() => {
             let (_, node) = opened(scene, stored(scene, kind, call.id()?).await?).await?;
-            structure::structure(&node)
+            let mut issues = structure::structure(&node);
+            issues.extend(referring(scene, &Resource::stored(node)?).await?);
+            issues
         }
         (None, _) => return Err(Error::invalid("There is no resource to be validated.")),
     };
@@ -95,64 +98,86 @@ async fn content(scene: Scene<'_>, call: &Call, node: Node, place: &str, mode: M
     if structure::refuses(&issues) {
         return Ok(issues);
     }
-    match mode {
-        Mode::Create => {
-            issues.extend(permitted(authorize::<Create>(scene.caller, kind)));
-            issues.extend(rules(scene, &node, None));
+    let resource = Resource::stored(node)?;
+    let found = match mode {
+        Mode::Create => create(scene, kind, resource).await?,
+        Mode::Update => update(scene, call, resource).await?,
+        Mode::None | Mode::Delete => referring(scene, &resource).await?,
+    };
+    issues.extend(found.into_iter().map(|issue| if bare { issue } else { placed(issue, place) }));
+    Ok(issues)
+}
+
+/// The issue of a resource, where that lies in Parameters.
+fn placed(mut issue: Issue, place: &str) -> Issue {
+    issue.expression = issue.expression.map(|own| match own.split_once('.') {
+        Some((_, rest)) => format!("{place}.{rest}"),
+        None => place.to_owned(),
+    });
+    issue
+}
+
+/// What is wrong with the references, for who says nothing of what is to be done. Whether something is there is told
+/// to those alone who could find out by writing.
+async fn referring(scene: Scene<'_>, resource: &Resource) -> Result<Vec<Issue>> {
+    let mut issues = references::undefined(scene, resource);
+    let kind = resource.kind();
+    if authorize::<Create>(scene.caller, kind).is_ok() || authorize::<Update>(scene.caller, kind).is_ok() {
+        issues.extend(references::lost(scene, resource).await?);
+    }
+    Ok(issues)
+}
+
+async fn create(scene: Scene<'_>, kind: TypeId, resource: Resource) -> Result<Vec<Issue>> {
+    let undefined = references::undefined(scene, &resource);
+    let grant = match authorize::<Create>(scene.caller, kind) {
+        Ok(grant) => grant,
+        Err(error) => return Ok(together(error.issues, undefined)),
+    };
+    let change = Change::Create { grant, resource, id: scene.app.world.uuid() };
+    Ok(together(foreseen(scene, &change).await?, undefined))
+}
+
+async fn update(scene: Scene<'_>, call: &Call, resource: Resource) -> Result<Vec<Issue>> {
+    let kind = resource.kind();
+    let undefined = references::undefined(scene, &resource);
+    let Some(id) = call.id.as_deref().or(resource.id()).map(str::to_owned) else {
+        let text = "The resource of an update must carry the id of the address.";
+        let issue = Issue::error("invalid", text).at(format!("{}.id", resource.type_name()));
+        return Ok(together(vec![issue], undefined));
+    };
+    let grant = match same_id(&resource, &id).and_then(|()| authorize::<Update>(scene.caller, kind)) {
+        Ok(grant) => grant,
+        Err(error) => return Ok(together(error.issues, undefined)),
+    };
+    let change = Change::Update { grant, resource, id, conditions: scene.facts.conditions.clone(), fresh: false };
+    Ok(together(foreseen(scene, &change).await?, undefined))
+}
+
+/// Each issue once.
+fn together(mut issues: Vec<Issue>, others: Vec<Issue>) -> Vec<Issue> {
+    for other in others {
+        if !issues.contains(&other) {
+            issues.push(other);
         }
-        Mode::Update => issues.extend(update(scene, call, &node, place).await?),
-        Mode::None | Mode::Delete => {}
     }
-    Ok(issues)
-}
-
-fn permitted<T>(decision: Result<T>) -> Vec<Issue> {
-    decision.err().map(|error| error.issues).unwrap_or_default()
-}
-
-/// The domain's rules, as a write would apply them.
-fn rules(scene: Scene<'_>, node: &Node, current: Option<&crate::search::Values>) -> Vec<Issue> {
-    let Ok(mut resource) = Resource::check(node.clone()) else { return Vec::new() };
-    // The number is not drawn: any will do to see whether the rules hold.
-    let rules = Rules { mrn_system: &scene.app.config.mrn_system, mrn_next: Some(0) };
-    domain::apply(&mut resource, current, &rules).err().map(|error| error.issues).unwrap_or_default()
-}
-
-async fn update(scene: Scene<'_>, call: &Call, node: &Node, place: &str) -> Result<Vec<Issue>> {
-    let kind = call.kind()?;
-    let mut issues = permitted(authorize::<Update>(scene.caller, kind));
-    let own = node.get("id").and_then(Node::as_str);
-    let fault = match (own, &call.id) {
-        (None, _) => Some("The resource of an update must carry the id of the address."),
-        (Some(own), Some(id)) if own != id => Some("The id of the resource is not the id of the address."),
-        (Some(own), _) if !reference::is_id(own) => Some("The id has a form that no address can have."),
-        _ => None,
-    };
-    issues.extend(fault.map(|text| Issue::error("invalid", text).at(format!("{place}.id"))));
-    let (Some(id), Ok(grant)) = (own, authorize::<Update>(scene.caller, kind)) else { return Ok(issues) };
-    let current = match scene.app.store.begin().current(&grant, id).await {
-        Ok(current) => current,
-        Err(error) if error.kind == Kind::NotFound => return Ok([issues, error.issues].concat()),
-        Err(error) => return Err(error),
-    };
-    if current.is_some() && is_audit(kind) {
-        issues.push(Issue::error("business-rule", "An AuditEvent can be neither changed nor deleted."));
-    }
-    let standing = current.as_ref().filter(|current| !current.deleted).and_then(|current| current.values.as_ref());
-    issues.extend(rules(scene, node, standing));
-    Ok(issues)
+    issues
 }
 
 /// What stands against deleting a resource.
 async fn deletion(scene: Scene<'_>, kind: TypeId, id: &str) -> Result<Vec<Issue>> {
-    let mut issues = permitted(authorize::<Delete>(scene.caller, kind));
-    if is_audit(kind) {
-        issues.push(Issue::error("business-rule", "An AuditEvent can be neither changed nor deleted."));
-        return Ok(issues);
+    let grant = match authorize::<Delete>(scene.caller, kind) {
+        Ok(grant) => grant,
+        Err(error) => return Ok(error.issues),
+    };
+    let standing = match scene.app.store.begin().current(&grant, id).await {
+        Ok(current) => current.is_some_and(|current| !current.deleted),
+        Err(error) if matches!(error.kind, Kind::NotFound | Kind::Gone) => false,
+        Err(error) => return Err(error),
+    };
+    if !standing {
+        return Ok(Error::not_found().issues);
     }
-    let grant = authorize::<Read>(scene.caller, kind)?;
-    if !matches!(scene.app.store.find(&grant, id).await?, Found::Current(_)) {
-        issues.extend(Error::not_found().issues);
-    }
-    Ok(issues)
+    let conditions = scene.facts.conditions.clone();
+    foreseen(scene, &Change::Delete { grant, kind, id: id.to_owned(), conditions }).await
 }

@@ -9,13 +9,15 @@ use patch::Bases;
 use plan::{Plan, Settled};
 use stage::{Change, Staged};
 
-use super::{Answer, Body, Content, Done, Return, Scene, Shape, Target};
+use super::conditional::Match;
+use super::{Answer, Body, Content, Done, Facts, Return, Scene, Shape, Target, VersionOf, read};
+use crate::access::{Read, authorize};
 use crate::audit::{Touched, What};
 use crate::error::{Error, Issue, Kind, Result, Severity};
 use crate::fhir::TypeId;
 use crate::fhir::json::Node;
 use crate::fhir::patch::Patch;
-use crate::store::Premise;
+use crate::store::{Found, Premise};
 
 /// How often a write that lost a race is tried again before the client hears of it.
 pub(super) const TRIES_MAX: u32 = 16;
@@ -42,12 +44,7 @@ async fn perform(scene: Scene<'_>, plan: &Plan) -> Result<Answer> {
     let mut turn = None;
     for _ in 0..TRIES_MAX {
         let done = match plan.settle(scene).await? {
-            Settled::Existing(found) => {
-                let mut event = scene.event(plan.what(), Some(plan.kind()));
-                event.touched = vec![found.touched];
-                scene.app.trail.record(event).await?;
-                return Ok(Answer::empty(Done::Ok, Some(found.version)));
-            }
+            Settled::Existing(found) => return existing(scene, plan, found).await,
             Settled::Changes(changes, premises) => attempt(scene, (plan.what(), plan.kind()), &changes, premises).await,
         };
         match done {
@@ -60,6 +57,33 @@ async fn perform(scene: Scene<'_>, plan: &Plan) -> Result<Answer> {
         }
     }
     Err(conflict())
+}
+
+/// Answers a conditional create whose resource is there: with that resource, where it is asked for and may be read.
+async fn existing(scene: Scene<'_>, plan: &Plan, found: Match) -> Result<Answer> {
+    let Match { version, touched } = found;
+    let mut event = scene.event(plan.what(), Some(plan.kind()));
+    event.touched = vec![touched];
+    let returns = scene.facts.prefer.returns.unwrap_or(Return::Representation);
+    if let (Return::Representation, Ok(grant)) = (returns, authorize::<Read>(scene.caller, plan.kind()))
+        && let Found::Current(sealed) = scene.app.store.find(&grant, &version.id).await?
+    {
+        event.touched.push(read::touched(&sealed, What::Read));
+        let mut released = scene.app.trail.disclose(event, vec![sealed]).await?;
+        let released = released.pop().ok_or_else(|| Error::internal("a disclosure without content"))?;
+        let version = VersionOf { written: true, ..VersionOf::read(&released) };
+        let body = Body::Content(Content::Released(released, Shape::Full));
+        return Ok(Answer { done: Done::Ok, version: Some(version), body });
+    }
+    scene.app.trail.record(event).await?;
+    let body = match returns {
+        Return::OperationOutcome => {
+            let text = "The condition matches a resource that is there: nothing was written.";
+            Body::Content(Content::Outcome(vec![note(text)]))
+        }
+        Return::Minimal | Return::Representation => Body::Empty,
+    };
+    Ok(Answer { done: Done::Ok, version: Some(version), body })
 }
 
 /// Writes a change that an operation made ready, and tries again when another write came in between.
@@ -128,6 +152,25 @@ async fn attempt(
     Ok(answer(staged, content, returns))
 }
 
+/// What would stand against a change: everything that the write itself looks at, up to the commit. Nothing is kept.
+///
+/// # Errors
+/// Where it cannot be found out.
+pub(in crate::interaction) async fn foreseen(scene: Scene<'_>, change: &Change) -> Result<Vec<Issue>> {
+    let facts = Facts { trial: true, ..scene.facts.clone() };
+    let scene = Scene { facts: &facts, ..scene };
+    let mut tx = scene.app.store.begin();
+    let staged = match change.stage(scene, &mut tx, &Bases::default()).await {
+        Ok(staged) => staged,
+        Err(error) if error.kind.is_ours() => return Err(error),
+        Err(error) => return Ok(error.issues),
+    };
+    let mut faults = references::faults(scene, &mut tx, std::iter::once(&staged)).await?;
+    let mut issues: Vec<Issue> = faults.drain(..).flat_map(|(.., error)| error.issues).collect();
+    issues.extend(tx.taken().await?.into_iter().flat_map(|error| error.issues));
+    Ok(issues)
+}
+
 fn answer(staged: Staged, content: Option<Content>, returns: Return) -> Answer {
     let body = match (returns, content) {
         (Return::OperationOutcome, _) => Body::Content(outcome(&staged)),
@@ -144,16 +187,15 @@ fn answer(staged: Staged, content: Option<Content>, returns: Return) -> Answer {
 /// What was done, in words, for `Prefer: return=OperationOutcome`.
 pub(super) fn outcome(staged: &Staged) -> Content {
     let text = match (staged.writes, staged.done) {
-        (false, _) => "Nothing was to be changed.".into(),
+        (false, _) => std::borrow::Cow::from("Nothing was to be changed."),
         (true, Done::Created) => "Created.".into(),
         (true, Done::NoContent) if staged.count > 1 => format!("Deleted {} resources.", staged.count).into(),
         (true, Done::NoContent) => "Deleted.".into(),
         (true, _) => "Updated.".into(),
     };
-    Content::Outcome(vec![Issue {
-        severity: Severity::Information,
-        code: "informational",
-        diagnostics: text,
-        expression: None,
-    }])
+    Content::Outcome(vec![note(text)])
+}
+
+fn note(text: impl Into<std::borrow::Cow<'static, str>>) -> Issue {
+    Issue { severity: Severity::Information, ..Issue::error("informational", text) }
 }

@@ -10,7 +10,7 @@ use crate::error::{Error, Issue, Kind, Result};
 use crate::fhir::literal;
 use crate::fhir::reference::{self, Reference};
 use crate::fhir::{Resource, TypeId, definitions};
-use crate::interaction::{Scene, is_audit};
+use crate::interaction::{Facts, Scene, is_audit};
 use crate::store::{Fate, REFERRERS_MAX, Referrers, Tx};
 
 /// What stands against one resource of a transaction.
@@ -27,8 +27,13 @@ const NEVER: u32 = u32::MAX;
 /// # Errors
 /// `Kind::Invalid` with the place of each reference.
 pub(super) fn defined(scene: Scene<'_>, resource: &Resource) -> Result<()> {
-    let issues = literal::faults(resource.node(), &scene.app.config.base_url);
+    let issues = undefined(scene, resource);
     if issues.is_empty() { Ok(()) } else { Err(Error::with_issues(Kind::Invalid, issues)) }
+}
+
+/// The references that the definitions alone refuse.
+pub(in crate::interaction) fn undefined(scene: Scene<'_>, resource: &Resource) -> Vec<Issue> {
+    literal::faults(resource.node(), &scene.app.config.base_url)
 }
 
 /// One literal reference of a resource that is written.
@@ -57,6 +62,23 @@ pub(super) fn of(scene: Scene<'_>, resource: &Resource) -> Vec<Refers> {
         found.push(Refers { to, place: literal.place() });
     });
     found
+}
+
+/// What a resource refers to that is not there, for who does not say what is to become of it. It may refer to itself.
+///
+/// # Errors
+/// Those of the database.
+pub(in crate::interaction) async fn lost(scene: Scene<'_>, resource: &Resource) -> Result<Vec<Issue>> {
+    let refers = of(scene, resource);
+    let mut wanted: BTreeMap<TypeId, HashSet<Wanted>> = BTreeMap::new();
+    for (kind, (id, version)) in refers.iter().filter_map(|refers| refers.to.as_ref()) {
+        if (*kind, Some(id.as_str())) != (resource.kind(), resource.id()) {
+            wanted.entry(*kind).or_default().insert((id.clone(), *version));
+        }
+    }
+    let facts = Facts { trial: true, ..scene.facts.clone() };
+    let absent = absent(Scene { facts: &facts, ..scene }, &mut scene.app.store.begin(), wanted).await?;
+    Ok(refers.iter().filter_map(|refers| issue(refers, &absent)).collect())
 }
 
 /// Looks for everything that the resources of a transaction refer to, and for what refers to those it deletes.
@@ -118,7 +140,7 @@ async fn absent(
         let (own, others): (Vec<Wanted>, Vec<Wanted>) =
             wanted.into_iter().partition(|(id, _)| tx.fate(kind, id).is_some());
         let asked: Vec<(&str, u32)> = others.iter().map(|(id, version)| (id.as_str(), *version)).collect();
-        let gone = scene.app.store.absent(&rows, kind, &asked).await?;
+        let gone = scene.app.store.absent(&rows, kind, &asked, !scene.facts.trial).await?;
         absent.entry(kind).or_default().extend(own);
         for (wanted, gone) in others.into_iter().zip(gone) {
             match gone {

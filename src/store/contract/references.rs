@@ -21,7 +21,7 @@ async fn referring(store: &Store, text: &str, patient: &str) -> Option<Tx> {
     let mut tx = store.begin();
     put(&mut tx, ALL, text, NOW).await.expect("fits");
     let rows = access::referable(&caller(ALL), type_id("Patient")).expect("rows");
-    let absent = store.absent(&rows, type_id("Patient"), &[(patient, 0)]).await.expect("looks");
+    let absent = store.absent(&rows, type_id("Patient"), &[(patient, 0)], true).await.expect("looks");
     tx.refers_to(type_id("Patient"), patient, 0);
     (absent == [false]).then_some(tx)
 }
