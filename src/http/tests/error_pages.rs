@@ -102,7 +102,7 @@ async fn apps_get_errors_in_their_own_form_whatever_they_accept() {
     for (request, status, kind) in [
         (Request::get("/fhir/Patient/1"), 401, "application/fhir+json"),
         (Request::get("/fhir/Nothing/1"), 401, "application/fhir+json"),
-        (Request::post("/oauth/token"), 415, "application/fhir+json"),
+        (Request::post("/oauth/token"), 415, "application/json"),
         (Request::get("/oauth/token"), 405, "text/plain"),
         (Request::delete("/oauth/jwks"), 405, "text/plain"),
         (Request::delete("/style.css"), 405, "text/plain; charset=utf-8"),
