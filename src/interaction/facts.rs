@@ -32,6 +32,20 @@ pub struct Conditions {
     pub if_none_exist: Option<String>,
 }
 
+/// What If-Match asks of the current version (RFC 9110, 13.1.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IfMatch {
+    /// `*`: there must be one.
+    Any,
+    Version(u32),
+}
+
+impl IfMatch {
+    pub fn holds(self, version: u32) -> bool {
+        self == IfMatch::Any || self == IfMatch::Version(version)
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Return {
     Minimal,
@@ -78,22 +92,36 @@ impl Facts {
 }
 
 impl Conditions {
-    /// The version that If-Match names: `W/"3"`, also `"3"` and `3`.
+    /// What If-Match names: `W/"3"`, also `"3"` and `3`, or `*`.
     ///
     /// # Errors
     /// `Kind::Invalid` for anything else.
-    pub fn if_match(&self) -> Result<Option<u32>> {
+    pub fn if_match(&self) -> Result<Option<IfMatch>> {
         let Some(text) = &self.if_match else { return Ok(None) };
         match version_of(text) {
-            Some(version) => Ok(Some(version)),
-            None => Err(Error::invalid("If-Match must name one version, as the ETag of a reply does: W/\"3\".")),
+            Some(version) => Ok(Some(IfMatch::Version(version))),
+            None if text.trim() == "*" => Ok(Some(IfMatch::Any)),
+            None => {
+                Err(Error::invalid("If-Match must be *, or name one version as the ETag of a reply does: W/\"3\"."))
+            }
         }
+    }
+
+    /// Whether If-None-Match says that the resource must not be there yet.
+    pub fn only_new(&self) -> bool {
+        self.if_none_match.as_deref().is_some_and(|tags| tags.trim() == "*")
+    }
+
+    /// Whether If-None-Match names this version, or any.
+    pub fn excludes(&self, version: u32) -> bool {
+        let tags = self.if_none_match.as_deref().unwrap_or_default().split(',');
+        tags.map(str::trim).any(|tag| tag == "*" || version_of(tag) == Some(version))
     }
 
     /// Whether the client has this version already (If-None-Match, else If-Modified-Since).
     pub fn not_modified(&self, version: u32, last_modified_s: i64) -> bool {
-        if let Some(tags) = &self.if_none_match {
-            return tags.split(',').any(|tag| tag.trim() == "*" || version_of(tag) == Some(version));
+        if self.if_none_match.is_some() {
+            return self.excludes(version);
         }
         let since = self.if_modified_since.as_deref().and_then(http_date);
         since.is_some_and(|since_s| last_modified_s <= since_s)
@@ -118,16 +146,18 @@ fn http_date(text: &str) -> Option<i64> {
 mod tests {
     use super::*;
 
-    fn matching(tag: &str) -> Result<Option<u32>> {
+    fn matching(tag: &str) -> Result<Option<IfMatch>> {
         Conditions { if_match: Some(tag.into()), ..Conditions::default() }.if_match()
     }
 
     #[test]
-    fn if_match_takes_one_version_in_any_usual_form() {
+    fn if_match_takes_one_version_in_any_usual_form_or_any_version() {
         for tag in ["W/\"3\"", "\"3\"", "3", " W/\"3\" "] {
-            assert_eq!(matching(tag).unwrap(), Some(3), "{tag}");
+            assert_eq!(matching(tag).unwrap(), Some(IfMatch::Version(3)), "{tag}");
         }
-        for tag in ["*", "", "W/\"a\"", "W/\"1\", W/\"2\"", "\"-1\"", "+3", "99999999999"] {
+        assert_eq!(matching(" * ").unwrap(), Some(IfMatch::Any));
+        assert!(IfMatch::Any.holds(7) && IfMatch::Version(7).holds(7) && !IfMatch::Version(7).holds(8));
+        for tag in ["**", "*, W/\"1\"", "", "W/\"a\"", "W/\"1\", W/\"2\"", "\"-1\"", "+3", "99999999999"] {
             assert!(matching(tag).is_err(), "{tag}");
         }
     }

@@ -100,6 +100,56 @@ async fn updates_check_the_id_and_the_version() {
 }
 
 #[tokio::test]
+async fn any_version_and_none_are_conditions_of_every_write() {
+    let app = TestApp::new().await;
+    let backend = app.persona("system/*.cruds").await;
+    let body = |id: &str| patient(id, "Any").to_string();
+    let added = || json!([{"op": "add", "path": "/active", "value": true}]).to_string();
+    const JSON: &str = "application/fhir+json";
+    const PATCH: &str = "application/json-patch+json";
+    const MATCH: (&str, &str) = ("if-match", "*");
+    const NONE: (&str, &str) = ("if-none-match", "*");
+    let tagged = ("if-none-match", "W/\"9\", W/\"2\"");
+    for (method, id, kind, condition, sent, status) in [
+        ("PUT", "p1", JSON, MATCH, body("p1"), 412),
+        ("PATCH", "p1", PATCH, MATCH, added(), 412),
+        ("DELETE", "p1", JSON, MATCH, String::new(), 412),
+        ("PUT", "p1", JSON, NONE, body("p1"), 201),
+        ("PUT", "p1", JSON, NONE, body("p1"), 412),
+        ("PATCH", "p1", PATCH, NONE, added(), 412),
+        ("DELETE", "p1", JSON, NONE, String::new(), 412),
+        ("PUT", "p1", JSON, tagged, body("p1"), 200),
+        ("PUT", "p1", JSON, tagged, body("p1"), 412),
+        ("PUT", "p1", JSON, MATCH, body("p1"), 200),
+        ("PATCH", "p1", PATCH, MATCH, added(), 200),
+        (
+            "POST",
+            "p1/$meta-add",
+            JSON,
+            MATCH,
+            json!({"resourceType": "Parameters", "parameter": [
+            {"name": "meta", "valueMeta": {"tag": [{"code": "a"}]}}]})
+            .to_string(),
+            200,
+        ),
+        ("DELETE", "p1", JSON, MATCH, String::new(), 204),
+        ("PUT", "p1", JSON, MATCH, body("p1"), 412),
+        ("PUT", "p1", JSON, NONE, body("p1"), 201),
+    ] {
+        let headers = [("content-type", kind), condition];
+        let reply = backend.call(method, &format!("Patient/{id}"), &headers, sent).await;
+        assert_eq!(reply.status, status, "{method} {id} {condition:?}: {}", reply.text());
+    }
+    for (member, status) in [("ifMatch", "200 OK"), ("ifNoneMatch", "412 Precondition Failed")] {
+        let mut entry = json!({"request": {"method": "PUT", "url": "Patient/p1"}, "resource": patient("p1", "In")});
+        entry["request"][member] = json!("*");
+        let reply = backend.post("", &json!({"resourceType": "Bundle", "type": "batch", "entry": [entry]})).await;
+        let said = reply.json()["entry"][0]["response"]["status"].as_str().unwrap_or_default().to_owned();
+        assert_eq!(said, status, "{member}: {}", reply.text());
+    }
+}
+
+#[tokio::test]
 async fn concurrent_updates_each_make_a_version_and_if_match_lets_one_through() {
     let app = TestApp::new().await;
     let backend = app.persona("system/*.cruds").await;

@@ -116,7 +116,7 @@ pub(super) async fn change(scene: Scene<'_>, mut call: Call, apply: fn(&mut Vec<
     for _ in 0..TRIES_MAX {
         authorize::<Update>(scene.caller, kind)?;
         let (released, mut node) = opened(scene, stored(scene, kind, &id).await?).await?;
-        if asked.is_some_and(|asked| asked != released.version()) {
+        if asked.is_some_and(|asked| !asked.holds(released.version())) {
             let text = format!("If-Match names another version; the current one is {}.", released.version());
             return Err(Error::new(Kind::Precondition, text));
         }

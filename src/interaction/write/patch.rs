@@ -64,7 +64,7 @@ impl Bases {
             let base = match scene.app.store.find_for_patch(grant, id).await? {
                 Found::Current(found) => {
                     let version = found.header().version;
-                    if conditions.if_match()?.is_none_or(|wanted| wanted == version) {
+                    if conditions.if_match()?.is_none_or(|wanted| wanted.holds(version)) {
                         sealed.push(found);
                         only = Some(*kind);
                     }

@@ -177,7 +177,7 @@ impl Change {
 
 /// An import creates once: to a second run, whatever is there already is as it should be.
 fn creates_once(scene: Scene<'_>, conditions: &Conditions) -> bool {
-    scene.facts.unchanged_ok && conditions.if_none_match.as_deref() == Some("*")
+    scene.facts.unchanged_ok && conditions.only_new()
 }
 
 /// AuditEvents are added, never changed.
@@ -190,23 +190,19 @@ pub(super) fn appends_only(kind: TypeId, exists: bool) -> Result<()> {
 
 pub(super) fn check_conditions(conditions: &Conditions, current: Option<&Current>) -> Result<()> {
     let standing = current.filter(|current| !current.deleted);
-    if let Some(wanted) = conditions.if_match()? {
-        match standing.map(|current| current.version) {
-            Some(version) if version == wanted => {}
-            Some(version) => {
-                let text = format!("If-Match names version {wanted}, but the current one is {version}.");
-                return Err(Error::new(Kind::Precondition, text));
-            }
-            None => {
-                let text = format!("If-Match names version {wanted}, but there is no current version.");
-                return Err(Error::new(Kind::Precondition, text));
-            }
+    let refused = |text: String| Err(Error::new(Kind::Precondition, text));
+    match (conditions.if_match()?, standing.map(|current| current.version)) {
+        (Some(wanted), Some(version)) if !wanted.holds(version) => {
+            return refused(format!("If-Match names another version than the current one, which is {version}."));
         }
+        (Some(_), None) => return refused("If-Match was sent, but there is no current version.".to_owned()),
+        _ => {}
     }
-    if conditions.if_none_match.as_deref() == Some("*") && standing.is_some() {
-        return Err(Error::new(Kind::Precondition, "If-None-Match: * was sent, but the resource is there."));
+    match standing.map(|current| current.version).filter(|version| conditions.excludes(*version)) {
+        Some(_) if conditions.only_new() => refused("If-None-Match: * was sent, but the resource is there.".to_owned()),
+        Some(version) => refused(format!("If-None-Match names version {version}, which is the current one.")),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// In the place of a number that would be drawn: more digits than any that is given.
