@@ -221,6 +221,14 @@ async fn connections_walk_backwards_too() {
             assert_eq!(behind, forward[n + 1], "{sort}");
         }
         assert!(now["previous"].is_null(), "{now}");
+        if !sort.is_empty() {
+            // Fewer lie before the second page than when its cursor was made: they are the first ones now.
+            let (_, second) = page(to(&now["next"])).await;
+            let gone = format!("Basic/{}", forward[0][0].trim_matches('"'));
+            assert_eq!(backend.delete(&gone).await.status, 204);
+            (ids, now) = page(to(&second["previous"])).await;
+            assert_eq!((&ids[..], &now["offset"], &now["previous"]), (&forward[0][1..], &json!(0), &Value::Null));
+        }
     }
     let none = data(
         backend,

@@ -437,6 +437,15 @@ async fn validation_besides(app: TestApp) {
     let reader = app.persona("system/Observation.rs system/Patient.rs").await;
     let reply = reader.post("Observation/$validate", &of_subject("Patient/nowhere")).await;
     assert!(issues(&reply).is_empty(), "{}", reply.text());
+    // What the definitions alone refuse is told to everybody, beside the missing permission.
+    for mode in ["create", "update"] {
+        let mut body = of_subject("#none");
+        body["id"] = json!("o");
+        let reply = reader.post(&format!("Observation/$validate?mode={mode}"), &body).await;
+        let codes: Vec<String> = issues(&reply).into_iter().map(|[code, ..]| code).collect();
+        assert_eq!(codes.len(), 2, "{mode}: {}", reply.text());
+        assert!(codes.contains(&"forbidden".to_owned()) && reply.text().contains("Observation.subject"), "{codes:?}");
+    }
     // No number was drawn for those that were only looked at.
     let fresh = |id: &str| json!({"resourceType": "Patient", "id": id, "name": [{"family": "Fresh"}]});
     let drawn = |reply: Reply| {

@@ -10,7 +10,7 @@ use plan::{Plan, Settled};
 use stage::{Change, Staged};
 
 use super::conditional::Match;
-use super::{Answer, Body, Content, Done, Facts, Return, Scene, Shape, Target, VersionOf, read};
+use super::{Answer, Body, Content, Done, Facts, Return, Scene, Shape, Target, VersionOf};
 use crate::access::{Read, authorize};
 use crate::audit::{Touched, What};
 use crate::error::{Error, Issue, Kind, Result, Severity};
@@ -68,7 +68,6 @@ async fn existing(scene: Scene<'_>, plan: &Plan, found: Match) -> Result<Answer>
     if let (Return::Representation, Ok(grant)) = (returns, authorize::<Read>(scene.caller, plan.kind()))
         && let Found::Current(sealed) = scene.app.store.find(&grant, &version.id).await?
     {
-        event.touched.push(read::touched(&sealed, What::Read));
         let mut released = scene.app.trail.disclose(event, vec![sealed]).await?;
         let released = released.pop().ok_or_else(|| Error::internal("a disclosure without content"))?;
         let version = VersionOf { written: true, ..VersionOf::read(&released) };
