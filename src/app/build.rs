@@ -3,19 +3,20 @@
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 
 use super::config::Config;
 use crate::access::consent;
 use crate::audit::Trail;
 use crate::error::{Error, Kind, Result};
 use crate::fhir::date;
+use crate::fhir::json::Node;
 use crate::oauth;
 use crate::store::keydb::KeyDb;
 use crate::store::{Store, StoreConfig};
 use crate::vault::Vault;
 use crate::vault::keyring::LocalKeyring;
-use crate::world::World;
+use crate::world::{Instant, World};
 
 /// What every request works with.
 pub struct App {
@@ -26,6 +27,9 @@ pub struct App {
     pub trail: Trail,
     pub oauth: Arc<oauth::State>,
     pub consents: consent::Shelf,
+    pub started: Instant,
+    /// The CapabilityStatement as last made, with the epoch of the site's search parameters in it.
+    pub stated: RwLock<Option<(i64, Arc<Node>)>>,
 }
 
 impl App {
@@ -49,7 +53,8 @@ impl App {
         let trail = Trail::new(store.clone(), vault.clone(), world.clone());
         let oauth = oauth::State::open(store.clone(), vault.clone(), trail.clone(), world.clone(), config.oauth()?);
         let oauth = oauth.await?;
-        Ok(App { config, world, vault, store, trail, oauth, consents: consent::Shelf::default() })
+        let (consents, started) = (consent::Shelf::default(), world.now());
+        Ok(App { config, world, vault, store, trail, oauth, consents, started, stated: RwLock::default() })
     }
 
     /// The vault over the local keyring file and the key database.

@@ -1,8 +1,8 @@
 //! One request: server addresses first, then FHIR by the address table. Every FHIR request ends on record, refused or
 //! performed; only the CapabilityStatement and the SMART configuration need no token and no record.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -15,23 +15,18 @@ use tokio::sync::Semaphore;
 use super::negotiate::Wanted;
 use super::rate::Rates;
 use super::sample::Sample;
-use super::{capability, cors, fhir, meter, oauth, outcome, pages, peer, reply, sample, site, throttle};
+use super::{cors, fhir, meter, oauth, outcome, pages, peer, reply, sample, site, throttle};
 use crate::app::App;
 use crate::error::{Error, Kind, Result};
-use crate::fhir::json::Node;
+use crate::interaction::route::URL_BYTES_MAX;
 use crate::world::Stopwatch;
 
 /// Asynchronous requests that one server works on; more are answered 429.
 const JOBS_MAX: usize = 16;
-/// Longest address, path and query together.
-pub(super) const URL_BYTES_MAX: usize = 32 * 1024;
 
 /// What every request is served with.
 pub struct Server {
     pub app: App,
-    pub(super) statement: Arc<Node>,
-    /// The same with the search parameters of the site, and their epoch.
-    pub(super) stated: RwLock<(i64, Arc<Node>)>,
     /// Of a demonstration.
     pub(super) sample: Option<Sample>,
     places: Semaphore,
@@ -49,21 +44,10 @@ pub(super) struct Served {
 
 impl Server {
     pub fn new(app: App, sample: Option<Sample>) -> Arc<Server> {
-        let statement = Arc::new(capability::statement(&app.config, &app.world.now().to_fhir()));
-        let stated = RwLock::new((-1, statement.clone()));
         let places = Semaphore::new(app.config.requests_max.size());
         meter::handle();
         let jobs = Arc::new(Semaphore::new(JOBS_MAX));
-        Arc::new(Server {
-            app,
-            statement,
-            stated,
-            sample,
-            places,
-            rates: Rates::new(),
-            jobs,
-            waiting: AtomicUsize::new(0),
-        })
+        Arc::new(Server { app, sample, places, rates: Rates::new(), jobs, waiting: AtomicUsize::new(0) })
     }
 
     /// Answers one request.

@@ -1,8 +1,7 @@
 //! A FHIR request: address, token, negotiation, body, interaction, reply, in this order. Nothing of a body is read
 //! before the token is known to be good.
 
-use std::borrow::Cow;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::HeaderMap;
@@ -17,7 +16,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::dispatch::{Served, Server, facts_of, json_document, refused};
 use super::negotiate::{self, Format, Sent, Wanted};
-use super::{body, capability, graphql, outcome, reply, write};
+use super::{body, graphql, outcome, reply, write};
 use crate::access::Caller;
 use crate::audit::What;
 use crate::error::{Error, Kind, Result};
@@ -26,7 +25,9 @@ use crate::fhir::patch::Patch;
 use crate::fhir::{definitions, xml};
 use crate::interaction::deferred::{self, Status};
 use crate::interaction::route::{self, Found, Method, Verb};
-use crate::interaction::{self, About, Conditions, Facts, Interaction, Operation, Pairs, Prefer, Shape, Target, form};
+use crate::interaction::{
+    self, About, Conditions, Facts, Interaction, Operation, Pairs, Prefer, Target, capability, form,
+};
 
 /// Bodies up to this size are parsed where they are read.
 const PARSE_INLINE_MAX: usize = 256 * 1024;
@@ -58,13 +59,11 @@ pub(super) async fn serve(server: &Arc<Server>, parts: &Parts, path: &str, sent:
 
 /// What may be done with an address; like the CapabilityStatement it is about nobody's data.
 fn options(path: &str) -> Served {
-    let mut allowed = route::allowed(path);
+    let allowed = route::allowed(path);
     if allowed.is_empty() {
         let error = Error::new(Kind::NotFound, "There is no such address.");
         return Served { reply: reply::refusal(&error, Wanted::default(), &[]), route: "(none)" };
     }
-    allowed.sort_unstable();
-    allowed.dedup();
     Served { reply: reply::allowed(&allowed), route: "(options)" }
 }
 
@@ -181,40 +180,12 @@ impl FhirRequest<'_> {
         interaction::refuse(&self.server.app, who, &self.facts, about, error).await
     }
 
-    /// `mode` and what shapes a read may be asked.
-    async fn statement(&self, mut query: Pairs) -> Result<Response> {
-        for (_, mode) in query.extract_if(.., |(name, _)| name == "mode") {
-            if mode != "full" {
-                let text = "Of the modes of metadata only 'full' is supported.";
-                return Err(Error::unsupported(text));
-            }
-        }
+    /// The CapabilityStatement, which is about nobody's data.
+    async fn statement(&self, query: Pairs) -> Result<Response> {
         let lenient = Prefer::parse(texts(&self.parts.headers, "prefer")).lenient;
-        let shape = Shape::from_pairs(definitions().type_id("CapabilityStatement"), &query, lenient)?;
-        let statement = self.stated().await;
-        let bytes = match shape {
-            Shape::Full => write::node(&statement, self.wanted)?,
-            _ => write::node(&json::parse(&shape.cut(&json::write(&statement))?)?, self.wanted)?,
-        };
+        let statement = capability::asked(&self.server.app, query, lenient).await?;
+        let bytes = write::node(&statement, self.wanted)?;
         Ok(reply::document(axum::http::StatusCode::OK, self.wanted.format.content_type(), bytes))
-    }
-
-    /// What works now: it is put together once for each epoch of the site's search parameters.
-    async fn stated(&self) -> Arc<Node> {
-        let server = self.server;
-        let store = &server.app.store;
-        // Without its database the server still says what it is.
-        let customs = store.customs_now().await.unwrap_or_else(|_| store.customs());
-        let (epoch, stated) = server.stated.read().unwrap_or_else(PoisonError::into_inner).clone();
-        if epoch == customs.epoch {
-            return stated;
-        }
-        let stated = match capability::with_customs(&server.statement, &customs) {
-            Cow::Borrowed(_) => server.statement.clone(),
-            Cow::Owned(whole) => Arc::new(whole),
-        };
-        *server.stated.write().unwrap_or_else(PoisonError::into_inner) = (customs.epoch, stated.clone());
-        stated
     }
 
     async fn caller(&self) -> Result<Caller> {

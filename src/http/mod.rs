@@ -1,7 +1,6 @@
 //! The only user of axum: addresses, caller, request, reply, outcome. Must not know storage or search.
 
 mod body;
-mod capability;
 mod cors;
 mod dispatch;
 mod fhir;

@@ -112,12 +112,17 @@ pub(super) fn cancelled() -> Response {
     reply
 }
 
-/// The reply to OPTIONS: these methods, HEAD with GET.
+/// For `Allow`: HEAD is answered wherever GET is.
+fn named(methods: &[Method]) -> impl Iterator<Item = &'static str> {
+    let head = methods.contains(&Method::Get).then_some("HEAD");
+    methods.iter().map(|method| method.name()).chain(head)
+}
+
+/// The reply to OPTIONS.
 pub(super) fn allowed(methods: &[Method]) -> Response {
     let mut reply = Response::new(Body::empty());
     *reply.status_mut() = StatusCode::NO_CONTENT;
-    let head = methods.contains(&Method::Get).then_some("HEAD");
-    let names: Vec<&str> = methods.iter().map(|method| method.name()).chain(head).chain(["OPTIONS"]).collect();
+    let names: Vec<&str> = named(methods).chain(["OPTIONS"]).collect();
     insert(reply.headers_mut(), ALLOW, &names.join(", "));
     reply
 }
@@ -135,7 +140,7 @@ pub(super) fn refusal(error: &Error, wanted: Wanted, allowed: &[Method]) -> Resp
     match error.kind {
         Kind::Unauthenticated => insert(headers, WWW_AUTHENTICATE, "Bearer"),
         Kind::Method => {
-            let names: Vec<&str> = allowed.iter().map(|method| method.name()).collect();
+            let names: Vec<&str> = named(allowed).collect();
             insert(headers, ALLOW, &names.join(", "));
         }
         Kind::Unavailable | Kind::Audit | Kind::Throttled => {
@@ -197,6 +202,6 @@ mod tests {
         let reply = refusal(&Error::new(Kind::Unauthenticated, "no"), Wanted::default(), &[]);
         assert_eq!((reply.status().as_u16(), &reply.headers()[WWW_AUTHENTICATE]), (401, &"Bearer".parse().unwrap()));
         let reply = refusal(&Error::new(Kind::Method, "no"), Wanted::default(), &[Method::Get, Method::Put]);
-        assert_eq!((reply.status().as_u16(), &reply.headers()[ALLOW]), (405, &"GET, PUT".parse().unwrap()));
+        assert_eq!((reply.status().as_u16(), &reply.headers()[ALLOW]), (405, &"GET, PUT, HEAD".parse().unwrap()));
     }
 }

@@ -16,6 +16,7 @@ mod terminology;
 
 pub mod across;
 mod bundles;
+pub mod capability;
 mod conditional;
 mod contained;
 mod cursor;
@@ -49,6 +50,10 @@ pub type Pairs = Vec<(String, String)>;
 
 /// One request, parsed.
 pub enum Interaction {
+    /// `metadata`, as an entry of a Bundle.
+    Capabilities {
+        query: Pairs,
+    },
     Read {
         kind: TypeId,
         id: String,
@@ -141,6 +146,7 @@ pub struct About {
 impl Interaction {
     pub fn about(&self) -> About {
         let (what, kind, id) = match self {
+            Interaction::Capabilities { .. } => (What::Capabilities, None, None),
             Interaction::Read { kind, id, .. } => (What::Read, Some(*kind), Some(id)),
             Interaction::Vread { kind, id, .. } => (What::Vread, Some(*kind), Some(id)),
             Interaction::HistoryInstance { kind, id, .. } => (What::HistoryInstance, Some(*kind), Some(id)),
@@ -205,6 +211,7 @@ pub async fn perform(app: &App, caller: &Caller, facts: &Facts, interaction: Int
     let scene = Scene { app, caller, facts };
     // Boxed: this future is as large as its largest arm, and it is nested.
     let answer = match interaction {
+        Interaction::Capabilities { query } => capability::answer(scene, query).await,
         Interaction::Read { kind, id, query } => read::read(scene, kind, &id, &query).await,
         Interaction::Vread { kind, id, vid, query } => read::vread(scene, kind, &id, &vid, &query).await,
         Interaction::HistoryInstance { kind, id, query } => history::instance(scene, kind, &id, &query).await,

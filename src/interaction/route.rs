@@ -6,6 +6,9 @@ use super::operations::{self, Operation};
 use crate::error::{Error, Kind, Result};
 use crate::fhir::{TypeId, definitions};
 
+/// Longest address, path and query together.
+pub const URL_BYTES_MAX: usize = 32 * 1024;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Method {
     Get,
@@ -188,7 +191,15 @@ pub fn defined(verb: Verb, type_name: &str) -> bool {
 
 /// Methods defined for a path, for the `Allow` header.
 pub fn allowed(path: &str) -> Vec<Method> {
-    ROUTES.iter().filter(|route| fit(route, path, &mut false).is_some()).map(|route| route.method).collect()
+    let fits = |route: &&'static Route| {
+        let kind =
+            fit(route, path, &mut false).map(|found| found.kind.map_or("", |kind| definitions().type_name(kind)));
+        kind.is_some_and(|kind| defined(route.verb, kind))
+    };
+    let mut methods: Vec<Method> = ROUTES.iter().filter(fits).map(|route| route.method).collect();
+    methods.sort_unstable();
+    methods.dedup();
+    methods
 }
 
 fn fit<'a>(route: &'static Route, path: &'a str, unknown_type: &mut bool) -> Option<Found<'a>> {

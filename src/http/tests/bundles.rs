@@ -124,13 +124,28 @@ async fn a_batch_performs_each_entry_on_its_own() {
         entry("POST", "Condition", None, Some(json!({"resourceType": "Condition"}))),
         json!({"request": {"method": "GET"}}),
         entry("DELETE", "Patient?family=x", None, None),
-        entry("GET", "http://phial.test/fhir/metadata", None, None),
+        entry("GET", "http://phial.test/fhir/metadata?_elements=fhirVersion", None, None),
+        entry("GET", "metadata", None, None),
+        entry("GET", "_async/1", None, None),
     ];
     let reply = post(&backend, &bundle("batch", entries)).await;
     assert_eq!(reply.status, 200, "{}", reply.text());
-    let expected =
-        ["201 Created", "404 Not Found", "403 Forbidden", "400 Bad Request", "204 No Content", "400 Bad Request"];
+    let expected = [
+        "201 Created",
+        "404 Not Found",
+        "403 Forbidden",
+        "400 Bad Request",
+        "204 No Content",
+        "200 OK",
+        "422 Unprocessable Entity",
+        "400 Bad Request",
+    ];
     assert_eq!(statuses(&reply), expected);
+    let stated = &reply.json()["entry"][5]["resource"];
+    assert_eq!((&stated["resourceType"], &stated["fhirVersion"]), (&json!("CapabilityStatement"), &json!("4.0.1")));
+    assert!(stated.get("software").is_none(), "shaped as it was asked for");
+    let events = app.persona("system/*.rs").await.audit_of(reply.header("x-request-id")).await;
+    assert!(events.iter().any(|event| event["subtype"][0]["code"] == "capabilities"), "{events:?}");
     let outcome = &reply.json()["entry"][3]["response"]["outcome"]["issue"][0];
     assert_eq!(outcome["expression"][0], "Bundle.entry[3].request.url");
     assert_eq!(backend.get("Patient/a").await.status, 200);

@@ -77,6 +77,17 @@ async fn options_says_what_an_address_takes() {
         assert!(!reply.header("x-request-id").is_empty());
     }
     assert_eq!(ask(&app, "OPTIONS", "/fhir/Nonsense", &[]).await.status, 404);
+    let backend = app.persona("system/*.cruds").await;
+    for (method, path, allow) in [
+        ("POST", "Patient/p1", "GET, PUT, DELETE, PATCH, HEAD"),
+        ("PUT", "metadata", "GET, HEAD"),
+        ("GET", "Patient/$match", "POST"),
+        ("PUT", "Patient/p1/$everything", "GET, POST, HEAD"),
+        ("DELETE", "AuditEvent/a", "GET, PUT, HEAD"),
+    ] {
+        let reply = backend.call(method, path, &[], "").await;
+        assert_eq!((reply.status, reply.header("allow")), (405, allow), "{method} {path}: {}", reply.text());
+    }
 }
 
 #[tokio::test]

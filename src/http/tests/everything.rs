@@ -117,6 +117,11 @@ async fn types_times_and_dates_of_care_narrow() {
         ("_type=Observation,Practitioner", (set(&["p1-o1", "p1-o2"]), set(&["doc"]))),
         ("_type=Observation&_type=Condition", (set(&["p1-o1", "p1-o2", "p1-c"]), set(&[]))),
         ("_type=Patient", (set(&["p1"]), set(&[]))),
+        ("_type=Practitioner", (set(&[]), set(&["doc"]))),
+        ("_type=Condition,Location&_count=1", (set(&["p1-c"]), set(&["room"]))),
+        ("_type=Organization", (set(&[]), set(&["org", "owner"]))),
+        ("_type=Organization&_count=1&start=2021", (set(&[]), set(&["org"]))),
+        ("_type=Medication", (set(&[]), set(&[]))),
         ("start=2021&_type=Observation,Encounter,Condition", (set(&["p1-o2", "p1-c"]), set(&[]))),
         ("end=2021&_type=Observation,Encounter", (set(&["p1-o1", "p1-e"]), set(&[]))),
         ("start=2020-03-01&end=2020-03-02&_type=Observation", (set(&["p1-o1"]), set(&[]))),
@@ -138,6 +143,23 @@ async fn scopes_bound_what_is_given_and_say_what_is_not() {
     assert_eq!(walk(&only, "Patient/p1/$everything").await, (set(&["p1", "p1-o1"]), set(&[])));
     let note = only.get("Patient/p1/$everything?_type=Condition").await;
     assert!(note.text().contains("no search permission for: Condition"), "{}", note.text());
+    // Who may not search the encounters learns nothing of the places they name.
+    let some = app.persona("system/Patient.rs system/Location.rs system/Organization.rs").await;
+    assert_eq!(walk(&some, "Patient/p1/$everything?_type=Location,Organization").await, (set(&[]), set(&["org"])));
+    let reply = some.get("Patient/p1/$everything?_type=Location,Practitioner").await.json();
+    let note = reply["entry"][0]["resource"]["issue"][0]["diagnostics"].as_str().unwrap_or_default();
+    let names: Vec<&str> = note.split([' ', ',', '.']).collect();
+    assert_eq!(
+        ["Encounter", "Practitioner", "Location"].map(|name| names.contains(&name)),
+        [true, true, false],
+        "{note}"
+    );
+    let all = app.persona("system/*.cruds").await;
+    let call = all.get("Patient/p1/$everything?_type=Organization").await;
+    let events = all.audit_of(call.header("x-request-id")).await;
+    let record = Value::from(events).to_string();
+    let given = record.contains("Organization/owner") && !record.contains("Encounter/p1-e");
+    assert!(given, "what leads there is not on record, as it is not given: {record}");
     let none = app.persona("system/Observation.rs").await;
     assert_eq!(none.get("Patient/p1/$everything").await.status, 403);
     assert_eq!(none.get("Patient/$everything").await.status, 403);

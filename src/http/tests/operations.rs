@@ -125,6 +125,8 @@ async fn the_last_observations_of_each_code_are_given() {
             reply.text()
         );
     }
+    let own = backend.get("Observation/$lastn?patient=p1&code=b&_format=json").await.link("self");
+    assert_eq!(own.as_deref(), Some("http://phial.test/fhir/Observation/$lastn?patient=p1&code=b&max=1&_format=json"));
     for query in
         ["patient=p1", "code=a", "patient=p1&code=a&max=0", "patient=p1&code=a&_sort=date", "patient=p1&code=a&x=1"]
     {
@@ -187,7 +189,11 @@ async fn documents_are_found_by_care_and_type() {
         {"name": "patient", "valueId": "p1"},
         {"name": "type", "valueCodeableConcept": {"coding": [{"system": "http://loinc.org", "code": "11488-4"}]}}
     ]));
-    assert_eq!(backend.post("DocumentReference/$docref", &body).await.ids(), ["d3"]);
+    let posted = backend.post("DocumentReference/$docref", &body).await;
+    assert_eq!(posted.ids(), ["d3"]);
+    let own = posted.link("self").expect("a link");
+    assert_eq!(own, "http://phial.test/fhir/DocumentReference/$docref?patient=p1&type=http://loinc.org%7C11488-4");
+    assert_eq!(backend.get(&own).await.ids(), ["d3"], "the link says the same");
     assert_eq!(backend.get("DocumentReference/$docref").await.places(), ["Parameters.parameter"]);
     let on_demand = backend.get("DocumentReference/$docref?patient=p1&on-demand=true").await;
     assert!(on_demand.text().contains("makes no documents on demand"));
@@ -357,6 +363,11 @@ async fn patients_are_matched_with_scores_and_grades() {
     asked["telecom"][0]["value"] = json!("+1 555 010 19700304");
     let call = params(json!([{"name": "resource", "resource": asked}]));
     let found = backend.post("Patient/$match", &call).await;
+    let own = found.link("self").expect("a link");
+    assert!(
+        own.starts_with("http://phial.test/fhir/Patient/$match?count=") && own.ends_with("&onlyCertainMatches=false"),
+        "{own}"
+    );
     assert_eq!((found.status, found.ids()), (200, vec!["p1".to_owned()]), "{}", found.text());
     let search = &found.json()["entry"][0]["search"];
     let score = search["score"].as_f64().expect("a score");

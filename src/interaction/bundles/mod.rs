@@ -19,11 +19,30 @@ use crate::fhir::patch::Patch;
 
 pub(super) async fn perform(scene: Scene<'_>, body: Node) -> Result<Answer> {
     let kind = bundle::type_of(&body)?;
-    let entries = bundle::entries(body, scene.app.config.bundle_entries_max.size())?;
+    let mut entries = bundle::entries(body, scene.app.config.bundle_entries_max.size())?;
+    states_once(scene, &mut entries);
     match kind {
         BundleType::Batch => batch::batch(scene, entries).await,
         BundleType::Transaction => transaction::transaction(scene, entries).await,
     }
+}
+
+/// Refuses `metadata` from its second entry on: each would hold the whole CapabilityStatement, and all of them at once
+/// would fill the memory.
+fn states_once(scene: Scene<'_>, entries: &mut [Result<bundle::Entry>]) {
+    let states = |entry: &bundle::Entry| path_of(scene, &entry.url).0 == "metadata";
+    let again = entries.iter_mut().enumerate().filter(|(_, entry)| entry.as_ref().is_ok_and(states)).skip(1);
+    for (n, entry) in again {
+        let error = Error::new(Kind::TooCostly, "A Bundle may ask for metadata once.");
+        *entry = Err(error.at(at(n, "request.url")));
+    }
+}
+
+/// Path relative to the base, and query, of the address in an entry.
+fn path_of<'a>(scene: Scene<'_>, url: &'a str) -> (&'a str, &'a str) {
+    let url = url.strip_prefix(&scene.app.config.base_url).unwrap_or(url);
+    let (path, query) = url.split_once('?').unwrap_or((url, ""));
+    (path.trim_matches('/'), query)
 }
 
 /// Facts of an entry: those of the request, with the entry's own conditions. Writes give no content back unless it
@@ -51,9 +70,7 @@ fn asked(scene: Scene<'_>, entry: &mut bundle::Entry, n: usize) -> Result<Intera
         return Err(Error::invalid(text).at(at(n, "request.method")));
     };
     let at_url = |error: Error| error.at(at(n, "request.url"));
-    let url = entry.url.strip_prefix(&scene.app.config.base_url).unwrap_or(&entry.url);
-    let (path, query) = url.split_once('?').unwrap_or((url, ""));
-    let path = path.trim_matches('/');
+    let (path, query) = path_of(scene, &entry.url);
     let mut query = form::decode(query).map_err(at_url)?;
     let found = route::find(Some(method), path).map_err(at_url)?;
     query.retain(|(name, _)| name != "_format" && name != "_pretty");
@@ -66,6 +83,7 @@ fn asked(scene: Scene<'_>, entry: &mut bundle::Entry, n: usize) -> Result<Intera
         return Ok(Interaction::Operation { operation, method, kind, id, query, body: entry.resource.take() });
     }
     match found.route.verb {
+        Verb::Capabilities => return Ok(Interaction::Capabilities { query }),
         Verb::HistorySystem => return Ok(Interaction::HistorySystem { query }),
         Verb::SearchSystem | Verb::SearchCompartment if method == Method::Get => {
             return Ok(Interaction::SearchAcross { across: found.across(), query });

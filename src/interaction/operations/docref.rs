@@ -2,7 +2,7 @@
 //! recent one of each type.
 
 use super::lastn::{choice, most_recent, narrowed};
-use super::{Call, escaped, note, options, searchset};
+use super::{Call, escaped, link, note, options, searchset};
 use crate::access::Grants;
 use crate::audit::{Event, What};
 use crate::error::{Error, Kind, Result};
@@ -54,7 +54,8 @@ pub(super) async fn docref(scene: Scene<'_>, call: &Call) -> Result<Answer> {
     let event = Event { patients: vec![patient.to_owned()], ..scene.event(What::Operation, Some(kind)) };
     let notes =
         demanded.then(|| note("This server makes no documents on demand: leave out on-demand for stored ones."));
-    searchset(scene, event, matches, notes.into_iter().collect()).await
+    let own = link(scene, &call.address()?, &input.pairs());
+    searchset(scene, own, event, matches, notes.into_iter().collect()).await
 }
 
 /// The codings of a concept as values of a token parameter.

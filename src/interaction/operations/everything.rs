@@ -10,16 +10,13 @@ use std::collections::HashSet;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::table::Operation;
-use super::{Call, Input, every, options, stored};
+use super::{Call, Input, every, link, options, stored};
 use crate::access::{Grants, Search, authorize};
 use crate::audit::{Event, What};
 use crate::error::{Error, Issue, Result, Severity};
 use crate::fhir::{ParamId, ParamKind, TypeId, definitions};
 use crate::interaction::search::full_url;
-use crate::interaction::{
-    Answer, Bundle, BundleKind, Content, Entry, Mode, Pairs, Scene, Shape, cursor, form, is_audit,
-};
+use crate::interaction::{Answer, Bundle, BundleKind, Content, Entry, Mode, Scene, Shape, cursor, form, is_audit};
 use crate::mapping;
 use crate::search::query::Include;
 use crate::search::{Criterion, Query};
@@ -35,10 +32,18 @@ struct Asked<'a> {
     focal: TypeId,
     /// None: all.
     kinds: Option<HashSet<TypeId>>,
+    stages: Vec<Stage>,
     since: Option<String>,
     start: Option<String>,
     end: Option<String>,
     count: usize,
+}
+
+/// One type of the compartment.
+struct Stage {
+    kind: TypeId,
+    /// What it refers to outside of the compartment.
+    includes: Vec<Include>,
 }
 
 /// Where the next page starts.
@@ -49,7 +54,7 @@ struct State {
     /// At type level: the resource under way (none: the next one), and its position among them.
     id: Option<String>,
     focal: Option<(i64, String)>,
-    /// The place of the type in [`Asked::stages`].
+    /// The place in [`Asked::stages`].
     stage: usize,
     after: Option<(i64, String)>,
 }
@@ -74,7 +79,7 @@ enum Walked {
 
 pub(super) async fn everything(scene: Scene<'_>, call: &Call) -> Result<Answer> {
     let focal = call.kind()?;
-    let address = address(call)?;
+    let address = call.address()?;
     let (input, state) = match &call.input.cursor {
         None => (None, None),
         Some(sealed) => {
@@ -108,23 +113,6 @@ pub(super) async fn everything(scene: Scene<'_>, call: &Call) -> Result<Answer> 
     Ok(Answer::bundle(Bundle { id, kind: BundleKind::Searchset, at, total, links, entries }))
 }
 
-/// `Patient/1/$everything`: what a page link is bound to.
-fn address(call: &Call) -> Result<String> {
-    let kind = definitions().type_name(call.kind()?);
-    let Operation { name, .. } = call.operation;
-    Ok(match &call.id {
-        Some(id) => format!("{kind}/{id}/${name}"),
-        None => format!("{kind}/${name}"),
-    })
-}
-
-fn link(scene: Scene<'_>, address: &str, pairs: &Pairs) -> String {
-    let format = scene.facts.format.iter().map(|format| ("_format".to_owned(), format.clone()));
-    let pairs: Pairs = pairs.iter().cloned().chain(format).collect();
-    let base = format!("{}/{address}", scene.app.config.base_url);
-    if pairs.is_empty() { base } else { format!("{base}?{}", form::encode(&pairs)) }
-}
-
 impl<'a> Asked<'a> {
     fn read(scene: Scene<'a>, focal: TypeId, input: &Input) -> Result<Asked<'a>> {
         let mut kinds = HashSet::new();
@@ -138,25 +126,30 @@ impl<'a> Asked<'a> {
         let config = &scene.app.config;
         let max = config.page_size_max.size();
         let (start, end) = input.care()?;
-        Ok(Asked {
+        let mut asked = Asked {
             scene,
             focal,
+            stages: Vec::new(),
             kinds: (!kinds.is_empty()).then_some(kinds),
             since: input.text("_since").map(str::to_owned),
             start: start.map(str::to_owned),
             end: end.map(str::to_owned),
             count: input.number("_count").map_or(max, |count| count.min(max)),
-        })
+        };
+        asked.stages = asked.compartment();
+        Ok(asked)
     }
 
     fn wants(&self, kind: TypeId) -> bool {
         self.kinds.as_ref().is_none_or(|kinds| kinds.contains(&kind))
     }
 
-    /// The types of the compartment that are asked for, the focal one first, whether the caller may see them or not.
-    fn stages(&self) -> Vec<TypeId> {
+    /// The types of the compartment that are asked for or lead to what is, the focal one first, whether the caller may
+    /// see them or not.
+    fn compartment(&self) -> Vec<Stage> {
         let others = definitions().types().iter().copied().filter(|kind| *kind != self.focal && self.belongs(*kind));
-        [self.focal].into_iter().chain(others).filter(|kind| self.wants(*kind)).collect()
+        let stages = [self.focal].into_iter().chain(others).map(|kind| Stage { kind, includes: self.includes(kind) });
+        stages.filter(|stage| self.wants(stage.kind) || !stage.includes.is_empty()).collect()
     }
 
     /// Whether a type lies in the compartment. AuditEvents are no part of a record.
@@ -177,8 +170,12 @@ impl<'a> Asked<'a> {
     /// A note on the types that the caller may not search. One resource that may be read is given all the same.
     fn withheld(&self, one: bool) -> Option<Issue> {
         let refused = |kind: &TypeId| authorize::<Search>(self.scene.caller, *kind).is_err();
-        let mut refused: Vec<TypeId> = self.stages().into_iter().filter(refused).collect();
+        let named = self.kinds.iter().flatten().copied();
+        let mut refused: Vec<TypeId> =
+            self.stages.iter().map(|stage| stage.kind).chain(named).filter(refused).collect();
         refused.retain(|kind| !one || *kind != self.focal);
+        refused.sort_unstable();
+        refused.dedup();
         let names: Vec<&str> = refused.into_iter().map(|kind| definitions().type_name(kind)).collect();
         (!names.is_empty()).then(|| Issue {
             severity: Severity::Information,
@@ -250,19 +247,24 @@ impl<'a> Asked<'a> {
 
     /// Fills the page with one compartment from a stage on.
     async fn walk(&self, id: &str, from: usize, mut after: Option<Position>, page: &mut Page) -> Result<Walked> {
-        for (stage, kind) in self.stages().into_iter().enumerate().skip(from) {
+        for (stage, Stage { kind, includes }) in self.stages.iter().enumerate().skip(from) {
             let room = self.count - page.matches.len();
-            let mut query = self.query(kind, id)?;
+            let wanted = self.wants(*kind);
+            let mut query = self.query(*kind, id)?;
+            // A full page only has to know whether anything follows. What only leads further takes no room.
+            query.count = match (room, wanted) {
+                (0, _) => 1,
+                (_, true) => room,
+                (_, false) => self.scene.app.config.page_size_max.size(),
+            };
+            if room > 0 {
+                query.includes.clone_from(includes);
+            }
             let Ok(grants) = Grants::of(self.scene.caller, &query) else { continue };
             if page.searches >= SEARCHES_MAX {
                 return Ok(Walked::To(stage, after));
             }
             page.searches += 1;
-            // A full page only has to know whether anything follows.
-            query.count = room.max(1);
-            if room == 0 {
-                query.includes.clear();
-            }
             let selection = self.scene.app.store.select(&grants, &query, after.clone()).await?;
             if room == 0 {
                 if !selection.matches.is_empty() {
@@ -271,8 +273,10 @@ impl<'a> Asked<'a> {
                 after = None;
                 continue;
             }
-            page.matches.extend(selection.matches);
-            page.include(selection.included, |sealed| self.is_since(sealed));
+            if wanted {
+                page.matches.extend(selection.matches);
+            }
+            page.include(selection.included, |sealed| self.wants(sealed.kind()) && self.is_since(sealed));
             page.note(selection.notes);
             if selection.next.is_some() {
                 return Ok(Walked::To(stage, selection.next));
@@ -282,7 +286,7 @@ impl<'a> Asked<'a> {
         Ok(Walked::Through)
     }
 
-    /// The resources of one type in the compartment of `id`, with what they refer to outside of it.
+    /// The resources of one type in the compartment of `id`.
     fn query(&self, kind: TypeId, id: &str) -> Result<Query> {
         let options = options(self.scene);
         let mut query = every(self.scene, kind)?;
@@ -309,11 +313,11 @@ impl<'a> Asked<'a> {
             let absent = Criterion::parse(kind, &format!("{date}:missing"), "true", &options)?;
             query.criteria.push(Criterion::AnyOf(vec![within, vec![absent]]));
         }
-        query.includes = self.includes(kind);
         Ok(query)
     }
 
-    /// What a type refers to outside of the compartment, and what that refers to there in turn.
+    /// What a type refers to outside of the compartment, and what that refers to there in turn; nothing where none of
+    /// it is asked for.
     fn includes(&self, kind: TypeId) -> Vec<Include> {
         let mut reached = Vec::new();
         let mut includes = self.outside(kind, false, &mut reached);
@@ -322,7 +326,8 @@ impl<'a> Asked<'a> {
             includes.extend(self.outside(further, true, &mut reached));
             at += 1;
         }
-        includes
+        let asked = includes.iter().any(|include| include.target.is_some_and(|kind| self.wants(kind)));
+        if asked { includes } else { Vec::new() }
     }
 
     fn outside(&self, source: TypeId, iterate: bool, reached: &mut Vec<TypeId>) -> Vec<Include> {
@@ -338,7 +343,7 @@ impl<'a> Asked<'a> {
             }
         }
         let include = |target: TypeId| Include { source, param: None, target: Some(target), iterate, every: false };
-        distinct.into_iter().filter(|kind| self.wants(*kind)).map(include).collect()
+        distinct.into_iter().map(include).collect()
     }
 
     fn is_since(&self, sealed: &Sealed) -> bool {

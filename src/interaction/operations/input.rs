@@ -235,6 +235,17 @@ fn concept(text: &str) -> Node {
     }
 }
 
+/// The other way round, for each coding.
+fn codings(concept: &Node) -> Vec<String> {
+    let codings = concept.get("coding").and_then(Node::as_array).into_iter().flatten();
+    let part = |coding: &Node, name: &str| coding.get(name).and_then(Node::as_str).map(str::to_owned);
+    let text = |coding: &Node| match (part(coding, "system"), part(coding, "code")) {
+        (None, code) => code,
+        (Some(system), code) => Some(format!("{system}|{}", code.unwrap_or_default())),
+    };
+    codings.filter_map(text).collect()
+}
+
 fn from_text(kind: &str, text: &str) -> Result<Node, &'static str> {
     let node = match kind {
         "boolean" => match text {
@@ -304,14 +315,15 @@ impl Input {
         Some(self.given.remove(at).node)
     }
 
-    /// The simple values as pairs, to be sealed into a page link.
+    /// What an address can hold, as pairs: simple values, and the codings of concepts one by one.
     pub fn pairs(&self) -> Pairs {
-        let text = |node: &Node| match node {
-            Node::String(text) => Some(text.clone()),
-            Node::Bool(_) | Node::Number(_) => Some(node.to_string()),
-            _ => None,
+        let texts = |node: &Node| match node {
+            Node::String(text) => vec![text.clone()],
+            Node::Bool(_) | Node::Number(_) => vec![node.to_string()],
+            _ => codings(node),
         };
-        self.given.iter().filter_map(|given| Some((given.name.to_owned(), text(&given.node)?))).collect()
+        let pairs = |given: &Given| texts(&given.node).into_iter().map(|text| (given.name.to_owned(), text));
+        self.given.iter().flat_map(|given| pairs(given).collect::<Vec<_>>()).collect()
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Call, every, options, searchset};
+use super::{Call, every, link, options, searchset};
 use crate::access::{Grants, Search, authorize};
 use crate::audit::{Event, What};
 use crate::error::{Error, Kind, Result};
@@ -55,7 +55,8 @@ pub(super) async fn lastn(scene: Scene<'_>, call: &Call) -> Result<Answer> {
     let grants = Grants::of(scene.caller, &query)?;
     let judge = choice(kind, "code", &["date"])?;
     let all = scene.app.store.survey(&grants, &query, judge).await?;
-    let rids = most_recent(all, call.input.number("max").unwrap_or(1));
+    let each = call.input.number("max").unwrap_or(1);
+    let rids = most_recent(all, each);
     let max = scene.app.config.page_size_max.size();
     if rids.len() > max {
         let text = format!("The answer would hold {} observations, more than {max}: ask for fewer codes.", rids.len());
@@ -65,7 +66,8 @@ pub(super) async fn lastn(scene: Scene<'_>, call: &Call) -> Result<Answer> {
     let patients = call.input.search.iter().filter(|(name, _)| name == "patient" || name == "subject");
     let ids = patients.filter_map(|(_, value)| value.rsplit('/').next()).map(str::to_owned).collect();
     let event = Event { patients: ids, ..scene.event(What::Operation, Some(kind)) };
-    searchset(scene, event, matches, query.notes).await
+    let applied = query.applied.iter().cloned().chain([("max".to_owned(), each.to_string())]).collect();
+    searchset(scene, link(scene, &call.address()?, &applied), event, matches, query.notes).await
 }
 
 /// Reads of a capsule what choosing needs: `code` groups, the first of `dates` that is there orders.

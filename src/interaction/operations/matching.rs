@@ -4,11 +4,11 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use super::{Call, escaped, every, graded, note, options};
+use super::{Call, escaped, every, graded, link, note, options};
 use crate::access::Grants;
 use crate::audit::What;
 use crate::domain::likeness::{Grade, Likeness, grade};
-use crate::error::{Error, Issue, Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::fhir::{Resource, TypeId, definitions};
 use crate::interaction::{Answer, Scene};
 use crate::search::query::QueryOptions;
@@ -47,7 +47,15 @@ pub(super) async fn patients(scene: Scene<'_>, mut call: Call) -> Result<Answer>
             notes.push(note("More than one match is certain: none is given, as onlyCertainMatches asks."));
         }
     }
-    bundle(scene, kind, found, notes).await
+    let event = scene.event(What::Operation, Some(kind));
+    let with_grade = |one: Match| {
+        // Three digits: more would say what is not known.
+        (one.sealed, Some(((one.score * 1000.0).floor() / 1000.0, one.grade.code())))
+    };
+    // The person who was looked for was in the body, and does not go into an address.
+    let applied = vec![("count".to_owned(), count.to_string()), ("onlyCertainMatches".to_owned(), certain.to_string())];
+    let own = link(scene, &call.address()?, &applied);
+    graded(scene, own, event, found.into_iter().map(with_grade).collect(), notes).await
 }
 
 /// A resource parameter, checked.
@@ -90,15 +98,6 @@ pub(super) async fn matches(
         Some(Match { sealed, score: *score, grade: grade(*score)? })
     };
     Ok((sealed.into_iter().filter_map(of).collect(), more))
-}
-
-async fn bundle(scene: Scene<'_>, kind: TypeId, found: Vec<Match>, notes: Vec<Issue>) -> Result<Answer> {
-    let event = scene.event(What::Operation, Some(kind));
-    let with_grade = |one: Match| {
-        // Three digits: more would say what is not known.
-        (one.sealed, Some(((one.score * 1000.0).floor() / 1000.0, one.grade.code())))
-    };
-    graded(scene, event, found.into_iter().map(with_grade).collect(), notes).await
 }
 
 /// What a candidate must share, in one way or another: lists of criteria of which each begins with one that narrows.

@@ -29,12 +29,12 @@ use serde_json::json;
 
 use super::route::Method;
 use super::search::full_url;
-use super::{Answer, Bundle, BundleKind, Content, Entry, Mode, Pairs, Scene, Shape, graphql, read};
+use super::{Answer, Bundle, BundleKind, Content, Entry, Mode, Pairs, Scene, Shape, form, graphql, read};
 use crate::access::{Read, authorize};
 use crate::audit::{Event, Released, What};
 use crate::error::{Error, Issue, Result, Severity};
 use crate::fhir::json::{self, Node};
-use crate::fhir::{Resource, TypeId};
+use crate::fhir::{Resource, TypeId, definitions};
 use crate::search::{Lookup, Query, QueryOptions};
 use crate::store::{Found, Sealed};
 
@@ -103,9 +103,26 @@ impl Call {
         self.kind.ok_or_else(|| Error::internal("an operation without its type"))
     }
 
+    /// `Patient/1/$everything`: relative to the base, and what a page link is bound to.
+    fn address(&self) -> Result<String> {
+        let (kind, name) = (definitions().type_name(self.kind()?), self.operation.name);
+        Ok(match &self.id {
+            Some(id) => format!("{kind}/{id}/${name}"),
+            None => format!("{kind}/${name}"),
+        })
+    }
+
     fn id(&self) -> Result<&str> {
         self.id.as_deref().ok_or_else(|| Error::internal("an operation without its resource"))
     }
+}
+
+/// The link to a call with these parameters.
+fn link(scene: Scene<'_>, address: &str, pairs: &Pairs) -> String {
+    let format = scene.facts.format.iter().map(|format| ("_format".to_owned(), format.clone()));
+    let pairs: Pairs = pairs.iter().cloned().chain(format).collect();
+    let base = format!("{}/{address}", scene.app.config.base_url);
+    if pairs.is_empty() { base } else { format!("{base}?{}", form::encode(&pairs)) }
 }
 
 /// A Parameters resource with one value.
@@ -132,15 +149,22 @@ async fn opened(scene: Scene<'_>, sealed: Sealed) -> Result<(Released, Node)> {
     Ok((released, node))
 }
 
-/// Matches as a searchset without pages, their disclosure on record.
-async fn searchset(scene: Scene<'_>, event: Event, matches: Vec<Sealed>, notes: Vec<Issue>) -> Result<Answer> {
+/// Matches as a searchset without pages, their disclosure on record. `own` is the link to what was applied.
+async fn searchset(
+    scene: Scene<'_>,
+    own: String,
+    event: Event,
+    matches: Vec<Sealed>,
+    notes: Vec<Issue>,
+) -> Result<Answer> {
     let matches = matches.into_iter().map(|sealed| (sealed, None)).collect();
-    graded(scene, event, matches, notes).await
+    graded(scene, own, event, matches, notes).await
 }
 
 /// The same, each match with how well it matches, where that is known.
 async fn graded(
     scene: Scene<'_>,
+    own: String,
     event: Event,
     matches: Vec<(Sealed, Option<(f64, &'static str)>)>,
     notes: Vec<Issue>,
@@ -165,7 +189,7 @@ async fn graded(
     });
     let entries = matched.chain(outcome).collect();
     let (id, at) = (scene.app.world.uuid(), scene.app.world.now());
-    Ok(Answer::bundle(Bundle { id, kind: BundleKind::Searchset, at, total, links: Vec::new(), entries }))
+    Ok(Answer::bundle(Bundle { id, kind: BundleKind::Searchset, at, total, links: vec![("self", own)], entries }))
 }
 
 fn note(text: impl Into<std::borrow::Cow<'static, str>>) -> Issue {

@@ -3,24 +3,66 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::sync::{Arc, PoisonError};
 
 use serde_json::json;
 
-use super::dispatch::URL_BYTES_MAX;
-use crate::app::Config;
+use super::across::COMPARTMENTS;
+use super::operations::{OPERATIONS, Operation};
+use super::route::{self, ROUTES, URL_BYTES_MAX, Verb};
+use super::{Answer, Pairs, Scene, Shape};
 use crate::app::config::References;
+use crate::app::{App, Config};
+use crate::audit::What;
+use crate::error::{Error, Result};
 use crate::fhir::definitions::{Limits, Param};
 use crate::fhir::json::{self, Node};
 use crate::fhir::{ParamKind, TypeId, definitions};
-use crate::interaction::across::COMPARTMENTS;
-use crate::interaction::operations::{OPERATIONS, Operation};
-use crate::interaction::route::{self, ROUTES, Verb};
 use crate::mapping::{Treatment, treatment};
 use crate::search::Customs;
 use crate::search::query::limits;
 
+/// As it was asked for: `mode`, and what shapes a read.
+///
+/// # Errors
+/// `Kind::Unsupported` for other modes than `full`, `Kind::Invalid` for other parameters unless `lenient`.
+pub async fn asked(app: &App, mut query: Pairs, lenient: bool) -> Result<Arc<Node>> {
+    for (_, mode) in query.extract_if(.., |(name, _)| name == "mode") {
+        if mode != "full" {
+            return Err(Error::unsupported("Of the modes of metadata only 'full' is supported."));
+        }
+    }
+    let shape = Shape::from_pairs(definitions().type_id("CapabilityStatement"), &query, lenient)?;
+    let statement = stated(app).await;
+    Ok(match shape {
+        Shape::Full => statement,
+        _ => Arc::new(json::parse(&shape.cut(&json::write(&statement))?)?),
+    })
+}
+
+/// The same as an entry of a Bundle has it; unlike the bare address, it goes on record as all entries do.
+pub(super) async fn answer(scene: Scene<'_>, query: Pairs) -> Result<Answer> {
+    let statement = asked(scene.app, query, scene.facts.prefer.lenient).await?;
+    scene.app.trail.record(scene.event(What::Capabilities, None)).await?;
+    Ok(Answer::made(Arc::unwrap_or_clone(statement)))
+}
+
+/// What works now: it is put together once for each epoch of the site's search parameters.
+async fn stated(app: &App) -> Arc<Node> {
+    // Without its database the server still says what it is.
+    let customs = app.store.customs_now().await.unwrap_or_else(|_| app.store.customs());
+    let last = app.stated.read().unwrap_or_else(PoisonError::into_inner).clone();
+    if let Some((_, stated)) = last.filter(|(epoch, _)| *epoch == customs.epoch) {
+        return stated;
+    }
+    let statement = statement(&app.config, &app.started.to_fhir());
+    let stated = Arc::new(with_customs(&statement, &customs).into_owned());
+    *app.stated.write().unwrap_or_else(PoisonError::into_inner) = Some((customs.epoch, stated.clone()));
+    stated
+}
+
 /// Builds it. `date` is when this server started, as a FHIR instant.
-pub(super) fn statement(config: &Config, date: &str) -> Node {
+fn statement(config: &Config, date: &str) -> Node {
     let mut statement = base_statement(config, date);
     if let Some(operations) = operations(config, |operation| operation.levels.system) {
         statement["rest"][0]["operation"] = operations;
@@ -29,7 +71,7 @@ pub(super) fn statement(config: &Config, date: &str) -> Node {
 }
 
 /// The same with those search parameters of the site that can be searched by now.
-pub(super) fn with_customs<'a>(statement: &'a Node, customs: &Customs) -> Cow<'a, Node> {
+fn with_customs<'a>(statement: &'a Node, customs: &Customs) -> Cow<'a, Node> {
     if !definitions().types().iter().any(|kind| customs.ready(*kind).next().is_some()) {
         return Cow::Borrowed(statement);
     }
