@@ -98,6 +98,16 @@ async fn a_record_is_whole_and_nobody_elses() {
     assert_eq!(backend.get("Patient/p2/$everything").await.status, 410);
 }
 
+#[tokio::test]
+async fn pages_of_what_is_only_referred_to_are_bounded() {
+    let app = TestApp::with(&[("page_size_max", "1"), ("page_size", "1")]).await;
+    let backend = records(&app).await;
+    let asked = "Patient/$everything?_type=Organization,Location,Practitioner";
+    assert_eq!(walk(&backend, asked).await, (set(&[]), set(&["org", "owner", "room", "doc"])));
+    let first = backend.get(asked).await;
+    assert!(first.ids().len() < 4 && first.link("next").is_some(), "{}", first.text());
+}
+
 async fn all_records_are_each_in_their_pages() {
     let app = TestApp::new().await;
     let backend = records(&app).await;

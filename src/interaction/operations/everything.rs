@@ -261,7 +261,8 @@ impl<'a> Asked<'a> {
                 query.includes.clone_from(includes);
             }
             let Ok(grants) = Grants::of(self.scene.caller, &query) else { continue };
-            if page.searches >= SEARCHES_MAX {
+            // What is only referred to takes no room, but memory.
+            if page.searches >= SEARCHES_MAX || page.included.len() > self.scene.app.config.page_size_max.size() {
                 return Ok(Walked::To(stage, after));
             }
             page.searches += 1;
