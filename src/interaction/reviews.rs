@@ -113,18 +113,29 @@ pub async fn show(app: &App, by: &By, id: &str) -> Result<Shown> {
 ///
 /// # Errors
 /// `Kind::NotFound` when there is none of this id, `Kind::Invalid` when the note will not do, `Kind::Forbidden` for whoever
-/// had the access, `Kind::Conflict` when it has been closed.
+/// had the access, `Kind::Conflict` when it has been closed or somebody else is closing it.
 pub async fn close(app: &App, by: &By, id: &str, finding: Finding, note: &str) -> Result<()> {
     let note = note.trim();
     let review = app.oauth.review(id).await?.ok_or_else(unknown)?;
-    if review.closed.is_some() {
-        return Err(closed_already());
-    }
     if by.user() == Some(review.user.as_str()) {
         return Err(Error::new(Kind::Forbidden, "Nobody reviews an access of their own."));
     }
     if !NOTE_LENGTH.contains(&note.chars().count()) {
         return Err(Error::invalid("What was found must be said in 10 to 2,000 characters.").at("note"));
+    }
+    if !app.oauth.begin_closing(&review).await? {
+        return Err(Error::new(Kind::Conflict, "Somebody else is closing this review in this very moment."));
+    }
+    let done = close_alone(app, by, id, finding, note).await;
+    app.oauth.end_closing(&review).await?;
+    done
+}
+
+/// Nobody else closes it meanwhile: else the Task could end with the finding of who came too late.
+async fn close_alone(app: &App, by: &By, id: &str, finding: Finding, note: &str) -> Result<()> {
+    let review = app.oauth.review(id).await?.ok_or_else(unknown)?;
+    if review.closed.is_some() {
+        return Err(closed_already());
     }
     let desk = Desk { app, by, caller: Caller::task(TASK) };
     let now = app.world.now();
@@ -260,7 +271,7 @@ impl Desk<'_> {
         self.app.trail.commit(event, tx, Vec::new(), Vec::new()).await.map(drop)
     }
 
-    /// Based on the version that stands now: of two who close a review at once, one does.
+    /// Based on the version that stands now: a change of somebody else's in this moment is not lost.
     async fn update(&self, name: &str, id: &str, node: Node) -> Result<Change> {
         let current = self.read(name, id).await?;
         let version = current.map(|current| text(&current["meta"], "versionId").to_owned());

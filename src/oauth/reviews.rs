@@ -12,6 +12,13 @@ use crate::error::Result;
 pub(super) const OPEN_SPACE: &str = "oauth-review";
 pub(super) const CLOSED_SPACE: &str = "oauth-reviewed";
 
+/// Closing takes no longer; who died over it stands in nobody's way after that.
+const CLOSING_MS: i64 = 60_000;
+
+fn closing(review: &Review) -> String {
+    format!("closing-review:{}", review.task)
+}
+
 /// What a review comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Finding {
@@ -119,5 +126,15 @@ impl State {
         let first = self.reviewed.insert(&review.task, &done, None, None).await?;
         self.reviews.delete(&review.task).await?;
         Ok(first)
+    }
+
+    /// Lets one at a time close a review, over all servers. False: somebody else is at it.
+    pub(crate) async fn begin_closing(&self, review: &Review) -> Result<bool> {
+        let until = self.world.now().plus_ms(CLOSING_MS);
+        self.challenges.insert(&closing(review), &Vec::new(), Some(until), None).await
+    }
+
+    pub(crate) async fn end_closing(&self, review: &Review) -> Result<()> {
+        self.challenges.delete(&closing(review)).await.map(drop)
     }
 }

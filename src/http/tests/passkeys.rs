@@ -176,6 +176,11 @@ async fn passkeys_are_removed_by_their_user_and_by_a_reset() {
     let page = browser.open("/account").await;
     let page = browser.submit(&page, "/account/passkey", &[("remove", &id)]).await;
     assert!(page.text().contains("your only second step"), "{}", page.text());
+    // Nor with a login that is no longer fresh, page or not.
+    app.pass(10 * 60);
+    let live = app.app().oauth.session(browser.cookie.as_ref().unwrap()).await.unwrap().unwrap();
+    let refused = app.app().oauth.remove_passkey(&live, &id, crate::audit::Request::default()).await;
+    assert!(refused.unwrap_err().to_string().contains("Log in once more"));
 
     app.app().oauth.reset(&By::server(), "nurse").await.unwrap().unwrap();
     app.user("doctor", Role::Provider, None).await;

@@ -82,7 +82,9 @@ async fn a_review_shows_what_was_done_and_is_closed_once_with_a_finding() {
     assert_eq!((&closed["status"], &closed["businessStatus"]["text"]), (&json!("completed"), &json!("justified")));
     assert_eq!((&closed["output"][0]["valueString"], &closed["owner"]["display"]), (&json!(note), &json!("boss")));
     assert_eq!(office.get("Flag?patient=cid").await.json()["entry"][0]["resource"]["status"], "inactive");
+    let fields = [("id", id.as_str()), ("finding", "not-justified"), ("note", note)];
     let again = boss.submit(&page, "/admin/review", &fields).await;
+    assert_eq!(task(&office, &id).await, closed, "the finding stands");
     assert!(again.status == 400 && again.text().contains("closed already"), "{}", again.text());
     let list = boss.get("/admin/reviews").await.text();
     assert!(list.contains("Open (0)") && list.contains("None waits") && list.contains("Closed (1)"), "{list}");
@@ -127,12 +129,26 @@ async fn whoever_had_the_access_can_neither_hide_nor_close_its_review() {
     assert_eq!(own.submit(&page, "/admin/review", &fields).await.status, 403);
 
     let note = "The order to review was tampered with.";
+    // While one is at it no other is, unless the first has died over it.
+    let review = app_.oauth.review(&id).await.unwrap().unwrap();
+    assert!(app_.oauth.begin_closing(&review).await.unwrap());
+    let meanwhile = reviews::close(app_, &by, &id, Finding::Justified, note).await;
+    assert!(meanwhile.unwrap_err().to_string().contains("in this very moment"));
+    app.pass(61);
     let (one, other) = tokio::join!(
         reviews::close(app_, &by, &id, Finding::NotJustified, note),
         reviews::close(app_, &by, &id, Finding::Justified, note)
     );
     assert!(one.is_ok() != other.is_ok(), "of two who close it at once, one does");
-    assert_eq!(task(&office, &id).await["status"], "completed", "the Task is there again");
+    let there = task(&office, &id).await;
+    assert_eq!(
+        (&there["status"], &there["meta"]["versionId"]),
+        (&json!("completed"), &json!("4")),
+        "written once: {there}"
+    );
+    let closed = reviews::show(app_, &by, &id).await.unwrap().review.closed.unwrap();
+    let won = if one.is_ok() { Finding::NotJustified } else { Finding::Justified };
+    assert_eq!((closed.finding, &there["businessStatus"]["text"]), (won, &json!(won.name())));
 }
 
 #[tokio::test]
@@ -150,6 +166,8 @@ async fn an_erased_patient_leaves_a_review_that_can_be_closed() {
         "nothing of the patient was kept beside the record"
     );
     assert!(shown.accesses.len() >= 3, "the audit trail stays");
-    reviews::close(app.app(), &by, &id, Finding::FollowUp, "Erased before it was looked at.").await.unwrap();
+    let close = || reviews::close(app.app(), &by, &id, Finding::FollowUp, "Erased before it was looked at.");
+    let (one, other) = tokio::join!(close(), close());
+    assert!(one.is_ok() != other.is_ok(), "where no Task stands between the two either");
     assert_eq!(reviews::list(app.app(), &by, false, &[], 10).await.unwrap().open, 0);
 }
