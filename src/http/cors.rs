@@ -13,6 +13,7 @@ use axum::response::Response;
 
 use super::dispatch::below;
 use crate::app::Config;
+use crate::oauth::discovery::is_authorization_server;
 
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 const REQUEST_HEADERS: &str = "Authorization, Content-Type, Content-Encoding, Accept, If-Match, If-None-Match, \
@@ -70,6 +71,7 @@ pub(super) fn is_public(config: &Config, path: &str) -> bool {
     below(path, config.base_path()).is_some_and(open)
         || below(path, config.issuer_path())
             .is_some_and(|path| path == "oauth/jwks" || path.starts_with(".well-known/"))
+        || is_authorization_server(path, config.issuer_path())
 }
 
 fn is_api(config: &Config, path: &str) -> bool {

@@ -1,9 +1,18 @@
-//! What is published about the server: `.well-known/smart-configuration` and `.well-known/openid-configuration`.
+//! What is published about the server: `.well-known/smart-configuration`, and `.well-known/openid-configuration`, which is also
+//! the metadata of RFC 8414.
 
 use serde_json::{Value as Json, json};
 
 use super::form::{GRANT_TYPES, TOKEN_AUTH_METHODS};
 use crate::access::scope::OTHER;
+
+/// Where RFC 8414 (section 3.1) has the metadata: between the host of an issuer and its path.
+const AUTHORIZATION_SERVER: &str = "/.well-known/oauth-authorization-server";
+
+/// Whether this is the address of the metadata of an issuer with this path, which is empty or begins with a slash.
+pub fn is_authorization_server(path: &str, issuer_path: &str) -> bool {
+    path.strip_prefix(AUTHORIZATION_SERVER) == Some(issuer_path)
+}
 
 /// Everything this server can do of what SMART App Launch 2.2 names, no more.
 const CAPABILITIES: [&str; 19] = [
@@ -126,7 +135,7 @@ impl Endpoints {
         document.to_string().into_bytes()
     }
 
-    /// OpenID Connect Discovery 1.0.
+    /// OpenID Connect Discovery 1.0, and RFC 8414, which took its members from there.
     pub fn openid_configuration(&self) -> Vec<u8> {
         let mut document = self.shared();
         document["subject_types_supported"] = json!(["public"]);

@@ -51,7 +51,11 @@ pub(super) type Route = &'static (&'static str, &'static str);
 
 /// The page or document at an address.
 pub(super) fn route(server: &Server, parts: &Parts) -> Option<Route> {
-    let path = below(parts.uri.path(), server.app.config.issuer_path())?;
+    let (path, issuer_path) = (parts.uri.path(), server.app.config.issuer_path());
+    let path = match discovery::is_authorization_server(path, issuer_path) {
+        true => ".well-known/oauth-authorization-server",
+        false => below(path, issuer_path)?,
+    };
     ROUTES.iter().chain(DOCUMENTS).find(|(known, _)| is_at(&known[1..], path))
 }
 
@@ -114,6 +118,7 @@ const DOCUMENTS: &[(&str, &str)] = &[
     ("/passkey.js", "GET, HEAD"),
     ("/smart-style-1.json", "GET, HEAD"),
     ("/.well-known/openid-configuration", "GET, HEAD"),
+    ("/.well-known/oauth-authorization-server", "GET, HEAD"),
 ];
 
 /// Address and methods of every page.

@@ -81,6 +81,38 @@ async fn discovery_says_what_testers_look_for() {
 }
 
 #[tokio::test]
+async fn metadata_of_the_authorization_server_is_where_rfc_8414_has_it() {
+    let well_known = "/.well-known/oauth-authorization-server";
+    for (base, there, elsewhere) in [
+        (
+            "http://phial.test/fhir",
+            vec![well_known.to_owned()],
+            vec![format!("{well_known}/north"), format!("{well_known}/fhir")],
+        ),
+        (
+            "http://phial.test/north/fhir",
+            vec![format!("{well_known}/north"), format!("/north{well_known}")],
+            vec![well_known.to_owned(), format!("{well_known}/south"), format!("{well_known}north")],
+        ),
+    ] {
+        let app = TestApp::with(&[("base_url", base)]).await;
+        let issuer = base.strip_suffix("/fhir").unwrap();
+        let openid = format!("{}/.well-known/openid-configuration", issuer.strip_prefix("http://phial.test").unwrap());
+        let openid = get(&app, &openid, &[]).await.json();
+        for path in there {
+            let reply = get(&app, &path, &[("origin", "https://any.example")]).await;
+            assert_eq!((reply.status, reply.header("content-type")), (200, "application/json"), "{base} {path}");
+            assert_eq!(reply.header("access-control-allow-origin"), "*", "{base} {path}");
+            let metadata = reply.json();
+            assert_eq!((text(&metadata, "issuer"), &metadata), (issuer, &openid), "{base} {path}");
+        }
+        for path in elsewhere {
+            assert_eq!(get(&app, &path, &[]).await.status, 404, "{base} {path}: not this issuer's");
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_the_operator_publishes_is_told_where_the_standards_have_a_place() {
     let plain = TestApp::new().await;
     let (docs, brands) = ("https://hospital.example/developers", "https://hospital.example/brands.json");
