@@ -1,8 +1,13 @@
 //! `phial admin`: what an operator does at the console, as tables and as JSON, and what the audit trail says of it.
 
-use serde_json::Value;
+use std::fs;
+use std::path::Path;
 
-use crate::harness::{Data, Engine, Request};
+use serde_json::{Value, json};
+
+use crate::demo::{on_data, start_with, wait_ready};
+use crate::harness::browser::{Browser, agent, between};
+use crate::harness::{Client, Data, Engine, Request, Server, free_port};
 
 /// What a command prints.
 fn said(data: &Data, arguments: &[&str]) -> String {
@@ -122,4 +127,158 @@ fn keys_are_wrapped_anew_and_a_patient_is_erased_beside_a_running_server() {
     assert!(events.contains("patient-erased") && events.contains("\"operator\""), "{events}");
     assert!(data.run(&["audit", "verify"]).status.success());
     assert!(server.terminate().success());
+}
+
+/// An app of somebody's that registers itself, with these members in place of the usual ones.
+fn registers(server: &Server, own: Option<(&str, &str)>, with: &Value) -> Value {
+    let mut metadata = json!({
+        "client_name": "Growth chart", "redirect_uris": ["https://app.example/cb"],
+        "token_endpoint_auth_method": "none", "scope": "launch/patient patient/*.rs",
+    });
+    for (name, value) in with.as_object().unwrap() {
+        metadata[name] = value.clone();
+    }
+    let mut client = server.client.clone();
+    client.token = own.map(|(_, token)| token.to_owned());
+    let path = own.map_or_else(|| "/oauth/register".to_owned(), |(id, _)| format!("/oauth/register/{id}"));
+    let body = metadata.to_string();
+    let method = if own.is_some() { "PUT" } else { "POST" };
+    let headers = vec![("Content-Type", "application/json")];
+    let reply = client.send(&Request { method, path: &path, body: Some(body.as_bytes()), headers }).unwrap();
+    assert!(reply.status < 300, "{}", reply.text());
+    reply.json()
+}
+
+#[test]
+fn what_an_app_would_change_of_its_registration_is_listed_with_what_counts() {
+    let data = Data::new(Engine::Sqlite);
+    let server = data.serve_through("PHIAL_CLIENT_REGISTRATION=open exec \"$0\" \"$@\"");
+    let answer = registers(&server, None, &json!({}));
+    let (id, token) = (text(&answer, "client_id"), text(&answer, "registration_access_token"));
+    let waiting = json(&data, &["clients", "pending"]);
+    assert_eq!((text(&waiting[0], "client_id"), &waiting[0]["changes"]), (id, &Value::Null), "a new one");
+    said(&data, &["clients", "approve", id]);
+    let asked = json!({
+        "client_id": id, "client_name": "Your hospital", "scope": "launch/patient patient/*.cruds",
+        "token_endpoint_auth_method": "client_secret_basic",
+    });
+    registers(&server, Some((id, token)), &asked);
+    let waiting = json(&data, &["clients", "pending"]);
+    let changes = json!([
+        { "what": "name", "old": ["Growth chart"], "new": ["Your hospital"] },
+        { "what": "kind", "old": ["public"], "new": ["confidential-symmetric"] },
+        { "what": "scopes", "old": ["launch/patient", "patient/*.rs"], "new": ["launch/patient", "patient/*.cruds"] },
+        { "what": "secret", "old": [], "new": ["a new one"] },
+    ]);
+    assert_eq!((waiting.as_array().unwrap().len(), &waiting[0]["changes"]), (1, &changes));
+    let table = said(&data, &["clients", "pending"]);
+    assert!(table.contains("what: name, old: Growth chart, new: Your hospital; what: kind"), "{table}");
+    said(&data, &["clients", "approve", id]);
+    assert_eq!(said(&data, &["clients", "pending"]), "None.\n");
+}
+
+const REASON: &str = "Brought in unconscious, allergies unknown";
+
+/// Emergency access of a demonstration's provider to its patient, with a read under it: the id of the review, the patient.
+fn broken_glass(demo: &Value, data: &Path) -> (String, String) {
+    let is_other = |one: &&Value| one["kind"] == "public" && one["name"] != "Patient summary";
+    let client = demo["clients"].as_array().unwrap().iter().find(is_other).unwrap();
+    let (issuer, client, back) =
+        (text(demo, "issuer"), text(client, "client_id"), client["redirect_uris"][0].as_str().unwrap());
+    let mut browser = Browser::new();
+    browser.go(
+        &format!(
+            "{issuer}/oauth/authorize?response_type=code&client_id={client}&redirect_uri={back}&scope=user/*.rs&state=s\
+             &aud={}&code_challenge=E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM&code_challenge_method=S256",
+            text(demo, "base_url")
+        ),
+        None,
+    );
+    let users = demo["users"].as_array().unwrap();
+    let one = |name: &str| users.iter().find(|user| user["username"] == name).unwrap();
+    let login = format!("{issuer}/login");
+    let password = text(one("provider"), "password");
+    browser.submit(&login, &[("step", "login"), ("username", "provider"), ("password", password)]);
+    let typed = on_data(data, &["demo-login", "--data", data.to_str().unwrap(), "provider"]);
+    let typed = String::from_utf8(typed.stdout).unwrap();
+    let code = between(&typed, "code       ", " ").unwrap();
+    browser.submit(&login, &[("step", "factor"), ("code", code)]);
+    browser.submit(&format!("{issuer}/oauth/decide"), &[("decision", "allow"), ("s0", "all")]);
+    let code = between(&browser.url, "code=", "&").unwrap_or_else(|| panic!("{} {}", browser.url, browser.text));
+    let post = |form: &[(&str, &str)]| -> Value {
+        let mut reply = agent().post(format!("{issuer}/oauth/token")).send_form(form.iter().copied()).unwrap();
+        serde_json::from_str(&reply.body_mut().read_to_string().unwrap()).unwrap()
+    };
+    let own = post(&[
+        ("grant_type", "authorization_code"),
+        ("client_id", client),
+        ("redirect_uri", back),
+        ("code", code),
+        ("code_verifier", "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"),
+    ]);
+    let patient = text(one("patient"), "fhirUser").to_owned();
+    let given = post(&[
+        ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+        ("client_id", client),
+        ("subject_token", text(&own, "access_token")),
+        ("subject_token_type", "urn:ietf:params:oauth:token-type:access_token"),
+        ("patient", patient.strip_prefix("Patient/").unwrap()),
+        ("purpose", "ETREAT"),
+        ("reason", REASON),
+    ]);
+    let review = text(&given, "review").strip_prefix("Task/").unwrap_or_else(|| panic!("{own} {given}")).to_owned();
+    let mut client = Client::new(issuer);
+    client.token = Some(text(&given, "access_token").to_owned());
+    assert_eq!(client.get(&format!("/fhir/{patient}")).unwrap().status, 200);
+    (review, patient)
+}
+
+#[test]
+fn emergency_accesses_are_reviewed_and_second_factors_forgotten_at_the_console() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("demo");
+    let port = free_port();
+    let _server = start_with(&data, port, &[]);
+    wait_ready(&Client::new(&format!("http://127.0.0.1:{port}")));
+    let demo: Value = serde_json::from_slice(&fs::read(data.join("demo.json")).unwrap()).unwrap();
+    let admin = |arguments: &[&str]| {
+        let ran = on_data(&data, &[&["admin", "--json"], arguments].concat());
+        let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+        serde_json::from_slice::<Value>(&ran.stdout).map_err(|_| said)
+    };
+    assert_eq!(admin(&["reviews", "list"]), Ok(json!([])));
+    let (id, patient) = broken_glass(&demo, &data);
+
+    let open = admin(&["reviews", "list"]).unwrap();
+    assert_eq!(open.as_array().unwrap().len(), 1);
+    let (row, told) = (&open[0], ["id", "username", "role", "purpose"].map(|name| text(&open[0], name)));
+    assert_eq!((told, &row["finding"]), ([id.as_str(), "provider", "PROVIDER", "ETREAT"], &Value::Null));
+    assert!(!open.to_string().contains(REASON) && !open.to_string().contains(&patient), "a list tells nothing of whom");
+    let shown = admin(&["reviews", "show", &id]).unwrap();
+    assert_eq!((text(&shown, "patient"), text(&shown, "reason")), (patient.as_str(), REASON), "{shown:#}");
+    let read = json!({ "what": "read", "refused": false, "of": [patient] });
+    let accesses = shown["accesses"].as_array().unwrap();
+    assert!(
+        accesses.iter().any(|one| read.as_object().unwrap().iter().all(|(name, value)| one[name] == *value)),
+        "{shown:#}"
+    );
+    assert!(admin(&["reviews", "show", "nobody"]).unwrap_err().contains("no such review"));
+
+    let close = |id: &str, note: &str| admin(&["reviews", "close", id, "--finding", "not-justified", "--note", note]);
+    assert!(close(&id, "fine").unwrap_err().contains("10 to 2,000 characters"));
+    assert!(close("nobody", "The ward knows nothing of it.").unwrap_err().contains("no such review"));
+    assert_eq!(admin(&["reviews", "list"]), Ok(open.clone()), "it is still open");
+    close(&id, "The ward knows nothing of it.").unwrap();
+    assert!(close(&id, "The ward knows nothing of it.").unwrap_err().contains("closed already"));
+    assert_eq!(admin(&["reviews", "list"]), Ok(json!([])));
+    let closed = admin(&["reviews", "list", "--closed"]).unwrap();
+    assert_eq!((text(&closed[0], "id"), text(&closed[0], "finding")), (id.as_str(), "not-justified"));
+    assert!(!text(&closed[0], "closed_by").is_empty());
+    assert_eq!(text(&admin(&["reviews", "show", &id]).unwrap(), "note"), "The ward knows nothing of it.");
+
+    // Of who has a password here the factor alone cannot be taken (of others: `make keycloak`).
+    let has_one = || admin(&["users", "list", "nurse"]).unwrap()[0]["second_factor"].clone();
+    assert!(admin(&["users", "remove-factor", "nurse"]).unwrap_err().contains("has a password here"));
+    assert!(admin(&["users", "remove-factor", "nobody"]).unwrap_err().contains("no such user"));
+    assert_eq!(has_one(), true);
 }

@@ -2,12 +2,13 @@
 //! `conformance/smart/browser.mjs`. Installs Chromium, its driver and the app's library when they are absent; without a
 //! network it says so and is skipped.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::demo::{start_known_as, wait_ready};
+use crate::demo::{start_set, wait_ready};
 use crate::harness::{Client, free_port};
 
 fn root() -> &'static Path {
@@ -29,6 +30,33 @@ fn tools() -> Option<PathBuf> {
     Some(target.join("npm"))
 }
 
+/// A file of two identity providers: one that answers, which is the server itself, and one that nobody asks.
+fn providers(dir: &Path, issuer: &str) -> String {
+    let rules = r#"
+        second-factor = { acr = ["gold"], amr = ["otp", "hwk", "mfa"], otherwise = "refused" }
+        [[provider.role]]
+        claim = "/resource_access/clinical-systems/roles"
+        is = ["attending-physicians", "residents", "locum-physicians"]
+        role = "PROVIDER"
+        fhir-user = "Practitioner/{national_provider_identifier}"
+        [[provider.role]]
+        claim = "groups"
+        is = "front-desk"
+        role = "RECEPTIONIST"
+    "#;
+    let one = |id: &str, name: &str, issuer: &str| {
+        format!(
+            "[[provider]]\nid = \"{id}\"\nname = \"{name}\"\nissuer = \"{issuer}\"\nclient-id = \"phial\"\n\
+             client-secret-file = \"secret\"\n{rules}\n"
+        )
+    };
+    let region = one("region", "Region", "https://login.region.example/realms/hospitals-and-practices/v2.0");
+    fs::write(dir.join("secret"), "a quiet secret of thirty-two bytes\n").unwrap();
+    let file = dir.join("providers.toml");
+    fs::write(&file, one("clinic", "Clinic", issuer) + &region).unwrap();
+    file.to_str().unwrap().to_owned()
+}
+
 #[test]
 fn people_reach_a_record_through_the_pages_and_see_the_right_one() {
     let Some(npm) = tools() else { return };
@@ -37,8 +65,10 @@ fn people_reach_a_record_through_the_pages_and_see_the_right_one() {
     let port = free_port();
     let library = npm.join("fhirclient/build/fhir-client.pure.min.js");
     // Passkeys want a name: browsers take this one without https.
-    let further = ["--fhirclient", library.to_str().unwrap()];
-    let _server = start_known_as(&format!("localhost:{port}"), &data, port, &further);
+    let issuer = format!("http://localhost:{port}");
+    let providers = providers(dir.path(), &issuer);
+    let set = [("PHIAL_BASE_URL", format!("{issuer}/fhir")), ("PHIAL_IDENTITY_PROVIDERS", providers)];
+    let _server = start_set(&data, port, &["--fhirclient", library.to_str().unwrap()], &set);
     wait_ready(&Client::new(&format!("http://127.0.0.1:{port}")));
 
     let script = root().join("conformance/smart/browser.mjs");

@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -40,22 +40,19 @@ fn start(data: &Path, port: u16) -> Running {
 }
 
 pub fn start_with(data: &Path, port: u16, further: &[&str]) -> Running {
-    start_known_as(&format!("127.0.0.1:{port}"), data, port, further)
-}
-
-/// Reached under this name.
-pub fn start_known_as(host: &str, data: &Path, port: u16, further: &[&str]) -> Running {
-    let listen = format!("127.0.0.1:{port}");
-    let mut command = phial(&["demo", "--data", data.to_str().unwrap(), "--listen", &listen, "--patients", PATIENTS]);
-    command.args(further).env("PHIAL_BASE_URL", format!("http://{host}/fhir"));
-    Running(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    start_set(data, port, further, &[("PHIAL_BASE_URL", format!("http://127.0.0.1:{port}/fhir"))])
 }
 
 /// With these further variables, under the address that it listens on.
 pub fn start_listening(data: &Path, port: u16, set: &[(&str, String)]) -> Running {
+    start_set(data, port, &[], set)
+}
+
+/// With these further arguments and variables.
+pub fn start_set(data: &Path, port: u16, further: &[&str], set: &[(&str, String)]) -> Running {
     let listen = format!("127.0.0.1:{port}");
     let mut command = phial(&["demo", "--data", data.to_str().unwrap(), "--listen", &listen, "--patients", PATIENTS]);
-    command.envs(set.iter().map(|(name, value)| (name, value)));
+    command.args(further).envs(set.iter().map(|(name, value)| (name, value)));
     Running(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
 }
 
@@ -123,15 +120,20 @@ fn an_interrupted_start_is_completed_and_the_credentials_work() {
     assert_eq!(again["base_url"], format!("http://127.0.0.1:{port}/fhir"));
 }
 
-fn refuses_to_serve(data: &Path) {
+/// Another command of the program, on the data of a demonstration.
+pub fn on_data(data: &Path, arguments: &[&str]) -> Output {
     let url = |name: &str| format!("sqlite:{}", data.join(name).display());
-    let served = phial(&["serve"])
+    phial(arguments)
         .env("PHIAL_LISTEN", format!("127.0.0.1:{}", free_port()))
         .env("PHIAL_DATABASE_URL", url("phial.db"))
         .env("PHIAL_KEY_DATABASE_URL", url("keys.db"))
         .env("PHIAL_KEYRING", data.join("keyring"))
         .output()
-        .unwrap();
+        .unwrap()
+}
+
+fn refuses_to_serve(data: &Path) {
+    let served = on_data(data, &["serve"]);
     assert!(!served.status.success(), "phial serve must not start on a demonstration's data");
     assert!(String::from_utf8_lossy(&served.stderr).contains("phial demo"));
 }

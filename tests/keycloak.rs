@@ -1,7 +1,6 @@
 //! Logging in at Keycloak, unchanged and over the wire: groups and attributes of its realms become roles and records, its
 //! levels (`acr`) and methods (`amr`) count as second factors, and a logout reaches both sides. `make keycloak` runs it.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use aws_lc_rs::hmac;
 use serde_json::{Value, json};
 
+use crate::harness::browser::{Browser, agent, between};
 use crate::harness::{Data, Engine, Server, free_port};
 
 const VERSION: &str = "26.0.8";
@@ -18,7 +18,6 @@ const PASSWORD: &str = "Quiet-Lamp-4711";
 const SECRET: &str = "12345678901234567890";
 /// It makes itself ready at the first start.
 const START_WITHIN: Duration = Duration::from_secs(300);
-const STEPS_MAX: usize = 20;
 
 struct Keycloak {
     child: Child,
@@ -30,11 +29,6 @@ impl Drop for Keycloak {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn agent() -> ureq::Agent {
-    let config = ureq::Agent::config_builder().http_status_as_error(false).max_redirects(0);
-    config.timeout_global(Some(Duration::from_secs(60))).build().into()
 }
 
 /// How people come in: with a password and a code, by levels that are asked for or by what a user has.
@@ -178,68 +172,16 @@ impl Keycloak {
 }
 
 /// The code that an authenticator app shows now (RFC 6238).
-fn code() -> String {
+fn code(secret: &[u8]) -> String {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
-    let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, SECRET.as_bytes());
+    let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, secret);
     let tag = hmac::sign(&key, &(now / 30).to_be_bytes());
     let at = usize::from(tag.as_ref()[19] & 15);
     let four: [u8; 4] = tag.as_ref()[at..at + 4].try_into().unwrap();
     format!("{:06}", (u32::from_be_bytes(four) & 0x7fff_ffff) % 1_000_000)
 }
 
-/// A browser: cookies of each side, redirects, forms of Keycloak.
-struct Browser {
-    agent: ureq::Agent,
-    cookies: BTreeMap<(String, String), String>,
-    /// Where it is.
-    url: String,
-    status: u16,
-    text: String,
-}
-
-fn origin(url: &str) -> &str {
-    url.match_indices('/').nth(2).map_or(url, |(at, _)| &url[..at])
-}
-
-fn between<'t>(text: &'t str, from: &str, to: &str) -> Option<&'t str> {
-    text.split_once(from)?.1.split(to).next()
-}
-
 impl Browser {
-    fn new() -> Browser {
-        Browser { agent: agent(), cookies: BTreeMap::new(), url: String::new(), status: 0, text: String::new() }
-    }
-
-    /// Goes there, and on where it leads.
-    fn go(&mut self, url: &str, mut form: Option<Vec<(&str, &str)>>) {
-        let mut url = url.to_owned();
-        for _ in 0..STEPS_MAX {
-            let here = origin(&url).to_owned();
-            let own = self.cookies.iter().filter(|((of, _), _)| *of == here);
-            let cookies: Vec<String> = own.map(|((_, name), value)| format!("{name}={value}")).collect();
-            let cookies = cookies.join("; ");
-            let mut reply = match form.take() {
-                Some(form) => self.agent.post(&url).header("cookie", &cookies).header("origin", &here).send_form(form),
-                None => self.agent.get(&url).header("cookie", &cookies).call(),
-            }
-            .unwrap_or_else(|error| panic!("{url}: {error}"));
-            for cookie in reply.headers().get_all("set-cookie") {
-                let (name, value) = cookie.to_str().unwrap().split(';').next().unwrap().split_once('=').unwrap();
-                self.cookies.insert((here.clone(), name.to_owned()), value.trim_matches('"').to_owned());
-            }
-            self.cookies.retain(|_, value| !value.is_empty());
-            let to = reply.headers().get("location").map(|to| to.to_str().unwrap().to_owned());
-            (self.status, self.text) = (reply.status().as_u16(), reply.body_mut().read_to_string().unwrap());
-            self.url.clone_from(&url);
-            match to {
-                Some(to) if to.starts_with('/') => url = format!("{here}{to}"),
-                Some(to) => url = to,
-                None => return,
-            }
-        }
-        panic!("it leads in a circle: {url}");
-    }
-
     /// Sends the form of Keycloak's page.
     fn send(&mut self, fields: &[(&str, &str)]) {
         let action = between(&self.text, "action=\"", "\"").unwrap_or_else(|| panic!("a form: {}", self.text));
@@ -253,7 +195,7 @@ impl Browser {
         assert!(self.text.contains("name=\"password\""), "Keycloak asks: {} {}", self.url, self.text);
         self.send(&[("username", name), ("password", PASSWORD)]);
         if self.text.contains("name=\"otp\"") {
-            self.send(&[("otp", &code())]);
+            self.send(&[("otp", &code(SECRET.as_bytes()))]);
         }
     }
 
@@ -265,6 +207,42 @@ impl Browser {
 
 fn here(server: &Server) -> String {
     format!("http://127.0.0.1:{}", server.port())
+}
+
+/// The page that sets up an authenticator app has this.
+const ENROLS: &str = "name=\"step\" value=\"enrol\"";
+
+fn from_base32(text: &str) -> Vec<u8> {
+    let value = |c: char| "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567".find(c);
+    let (mut bits, mut out) = (String::new(), Vec::new());
+    text.chars().filter_map(value).for_each(|five| bits += &format!("{five:05b}"));
+    while bits.len() >= 8 {
+        out.push(u8::from_str_radix(&bits.drain(..8).collect::<String>(), 2).unwrap());
+    }
+    out
+}
+
+/// `phial admin users remove-factor`: the next login sets up a new one, and what was open has ended.
+fn a_second_factor_set_up_here_is_lost_and_forgotten(data: &Data, server: &Server) {
+    let has_one = || {
+        let listed = data.run(&["admin", "users", "list", "--provider", "region", "--json", "bob"]);
+        let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
+        (listed[0]["username"].clone(), listed[0]["second_factor"].clone())
+    };
+    let mut bob = Browser::new();
+    bob.log_in(server, "region", "bob");
+    let key = between(&bob.text, "class=\"key\">", "<").expect("a key for an app").to_owned();
+    bob.submit(&format!("{}/login", here(server)), &[("step", "enrol"), ("code", &code(&from_base32(&key)))]);
+    assert!(bob.is_in(server), "{} {}", bob.url, bob.text);
+    assert_eq!(has_one(), (json!("bob+region"), json!(true)));
+    let ran = data.run(&["admin", "users", "remove-factor", "bob+region", "--json"]);
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    let said: Value = serde_json::from_slice(&ran.stdout).unwrap();
+    assert_eq!((said, has_one().1), (json!({ "done": "The second factor is forgotten." }), json!(false)));
+    assert!(!bob.is_in(server), "what was open has ended");
+    let mut bob = Browser::new();
+    bob.log_in(server, "region", "bob");
+    assert!(bob.text.contains(ENROLS), "{} {}", bob.url, bob.text);
 }
 
 #[test]
@@ -306,8 +284,9 @@ fn people_of_keycloak_come_in_with_their_roles_and_factors_and_leave_on_both_sid
     assert!(other.is_in(&server) && other.text.contains("ann+region"), "{} {}", other.url, other.text);
     let mut bob = Browser::new();
     bob.log_in(&server, "region", "bob");
-    assert!(bob.text.contains("name=\"step\" value=\"enrol\""), "{} {}", bob.url, bob.text);
+    assert!(bob.text.contains(ENROLS), "{} {}", bob.url, bob.text);
     assert!(!bob.is_in(&server));
+    a_second_factor_set_up_here_is_lost_and_forgotten(&data, &server);
 
     // Logging out here leads through Keycloak and back; it asks for the password again.
     assert!(ann.is_in(&server));

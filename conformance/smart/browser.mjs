@@ -304,6 +304,9 @@ saw.admin = await visit("admin", {}, async (page, context) => {
   await page.goto(`${demo.issuer}/admin/users`);
   await login(page, user("admin"), "admin");
   await page.waitForSelector("nav.menu");
+  await page.goto(`${demo.issuer}/admin/providers`);
+  await page.click("button[aria-label=\"Ask it now: Clinic\"]");
+  await page.waitForSelector("dd:has-text(\"keys, asked\")");
   for (const name of ADMIN) {
     await page.goto(`${demo.issuer}/admin/${name}`);
     await seen(page, `admin-${name}`);

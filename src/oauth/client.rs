@@ -79,6 +79,15 @@ pub struct Client {
     pub self_registered: Option<SelfRegistered>,
 }
 
+/// Something that would be otherwise in a client when a change of it is approved.
+pub struct Changed {
+    /// Member of the registration: `scopes`.
+    pub what: &'static str,
+    /// Its values, as they count and as they were asked for; empty: it has none.
+    pub old: Vec<String>,
+    pub new: Vec<String>,
+}
+
 /// How an app came to be registered by itself.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct SelfRegistered {
@@ -225,17 +234,28 @@ impl Client {
         }
     }
 
-    /// Whether it differs from an approved client in nothing that the approval was about: its name, how it proves who it
-    /// is, its addresses, its scopes.
-    pub(super) fn is_approved_with(&self, live: &Client) -> bool {
-        let keys = |client: &Client| serde_json::to_value(&client.jwks).ok();
-        let plain =
-            |client: &Client| (client.name.clone(), client.kind, client.scopes.clone(), client.jwks_url.clone());
-        plain(self) == plain(live)
-            && self.redirect_uris == live.redirect_uris
-            && self.launch_uri == live.launch_uri
-            && self.secret_hash == live.secret_hash
-            && keys(self) == keys(live)
+    /// Where it differs from an approved client in what the approval was about: its name, how it proves who it is, its
+    /// addresses, its scopes. What is not among this counts without being approved.
+    pub(super) fn changes(&self, live: &Client) -> Vec<Changed> {
+        let facts = |of: &Client| {
+            [
+                ("name", vec![of.name.clone()]),
+                ("kind", vec![of.kind.to_string()]),
+                ("scopes", of.scopes.split(' ').map(str::to_owned).collect()),
+                ("redirect_uris", of.redirect_uris.clone()),
+                ("launch_uri", of.launch_uri.iter().cloned().collect()),
+                ("jwks", of.jwks.as_ref().map_or_else(Vec::new, Jwks::thumbprints)),
+                ("jwks_url", of.jwks_url.iter().cloned().collect()),
+            ]
+        };
+        let pairs = facts(live).into_iter().zip(facts(self));
+        let differ = pairs.filter(|((_, old), (_, new))| old != new);
+        let mut all: Vec<Changed> = differ.map(|((what, old), (_, new))| Changed { what, old, new }).collect();
+        if self.secret_hash != live.secret_hash {
+            let held = |of: &Client, words: &str| of.secret_hash.iter().map(|_| words.to_owned()).collect();
+            all.push(Changed { what: "secret", old: held(live, "the one it has"), new: held(self, "a new one") });
+        }
+        all
     }
 
     /// The scopes the client may be granted.

@@ -1,5 +1,6 @@
 //! Public keys of a client (RFC 7517): what may be registered, and which key an assertion is signed with.
 
+use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey};
@@ -34,6 +35,19 @@ enum Material {
 }
 
 impl Jwks {
+    /// Each key by its `kid` and its RFC 7638 thumbprint: the same where the keys are.
+    pub fn thumbprints(&self) -> Vec<String> {
+        let one = |key: &PublicKey| {
+            let canonical = match &key.material {
+                Material::Rsa { n, e } => format!(r#"{{"e":"{e}","kty":"RSA","n":"{n}"}}"#),
+                Material::P384 { x, y } => format!(r#"{{"crv":"P-384","kty":"EC","x":"{x}","y":"{y}"}}"#),
+            };
+            let thumbprint = URL_SAFE_NO_PAD.encode(digest(&SHA256, canonical.as_bytes()));
+            if thumbprint == key.kid { thumbprint } else { format!("{} ({thumbprint})", key.kid) }
+        };
+        self.0.iter().map(one).collect()
+    }
+
     /// Checks a JWK Set (`{"keys": [...]}`) for registration: RS384 and ES384 keys with distinct `kid`s, public parts only.
     ///
     /// # Errors

@@ -52,13 +52,13 @@ use crate::vault::Vault;
 use crate::world::{Instant, World};
 
 pub use by::By;
-pub use client::{Client, ClientKind, Registration, Secret};
+pub use client::{Changed, Client, ClientKind, Registration, Secret};
 pub use directory::Find;
 pub use discovery::Endpoints;
 pub use emergency::{EmergencyAsked, EmergencyGiven};
 pub use form::Refusal;
 pub use keys::{SigningKey, generate_es384};
-pub use registration::Registering;
+pub use registration::{Registering, Waiting};
 pub use registry::{Clients, Registered};
 pub use ring::KeyState;
 pub use shelf::Held;

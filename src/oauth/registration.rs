@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::State;
 use super::authorization::Authorization;
-use super::client::{Client, Registration, SelfRegistered};
+use super::client::{Changed, Client, Registration, SelfRegistered};
 use super::form::Refusal;
 use super::metadata::{self, Metadata};
 use super::registry::Clients;
@@ -51,6 +51,13 @@ struct Own {
     live: Option<Client>,
 }
 
+/// A registration that waits for an administrator.
+pub struct Waiting {
+    pub asked: Held<Client>,
+    /// What it would change of a client that counts already; None: it would be a new one.
+    pub changes: Option<Vec<Changed>>,
+}
+
 /// Stands for an initial access token that was given and not used.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Ticket {
@@ -81,6 +88,17 @@ impl Clients {
     pub async fn pending(&self) -> Result<Vec<Held<Client>>> {
         let mut all = self.pending.all().await?;
         all.sort_by_key(|client| client.self_registered.as_ref().map(|own| own.at));
+        Ok(all)
+    }
+
+    /// The same, each with what it would change.
+    pub async fn waiting(&self) -> Result<Vec<Waiting>> {
+        let mut all = Vec::new();
+        for asked in self.pending().await? {
+            let live = self.get(&asked.client_id).await?;
+            let changes = live.map(|live| asked.changes(&live));
+            all.push(Waiting { asked, changes });
+        }
         Ok(all)
     }
 
@@ -243,7 +261,7 @@ impl State {
         let checked = Client::check(registration, String::new(), self.keys.audience(), now);
         let (next, secret) = checked.map_err(|error| metadata::refused(&error))?;
         let (next, secret) = next.after(&own.latest, registered, secret);
-        let at_once = own.live.as_ref().is_some_and(|live| next.is_approved_with(live));
+        let at_once = own.live.as_ref().is_some_and(|live| next.changes(live).is_empty());
         let facts = [
             ("client_id", next.client_id.clone()),
             ("kind", next.kind.to_string()),

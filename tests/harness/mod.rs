@@ -1,6 +1,7 @@
 //! Starts the real program on data of its own and speaks to it over HTTP, as a client would. Nothing here reaches
 //! into the library: what the tests see is what an installation shows.
 
+pub mod browser;
 mod http;
 pub mod postgres;
 pub mod samples;

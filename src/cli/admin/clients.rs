@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use phial::error::Result;
 use phial::jobs::credentials;
-use phial::oauth::{Client, ClientKind};
+use phial::oauth::{Changed, Client, ClientKind, Waiting};
 use serde_json::{Value, json};
 
 use super::print::Said;
@@ -28,7 +28,8 @@ pub enum ClientsCommand {
     RotateSecret(RotateArgs),
     /// Forget it, and end what people have allowed it.
     Remove(IdArgs),
-    /// List those that have registered themselves and wait to be approved.
+    /// List those that have registered themselves and wait to be approved, and what waits to be changed of those that
+    /// were: each with its old and its new value.
     Pending,
     /// Let one that waits ask for tokens.
     Approve(IdArgs),
@@ -102,6 +103,14 @@ fn client(of: &Client) -> Result<Value> {
     }))
 }
 
+/// One that waits; `changes` is null when it would be a new client.
+fn waits(of: &Waiting) -> Result<Value> {
+    let mut row = client(&of.asked)?;
+    let one = |one: &Changed| json!({ "what": one.what, "old": one.old, "new": one.new });
+    row["changes"] = json!(of.changes.as_ref().map(|all| all.iter().map(one).collect::<Vec<_>>()));
+    Ok(row)
+}
+
 fn new(args: AddArgs) -> Result<credentials::NewClient> {
     let kind = match args.kind {
         KindOfClient::Backend => ClientKind::Backend,
@@ -142,12 +151,11 @@ pub async fn run(office: &Office, command: ClientsCommand) -> Result<Said> {
             rotated.map(Said::One).ok_or_else(|| unknown("client"))
         }
         ClientsCommand::Pending => {
-            let waiting = oauth.clients().pending().await?;
-            let rows: Result<Vec<Value>> = waiting.iter().map(|one| client(one)).collect();
+            let rows: Result<Vec<Value>> = oauth.clients().waiting().await?.iter().map(waits).collect();
             Ok(Said::Many(rows?))
         }
         ClientsCommand::Approve(args) => {
-            done(oauth.clients().by(by).approve(&args.id).await?, "The client may ask for tokens.")
+            done(oauth.clients().by(by).approve(&args.id).await?, "What it asked for counts.")
         }
         ClientsCommand::Reject(args) => {
             done(oauth.clients().by(by).reject(&args.id).await?, "The client is turned away.")

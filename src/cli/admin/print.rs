@@ -20,10 +20,15 @@ fn plain(value: &Value) -> String {
         Value::Null => "-".to_owned(),
         Value::Bool(yes) => if *yes { "yes" } else { "no" }.to_owned(),
         Value::String(text) if text.is_empty() => "-".to_owned(),
-        Value::String(text) => text.clone(),
+        // Some of it was said by apps that registered themselves: nothing of that steers the terminal.
+        Value::String(text) => text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect(),
         Value::Array(items) if items.is_empty() => "-".to_owned(),
+        Value::Array(items) if items[0].is_object() => items.iter().map(plain).collect::<Vec<_>>().join("; "),
         Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(" "),
-        other => other.to_string(),
+        Value::Object(members) => {
+            members.iter().map(|(name, value)| format!("{name}: {}", plain(value))).collect::<Vec<_>>().join(", ")
+        }
+        Value::Number(number) => number.to_string(),
     }
 }
 
@@ -86,6 +91,12 @@ mod tests {
         assert_eq!(said.text(false), "NAME         LAST SEEN\nann          -\nbartholomew  yes\n");
         assert_eq!(serde_json::from_str::<Value>(&said.text(true)).unwrap(), Value::Array(rows));
         assert_eq!(Said::Many(Vec::new()).text(false), "None.\n");
+        let changes =
+            json!([{"what": "name", "old": ["A"], "new": ["B\u{1b}[2J"]}, {"what": "kind", "old": [], "new": ["C"]}]);
+        assert_eq!(
+            Said::Many(vec![json!({ "changes": changes })]).text(false),
+            "CHANGES\nwhat: name, old: A, new: B\u{fffd}[2J; what: kind, old: -, new: C\n"
+        );
         assert_eq!(
             Said::One(json!({"id": "a", "client_secret": "s"})).text(false),
             "id             a\nclient secret  s\n"

@@ -47,6 +47,15 @@ async fn discovered(app: &TestApp) -> [Value; 2] {
     [smart, browser.get("/.well-known/openid-configuration").await.json()]
 }
 
+/// The page of apps, as an administrator sees it.
+async fn office_page(app: &TestApp) -> String {
+    app.user("boss", Role::Admin, None).await;
+    let mut boss = Browser::new(app);
+    let page = boss.open("/admin/users").await;
+    boss.login(&page, "boss").await;
+    boss.get("/admin/clients").await.text()
+}
+
 #[tokio::test]
 async fn registration_is_off_unless_it_is_turned_on() {
     let app = TestApp::new().await;
@@ -158,6 +167,7 @@ async fn a_change_of_what_was_approved_waits_and_the_rest_counts_at_once() {
     );
     let waiting = clients.pending().await.unwrap();
     assert_eq!((waiting.len(), waiting[0].name.as_str()), (1, "Growth chart 2"));
+    assert!(clients.waiting().await.unwrap()[0].changes.is_none(), "a new one");
     assert!(clients.approve(&id).await.unwrap());
     change("client_name", json!("Growth chart")).await;
     assert!(clients.approve(&id).await.unwrap());
@@ -186,6 +196,18 @@ async fn a_change_of_what_was_approved_waits_and_the_rest_counts_at_once() {
     assert!(status(begin(old)).await < 400 && status(begin(new)).await == 400);
     let launched = app.launched(&id, "adams", scope, None).await;
     assert_eq!(app.fhir(&text(&launched, "access_token"), "Patient/p1").await.status, 200);
+    let what_waits = clients.waiting().await.unwrap();
+    let changes = what_waits[0].changes.as_ref().expect("it is a change");
+    assert_eq!((changes.len(), changes[0].what), (1, "redirect_uris"));
+    assert_eq!(
+        (&changes[0].old[..], &changes[0].new[..]),
+        (&[old.to_owned()][..], &[old.to_owned(), new.to_owned()][..])
+    );
+    let page = office_page(&app).await;
+    assert!(
+        page.contains("change of a registered app") && page.contains("<ins><code>https:&#x2f;&#x2f;evil"),
+        "{page}"
+    );
     // Turned away, all is as it was; approved, it counts.
     assert!(clients.reject(&id).await.unwrap());
     assert_eq!(read().await["redirect_uris"], json!([old]));

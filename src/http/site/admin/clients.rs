@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::fhir::json;
 use crate::interaction::form;
 use crate::jobs::credentials::{self, NewClient};
-use crate::oauth::{Client, ClientKind};
+use crate::oauth::{Changed, Client, ClientKind, Waiting};
 
 const KINDS: &[(&str, ClientKind, &str)] = &[
     ("public", ClientKind::Public, "App with users that keeps no secret (in a browser, on a phone)"),
@@ -29,6 +29,30 @@ fn row(client: &Client) -> Value {
     }
 }
 
+/// What a change is about, as people call it.
+fn changed(of: &Changed) -> Value {
+    let what = match of.what {
+        "name" => "Name",
+        "kind" => "Kind",
+        "scopes" => "Scopes",
+        "redirect_uris" => "Redirects",
+        "launch_uri" => "Launch",
+        "jwks" => "Keys",
+        "jwks_url" => "Keys at",
+        "secret" => "Secret",
+        other => other,
+    };
+    context! { what, old => of.old.clone(), new => of.new.clone() }
+}
+
+/// One that waits; under the name that people know when it is a change.
+fn waits(of: &Waiting) -> Value {
+    let changes = of.changes.as_ref().map(|all| all.iter().map(changed).collect::<Vec<_>>());
+    let renamed = of.changes.iter().flatten().find(|one| one.what == "name").and_then(|one| one.old.first());
+    let known = renamed.cloned().unwrap_or_else(|| of.asked.name.clone());
+    context! { known, changes, ..row(&of.asked) }
+}
+
 pub(super) async fn list(desk: &Desk<'_, '_>, said: Said) -> Result<Response<Body>> {
     let all = desk.visit.oauth().clients().list().await?;
     let all = desk.searched(all, |one| format!("{} {} {}", one.client_id, one.name, one.kind));
@@ -39,8 +63,8 @@ pub(super) async fn list(desk: &Desk<'_, '_>, said: Said) -> Result<Response<Bod
         .iter()
         .map(|(name, _, words)| context! { name => *name, words => *words, chosen => *name == kind })
         .collect();
-    let waiting = desk.visit.oauth().clients().pending().await?;
-    let waiting: Vec<Value> = waiting.iter().map(|one| row(one)).collect();
+    let waiting = desk.visit.oauth().clients().waiting().await?;
+    let waiting: Vec<Value> = waiting.iter().map(waits).collect();
     let fields = context! {
         kinds, failed, waiting,
         name => kept("name"), redirects => kept("redirects"), launch => kept("launch"), scopes => kept("scopes"),
@@ -54,7 +78,7 @@ pub(super) async fn add(desk: &Desk<'_, '_>) -> Result<Said> {
     let visit = desk.visit;
     let clients = visit.oauth().clients().by(&desk.by);
     match visit.value("act") {
-        "approve" => return Said::found(clients.approve(visit.value("id")).await?, "The app may ask for tokens."),
+        "approve" => return Said::found(clients.approve(visit.value("id")).await?, "What it asked for counts."),
         "reject" => return Said::found(clients.reject(visit.value("id")).await?, "The app is turned away."),
         _ => {}
     }
