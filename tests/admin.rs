@@ -156,7 +156,16 @@ fn what_an_app_would_change_of_its_registration_is_listed_with_what_counts() {
     let answer = registers(&server, None, &json!({}));
     let (id, token) = (text(&answer, "client_id"), text(&answer, "registration_access_token"));
     let waiting = json(&data, &["clients", "pending"]);
-    assert_eq!((text(&waiting[0], "client_id"), &waiting[0]["changes"]), (id, &Value::Null), "a new one");
+    assert_eq!((text(&waiting[0], "client_id"), text(&waiting[0], "status")), (id, "new"));
+    let asked = waiting[0]["changes"].as_array().unwrap();
+    assert!(asked.iter().any(|one| one["what"] == "redirect_uris" && !one["new"][0].is_null()), "{waiting}");
+    // Approved is what was looked at, not what the app asks for meanwhile.
+    let first = text(&waiting[0], "seen").to_owned();
+    let other =
+        json!({ "client_id": id, "client_name": "Growth chart", "redirect_uris": ["https://elsewhere.example/cb"] });
+    registers(&server, Some((id, token)), &other);
+    assert!(refused(&data, &["clients", "approve", id, "--seen", &first]).contains("something else by now"));
+    registers(&server, Some((id, token)), &json!({ "client_id": id }));
     said(&data, &["clients", "approve", id]);
     let asked = json!({
         "client_id": id, "client_name": "Your hospital", "scope": "launch/patient patient/*.cruds",

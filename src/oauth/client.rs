@@ -237,18 +237,7 @@ impl Client {
     /// Where it differs from an approved client in what the approval was about: its name, how it proves who it is, its
     /// addresses, its scopes. What is not among this counts without being approved.
     pub(super) fn changes(&self, live: &Client) -> Vec<Changed> {
-        let facts = |of: &Client| {
-            [
-                ("name", vec![of.name.clone()]),
-                ("kind", vec![of.kind.to_string()]),
-                ("scopes", of.scopes.split(' ').map(str::to_owned).collect()),
-                ("redirect_uris", of.redirect_uris.clone()),
-                ("launch_uri", of.launch_uri.iter().cloned().collect()),
-                ("jwks", of.jwks.as_ref().map_or_else(Vec::new, Jwks::thumbprints)),
-                ("jwks_url", of.jwks_url.iter().cloned().collect()),
-            ]
-        };
-        let pairs = facts(live).into_iter().zip(facts(self));
+        let pairs = live.facts().into_iter().zip(self.facts());
         let differ = pairs.filter(|((_, old), (_, new))| old != new);
         let mut all: Vec<Changed> = differ.map(|((what, old), (_, new))| Changed { what, old, new }).collect();
         if self.secret_hash != live.secret_hash {
@@ -256,6 +245,24 @@ impl Client {
             all.push(Changed { what: "secret", old: held(live, "the one it has"), new: held(self, "a new one") });
         }
         all
+    }
+
+    /// What a new client asks for: all of that.
+    pub(super) fn asks(&self) -> Vec<Changed> {
+        let given = self.facts().into_iter().filter(|(_, new)| !new.is_empty());
+        given.map(|(what, new)| Changed { what, old: Vec::new(), new }).collect()
+    }
+
+    fn facts(&self) -> [(&'static str, Vec<String>); 7] {
+        [
+            ("name", vec![self.name.clone()]),
+            ("kind", vec![self.kind.to_string()]),
+            ("scopes", self.scopes.split(' ').map(str::to_owned).collect()),
+            ("redirect_uris", self.redirect_uris.clone()),
+            ("launch_uri", self.launch_uri.iter().cloned().collect()),
+            ("jwks", self.jwks.as_ref().map_or_else(Vec::new, Jwks::thumbprints)),
+            ("jwks_url", self.jwks_url.iter().cloned().collect()),
+        ]
     }
 
     /// The scopes the client may be granted.

@@ -1,6 +1,7 @@
 //! Dynamic client registration (RFC 7591) and its management (RFC 7592): an app asks to be registered, and waits for an
 //! administrator. What waits lies apart from the registry, so that no road to a token knows of it.
 
+use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
@@ -16,9 +17,9 @@ use super::registry::Clients;
 use super::shelf::Held;
 use super::token::unavailable;
 use crate::audit::{Event, Outcome, Request, What};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::fhir::json::Node;
-use crate::world::{self, Instant};
+use crate::world::{self, Instant, hex};
 
 pub(super) const PENDING_SPACE: &str = "oauth-client-pending";
 pub(super) const TICKET_SPACE: &str = "oauth-registration-token";
@@ -54,8 +55,18 @@ struct Own {
 /// A registration that waits for an administrator.
 pub struct Waiting {
     pub asked: Held<Client>,
-    /// What it would change of a client that counts already; None: it would be a new one.
-    pub changes: Option<Vec<Changed>>,
+    /// It would change a client that counts already; else it would be a new one.
+    pub is_change: bool,
+    /// What would be otherwise: of a new one, all that it asks for.
+    pub changes: Vec<Changed>,
+    /// Names exactly what was looked at, for [`Clients::approve`].
+    pub seen: String,
+}
+
+/// SHA-256 (hexadecimal) of a registration as it is kept: the app may ask for something else at any moment.
+fn seen(asked: &Client) -> Result<String> {
+    let bytes = Zeroizing::new(serde_json::to_vec(asked).map_err(Error::internal)?);
+    Ok(hex(digest(&SHA256, &bytes).as_ref()))
 }
 
 /// Stands for an initial access token that was given and not used.
@@ -96,18 +107,25 @@ impl Clients {
         let mut all = Vec::new();
         for asked in self.pending().await? {
             let live = self.get(&asked.client_id).await?;
-            let changes = live.map(|live| asked.changes(&live));
-            all.push(Waiting { asked, changes });
+            let (is_change, seen) = (live.is_some(), seen(&asked)?);
+            let changes = live.map_or_else(|| asked.asks(), |live| asked.changes(&live));
+            all.push(Waiting { asked, is_change, changes, seen });
         }
         Ok(all)
     }
 
-    /// Makes a registration that waits a client, or its change that waits count. False: there is none of this id.
+    /// Makes a registration that waits a client, or its change that waits count. `looked_at` is [`Waiting::seen`] of what the
+    /// approval is about; None: of whatever waits. False: there is none of this id.
     ///
     /// # Errors
-    /// `Kind::TooCostly` when the server has as many clients as it keeps.
-    pub async fn approve(&self, client_id: &str) -> Result<bool> {
+    /// `Kind::Conflict` when the app asks for something else by now; `Kind::TooCostly` when the server has as many clients as
+    /// it keeps.
+    pub async fn approve(&self, client_id: &str, looked_at: Option<&str>) -> Result<bool> {
         let Some(held) = self.pending.get(client_id).await? else { return Ok(false) };
+        if looked_at.is_some_and(|looked_at| seen(&held).is_ok_and(|seen| seen != looked_at)) {
+            let text = "The app asks for something else by now: look again, then decide.";
+            return Err(Error::new(Kind::Conflict, text));
+        }
         match self.get(client_id).await? {
             None => self.keep(&held, What::ClientApproved).await?,
             // A change of one that was approved before; whether it is disabled is not the app's to say.

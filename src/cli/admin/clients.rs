@@ -32,7 +32,7 @@ pub enum ClientsCommand {
     /// were: each with its old and its new value.
     Pending,
     /// Let one that waits ask for tokens.
-    Approve(IdArgs),
+    Approve(ApproveArgs),
     /// Turn one that waits away.
     Reject(IdArgs),
     /// Print a token with which one app may register itself.
@@ -43,6 +43,15 @@ pub enum ClientsCommand {
 pub struct IdArgs {
     #[arg(value_name = "CLIENT_ID")]
     id: String,
+}
+
+#[derive(Args)]
+pub struct ApproveArgs {
+    #[arg(value_name = "CLIENT_ID")]
+    id: String,
+    /// What `pending` gives as seen: it is not approved when the app asks for something else by now.
+    #[arg(long, value_name = "HASH")]
+    seen: Option<String>,
 }
 
 #[derive(Args)]
@@ -103,11 +112,13 @@ fn client(of: &Client) -> Result<Value> {
     }))
 }
 
-/// One that waits; `changes` is null when it would be a new client.
+/// One that waits; of a new client, `changes` has all that it asks for.
 fn waits(of: &Waiting) -> Result<Value> {
     let mut row = client(&of.asked)?;
     let one = |one: &Changed| json!({ "what": one.what, "old": one.old, "new": one.new });
-    row["changes"] = json!(of.changes.as_ref().map(|all| all.iter().map(one).collect::<Vec<_>>()));
+    row["status"] = json!(if of.is_change { "change" } else { "new" });
+    row["changes"] = json!(of.changes.iter().map(one).collect::<Vec<_>>());
+    row["seen"] = json!(of.seen);
     Ok(row)
 }
 
@@ -155,7 +166,7 @@ pub async fn run(office: &Office, command: ClientsCommand) -> Result<Said> {
             Ok(Said::Many(rows?))
         }
         ClientsCommand::Approve(args) => {
-            done(oauth.clients().by(by).approve(&args.id).await?, "What it asked for counts.")
+            done(oauth.clients().by(by).approve(&args.id, args.seen.as_deref()).await?, "What it asked for counts.")
         }
         ClientsCommand::Reject(args) => {
             done(oauth.clients().by(by).reject(&args.id).await?, "The client is turned away.")

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::browser::{Browser, CHALLENGE};
 use super::{Reply, TestApp, on_both, patient};
 use crate::access::Role;
+use crate::error::Kind;
 
 on_both![
     a_registration_waits_for_an_administrator_and_counts_for_nothing_until_then,
@@ -110,8 +111,8 @@ async fn a_registration_waits_for_an_administrator_and_counts_for_nothing_until_
 
     let clients = app.app().oauth.clients();
     assert_eq!(clients.pending().await.unwrap().len(), 1);
-    assert!(!clients.approve("nobody").await.unwrap());
-    assert!(clients.approve(&id).await.unwrap());
+    assert!(!clients.approve("nobody", None).await.unwrap());
+    assert!(clients.approve(&id, None).await.unwrap());
     assert_eq!(clients.pending().await.unwrap().len(), 0);
     let launched = app.launched(&id, "adams", scope, None).await;
     let token = text(&launched, "access_token");
@@ -130,10 +131,10 @@ async fn a_rejected_registration_is_gone_and_one_that_nobody_looks_at_ends() {
     let app = TestApp::with(&[("client_registration", "open")]).await;
     let clients = app.app().oauth.clients();
     let rejected = text(&register(&app, &app_of_somebody(), None).await.json(), "client_id");
-    assert!(clients.reject(&rejected).await.unwrap() && !clients.approve(&rejected).await.unwrap());
+    assert!(clients.reject(&rejected).await.unwrap() && !clients.approve(&rejected, None).await.unwrap());
     let forgotten = text(&register(&app, &app_of_somebody(), None).await.json(), "client_id");
     app.pass(31 * 24 * 3600);
-    assert!(!clients.approve(&forgotten).await.unwrap());
+    assert!(!clients.approve(&forgotten, None).await.unwrap());
     for id in [rejected, forgotten] {
         assert!(clients.get(&id).await.unwrap().is_none());
     }
@@ -167,10 +168,17 @@ async fn a_change_of_what_was_approved_waits_and_the_rest_counts_at_once() {
     );
     let waiting = clients.pending().await.unwrap();
     assert_eq!((waiting.len(), waiting[0].name.as_str()), (1, "Growth chart 2"));
-    assert!(clients.waiting().await.unwrap()[0].changes.is_none(), "a new one");
-    assert!(clients.approve(&id).await.unwrap());
+    let looked_at = clients.waiting().await.unwrap();
+    assert!(!looked_at[0].is_change && looked_at[0].changes.iter().any(|one| one.what == "redirect_uris"), "a new one");
+    // Asked for between look and decision: nobody has approved that.
+    change("redirect_uris", json!(["https://evil.example/cb"])).await;
+    let refused = clients.approve(&id, Some(&looked_at[0].seen)).await.map_err(|error| error.kind);
+    assert_eq!(refused, Err(Kind::Conflict));
+    change("client_name", json!("Growth chart 2")).await;
+    let looked_at = clients.waiting().await.unwrap();
+    assert!(clients.approve(&id, Some(&looked_at[0].seen)).await.unwrap());
     change("client_name", json!("Growth chart")).await;
-    assert!(clients.approve(&id).await.unwrap());
+    assert!(clients.approve(&id, None).await.unwrap());
     let scope = "launch/patient patient/*.rs";
     let begin = |redirect: &'static str| app.authorize(&id, scope, &[("redirect_uri", Some(redirect))]);
     let app_of = &app;
@@ -197,7 +205,8 @@ async fn a_change_of_what_was_approved_waits_and_the_rest_counts_at_once() {
     let launched = app.launched(&id, "adams", scope, None).await;
     assert_eq!(app.fhir(&text(&launched, "access_token"), "Patient/p1").await.status, 200);
     let what_waits = clients.waiting().await.unwrap();
-    let changes = what_waits[0].changes.as_ref().expect("it is a change");
+    let changes = &what_waits[0].changes;
+    assert!(what_waits[0].is_change);
     assert_eq!((changes.len(), changes[0].what), (1, "redirect_uris"));
     assert_eq!(
         (&changes[0].old[..], &changes[0].new[..]),
@@ -208,11 +217,12 @@ async fn a_change_of_what_was_approved_waits_and_the_rest_counts_at_once() {
         page.contains("change of a registered app") && page.contains("<ins><code>https:&#x2f;&#x2f;evil"),
         "{page}"
     );
+    assert!(page.contains(&format!("name=\"seen\" value=\"{}\"", what_waits[0].seen)), "{page}");
     // Turned away, all is as it was; approved, it counts.
     assert!(clients.reject(&id).await.unwrap());
     assert_eq!(read().await["redirect_uris"], json!([old]));
     assert_eq!(change("redirect_uris", json!([new])).await.status, 200);
-    assert!(clients.approve(&id).await.unwrap());
+    assert!(clients.approve(&id, None).await.unwrap());
     assert!(status(begin(new)).await < 400 && status(begin(old)).await == 400);
 
     assert_eq!(clients.pending().await.unwrap().len(), 0);
@@ -224,7 +234,7 @@ async fn what_is_no_change_is_refused_and_an_end_is_one_of_all() {
     let answer = register(&app, &app_of_somebody(), None).await.json();
     let (id, own) = (text(&answer, "client_id"), text(&answer, "registration_access_token"));
     let uri = format!("/oauth/register/{id}");
-    assert!(clients.approve(&id).await.unwrap());
+    assert!(clients.approve(&id, None).await.unwrap());
     let change = |member: &'static str, value: Value| {
         let mut asked = app_of_somebody();
         asked["client_id"] = json!(id);
@@ -266,20 +276,20 @@ async fn a_confidential_app_keeps_its_secret_and_a_refresh_gives_no_more_than_is
     asked["scope"] = json!("launch/patient offline_access patient/Patient.rs patient/Observation.rs");
     let answer = register(&app, &asked, None).await.json();
     let (id, own) = (text(&answer, "client_id"), text(&answer, "registration_access_token"));
-    assert!(clients.approve(&id).await.unwrap());
+    assert!(clients.approve(&id, None).await.unwrap());
     let launched = app.launched(&id, "adams", asked["scope"].as_str().unwrap(), None).await;
     let uri = format!("/oauth/register/{id}");
     asked["client_id"] = json!(id);
     asked["scope"] = json!("launch/patient offline_access patient/Patient.rs");
     assert_eq!(send(&app, "PUT", &uri, Some(&own), asked.to_string()).await.status, 200);
-    assert!(clients.approve(&id).await.unwrap());
+    assert!(clients.approve(&id, None).await.unwrap());
     let refreshed = app.refresh(&id, &text(&launched, "refresh_token")).await.json();
     assert_eq!(refreshed["scope"], "launch/patient offline_access patient/Patient.rs");
     // Now with a secret: a new one, which counts when it is approved, and stays.
     asked["token_endpoint_auth_method"] = json!("client_secret_post");
     let answer = send(&app, "PUT", &uri, Some(&own), asked.to_string()).await.json();
     let secret = text(&answer, "client_secret");
-    assert!(clients.approve(&id).await.unwrap());
+    assert!(clients.approve(&id, None).await.unwrap());
     asked["client_secret"] = json!(secret);
     asked["contacts"] = json!(["new@app.example"]);
     let answer = send(&app, "PUT", &uri, Some(&own), asked.to_string()).await.json();
@@ -325,7 +335,7 @@ async fn with_tokens_each_registers_one_app() {
         ("scope", "system/Patient.rs"),
     ];
     assert_eq!(app.form("/oauth/token", &form, None).await.status, 401, "it waits");
-    assert!(clients.approve(&id).await.unwrap());
+    assert!(clients.approve(&id, None).await.unwrap());
     assert_eq!(app.form("/oauth/token", &form, None).await.status, 200);
 
     let old = clients.registration_token().await.unwrap();

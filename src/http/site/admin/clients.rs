@@ -47,10 +47,10 @@ fn changed(of: &Changed) -> Value {
 
 /// One that waits; under the name that people know when it is a change.
 fn waits(of: &Waiting) -> Value {
-    let changes = of.changes.as_ref().map(|all| all.iter().map(changed).collect::<Vec<_>>());
-    let renamed = of.changes.iter().flatten().find(|one| one.what == "name").and_then(|one| one.old.first());
+    let changes: Vec<Value> = of.changes.iter().map(changed).collect();
+    let renamed = of.changes.iter().find(|one| one.what == "name").and_then(|one| one.old.first());
     let known = renamed.cloned().unwrap_or_else(|| of.asked.name.clone());
-    context! { known, changes, ..row(&of.asked) }
+    context! { known, changes, is_change => of.is_change, seen => of.seen.clone(), ..row(&of.asked) }
 }
 
 pub(super) async fn list(desk: &Desk<'_, '_>, said: Said) -> Result<Response<Body>> {
@@ -78,7 +78,10 @@ pub(super) async fn add(desk: &Desk<'_, '_>) -> Result<Said> {
     let visit = desk.visit;
     let clients = visit.oauth().clients().by(&desk.by);
     match visit.value("act") {
-        "approve" => return Said::found(clients.approve(visit.value("id")).await?, "What it asked for counts."),
+        "approve" => {
+            let done = clients.approve(visit.value("id"), Some(visit.value("seen"))).await?;
+            return Said::found(done, "What it asked for counts.");
+        }
         "reject" => return Said::found(clients.reject(visit.value("id")).await?, "The app is turned away."),
         _ => {}
     }
