@@ -208,3 +208,21 @@ impl Entry {
 fn json_fault(error: &serde_json::Error) -> String {
     format!("{:?} at line {}, column {}", error.classify(), error.line(), error.column())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_patient_has_one_place_however_many_there_are() {
+        for count in [1, Patients::FEW, Patients::FEW + 1, 10 * Patients::FEW] {
+            let mut patients = Patients::default();
+            let ids: Vec<String> = (0..count).map(|n| format!("p{n}")).collect();
+            for _ in 0..2 {
+                let places: Vec<usize> = ids.iter().map(|id| patients.place(id.clone())).collect();
+                assert_eq!(places, (0..count).collect::<Vec<_>>());
+            }
+            assert_eq!(patients.ids, ids);
+        }
+    }
+}

@@ -122,7 +122,9 @@ impl Clients {
     /// it keeps.
     pub async fn approve(&self, client_id: &str, looked_at: Option<&str>) -> Result<bool> {
         let Some(held) = self.pending.get(client_id).await? else { return Ok(false) };
-        if looked_at.is_some_and(|looked_at| seen(&held).is_ok_and(|seen| seen != looked_at)) {
+        if let Some(looked_at) = looked_at
+            && seen(&held)? != looked_at
+        {
             let text = "The app asks for something else by now: look again, then decide.";
             return Err(Error::new(Kind::Conflict, text));
         }

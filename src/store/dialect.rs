@@ -205,8 +205,9 @@ fn has_term(db: &Db, statement: &mut Statement, terms: &[i64]) -> String {
 }
 
 /// A query that stops after `limit` rows in any order. SQLite plans a statement anew whenever a bound limit is bound
-/// again: it stands in the text where few limits occur, and behind a plus (`limit +$3`) elsewhere. PostgreSQL must not choose a plan because of the limit: the
-/// candidates come from a materialized set (a backward key scan was 18,000 times slower).
+/// again: it stands in the text where few limits occur, and behind a plus (`limit +$3`) elsewhere. PostgreSQL must not
+/// choose a plan because of the limit: the candidates come from a materialized set (a backward key scan was 18,000 times
+/// slower).
 pub fn first_rows(db: &Db, mut statement: Statement, limit: usize) -> Statement {
     statement.sql = match db.is_postgres() {
         true => format!("with c as materialized ({}) select * from c limit {limit}", statement.sql),

@@ -13,7 +13,7 @@ use super::db::Param;
 use super::lane::Work;
 use super::read::{STORED, STORED_FROM, State, Stored};
 use super::sealed::{Mark, Spot};
-use super::{AuditRow, Store};
+use super::{AuditRow, Store, cores};
 use crate::error::{Error, Result};
 use crate::fhir::definitions::Param as Known;
 use crate::fhir::{Resource, TypeId, json};
@@ -100,7 +100,7 @@ impl Store {
         let (rows, customs, base) = (read.len() as u64, pass.customs.clone(), self.inner.base.clone());
         let keys = self.inner.vault.keys(&read.iter().map(|row| row.pk).collect::<Vec<Pk>>()).await?;
         let vault = self.inner.vault.clone();
-        let sealed = tokio::task::spawn_blocking(move || {
+        let sealed = cores::run(move || {
             let again = |(row, keys): (Stored, Option<Arc<Keys>>)| {
                 again(row, kind, keys?.as_ref(), &customs, &base, &vault).transpose()
             };
@@ -109,7 +109,7 @@ impl Store {
         let change = |(n, state)| Change::Advance { n, state, from, to, rows: rows as i64, total };
         let parameters = std::iter::once((n, state)).chain(together).map(change).collect();
         let set = WriteSet {
-            records: sealed.await.map_err(Error::internal)??,
+            records: sealed.await?,
             epoch: pass.customs.epoch,
             terms_may_move: true,
             parameters,

@@ -192,7 +192,9 @@ impl Effort {
 }
 
 thread_local! {
-    static COMPRESSORS: [RefCell<Option<zstd::bulk::Compressor<'static>>>; 2] = const { [RefCell::new(None), RefCell::new(None)] };
+    /// One of each effort.
+    static COMPRESSORS: [RefCell<Option<zstd::bulk::Compressor<'static>>>; 2] =
+        const { [RefCell::new(None), RefCell::new(None)] };
     static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
 }
 

@@ -13,6 +13,7 @@ use crate::fhir::{Resource, TypeId, definitions};
 use crate::mapping::sections;
 use crate::search::query::{Criterion, pending};
 use crate::search::{Customs, Matcher, Query, View, capsule, values};
+use crate::store::cores;
 use crate::store::sealed::Spot;
 use crate::vault::{Keys, Rid};
 
@@ -78,8 +79,7 @@ impl Store {
                 let mut shown = self.with_keys(grant, &matcher, chunk).await?;
                 shown.sort_unstable_by_key(|(one, _)| one.sealed.rid);
                 let inner = inner.clone();
-                let decided = tokio::task::spawn_blocking(move || holding(shown, &inner));
-                found.extend(decided.await.map_err(Error::internal)??);
+                found.extend(cores::run(move || holding(shown, &inner)).await?);
             }
         }
         self.in_epoch(query.epoch).await?;

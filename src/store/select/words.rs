@@ -14,8 +14,8 @@ use crate::mapping::sections;
 use crate::search::query::{Criterion, Wanted};
 use crate::search::words::Words;
 use crate::search::{Matcher, View};
-use crate::store::Store;
 use crate::store::sealed::Spot;
+use crate::store::{Store, cores};
 use crate::vault::{Keys, Rid};
 
 /// Bodies that one search may look into.
@@ -61,8 +61,7 @@ impl Store {
         for chunk in rids.chunks(CHUNK) {
             let shown = self.with_keys(grant, &matcher, chunk).await?;
             let asked = asked.clone();
-            let decided = tokio::task::spawn_blocking(move || holding(shown, &asked));
-            ids.extend(decided.await.map_err(Error::internal)??);
+            ids.extend(cores::run(move || holding(shown, &asked)).await?);
         }
         criteria.push(Criterion::IdIn(ids));
         Ok(())
