@@ -3,6 +3,7 @@
 //! unknown or wrong is an error that names the setting and where it came from.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -448,7 +449,7 @@ fn read_file(path: &Path, given: &mut Given, faults: &mut Vec<Issue>) -> Result<
     let text = std::fs::read_to_string(path)
         .map_err(|e| Error::invalid(format!("cannot read the configuration file {}: {e}", path.display())))?;
     let table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
-        let line = e.span().map_or(0, |span| text[..span.start.min(text.len())].lines().count().max(1));
+        let line = e.span().map_or(0, |span| 1 + text[..span.start.min(text.len())].matches('\n').count());
         Error::invalid(format!("{}, line {line}: {}", path.display(), e.message()))
     })?;
     for (key, value) in table {
@@ -479,7 +480,7 @@ impl Config {
     /// `Kind::Invalid` with one issue per unknown or wrong setting, naming it and its place.
     pub fn load(
         file: Option<&Path>,
-        env: impl IntoIterator<Item = (String, String)>,
+        env: impl IntoIterator<Item = (OsString, OsString)>,
         set: &[(&'static str, String)],
     ) -> Result<Config> {
         let mut given = Given::default();
@@ -488,6 +489,8 @@ impl Config {
             read_file(path, &mut given, &mut faults)?;
         }
         for (name, value) in env {
+            // The environment may hold anything; what is meant for us is text.
+            let name = name.to_string_lossy().into_owned();
             #[cfg(feature = "bench-switches")]
             if name == crate::world::bench::VARIABLE {
                 continue;
@@ -499,7 +502,10 @@ impl Config {
                 faults.push(Issue::error("not-found", format!("unknown setting {key} ({place})")));
                 continue;
             }
-            given.0.insert(key, Origin { value, place });
+            match value.into_string() {
+                Ok(value) => drop(given.0.insert(key, Origin { value, place })),
+                Err(_) => faults.push(Issue::error("value", format!("setting {key} ({place}): it is not UTF-8"))),
+            }
         }
         for (key, value) in set {
             given.0.insert((*key).to_owned(), Origin { value: value.clone(), place: "command line".into() });
@@ -520,12 +526,20 @@ impl Config {
         }
         faults.extend(self.tls_faults());
         let authority = self.base_url.strip_prefix("http://").or_else(|| self.base_url.strip_prefix("https://"));
-        let plain = !self.base_url.contains(['?', '#', ' ']) && !self.base_url.ends_with('/');
-        if authority.is_none_or(|rest| rest.is_empty() || rest.starts_with('/')) || !plain {
-            faults.push("setting base_url: an http or https URL without query and trailing slash is expected");
+        // It is written into links, headers and pages.
+        let plain = self.base_url.bytes().all(|byte| byte.is_ascii_graphic() && !br#"?#@"'<>\^`{|}"#.contains(&byte));
+        if authority.is_none_or(|rest| rest.is_empty() || rest.starts_with('/'))
+            || !plain
+            || self.base_url.ends_with('/')
+        {
+            faults.push("setting base_url: an http or https URL without user, query and trailing slash is expected");
         }
         if self.mrn_system.is_empty() {
             self.mrn_system = format!("{}/NamingSystem/mrn", self.base_url);
+        } else if !is_absolute_uri(&self.mrn_system) {
+            faults.push(
+                "setting mrn_system: an absolute URI is expected, such as https://a.example/mrn or urn:oid:1.2.3",
+            );
         }
         if self.page_size.get() > self.page_size_max.get() {
             faults.push("setting page_size: it may not be larger than page_size_max");
@@ -632,6 +646,16 @@ impl Config {
     }
 }
 
+fn is_absolute_uri(text: &str) -> bool {
+    let scheme = |scheme: &str| {
+        scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+            && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
+    };
+    let rest =
+        |rest: &str| !rest.is_empty() && !rest.contains(|c: char| c.is_whitespace() || c.is_control() || c == '|');
+    text.split_once(':').is_some_and(|(before, after)| scheme(before) && rest(after))
+}
+
 fn path_of(url: &str) -> &str {
     let rest = url.split_once("://").map_or("", |(_, rest)| rest);
     rest.find('/').map_or("", |slash| &rest[slash..])
@@ -667,7 +691,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let path = dir.path().join("phial.toml");
         std::fs::write(&path, file).expect("the file is written");
-        Config::load(Some(&path), env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())), &[])
+        Config::load(Some(&path), env.iter().map(|(k, v)| ((*k).into(), (*v).into())), &[])
     }
 
     fn faults(result: Result<Config>) -> Vec<String> {
@@ -735,8 +759,34 @@ mod tests {
 
     #[test]
     fn a_broken_file_names_its_line() {
-        let all = faults(load("page_size = 1\nlog = ", &[]));
-        assert!(all[0].contains("line 2"), "{all:?}");
+        for file in ["page_size = 1\nlog = ", "page_size = 1\n= 2\n", "page_size = 1\npage_size = 2\nlog = \"info\""] {
+            let all = faults(load(file, &[]));
+            assert!(all[0].contains("line 2"), "{file}: {all:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_text_in_the_environment_is_named_where_it_is_ours_and_left_alone_elsewhere() {
+        use std::os::unix::ffi::OsStringExt;
+        let odd = || OsString::from_vec(vec![b'x', 0xff]);
+        let env = [("HOME".into(), odd()), (odd(), "1".into())];
+        assert!(Config::load(None, env, &[]).is_ok());
+        let all = faults(Config::load(None, [("PHIAL_LOG".into(), odd())], &[]));
+        assert_eq!(all, ["setting log (variable PHIAL_LOG): it is not UTF-8"]);
+    }
+
+    #[test]
+    fn addresses_that_would_break_what_they_are_written_into_are_refused() {
+        for url in ["http://u:p@a.example/fhir", "http://a\"b/fhir", "http://a.example/f hir", "http://é.example/fhir"]
+        {
+            let all = faults(load("", &[("PHIAL_BASE_URL", url)]));
+            assert!(all.len() == 1 && all[0].contains("base_url") && !all[0].contains(url), "{url}: {all:?}");
+        }
+        for system in ["mrn", "urn:", "not a uri", "urn:a|b", "1a:b"] {
+            let all = faults(load("", &[("PHIAL_MRN_SYSTEM", system)]));
+            assert!(all.len() == 1 && all[0].contains("mrn_system"), "{system}: {all:?}");
+        }
+        assert!(load("", &[("PHIAL_MRN_SYSTEM", "urn:oid:1.2.3")]).is_ok());
     }
 
     #[test]

@@ -65,7 +65,8 @@ struct WithConfig {
 struct DoctorArgs {
     #[command(flatten)]
     with: WithConfig,
-    /// Also go through every resource: whether its year, terms and postings are those that were written.
+    /// Also go through every resource and what stands beside it: whether its year, terms, postings, compartment, number,
+    /// domain row and line of the version log are those that were written; and whether clients, users and sessions open.
     #[arg(long)]
     index: bool,
 }
@@ -162,6 +163,7 @@ enum Topic {
 
 /// Runs the command line; errors go to standard error, one line each.
 pub fn run() -> ExitCode {
+    log::quiet_panics();
     let cli = Cli::parse();
     #[cfg(feature = "bench-switches")]
     eprintln!("{}", phial::world::bench::warning());
@@ -230,7 +232,7 @@ fn help(topic: Option<&Topic>) {
 }
 
 fn load(file: Option<&Path>, set: &[(&'static str, String)]) -> Result<Config> {
-    let config = Config::load(file, std::env::vars(), set)?;
+    let config = Config::load(file, std::env::vars_os(), set)?;
     log::start(&config)?;
     Ok(config)
 }
