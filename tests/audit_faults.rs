@@ -197,3 +197,28 @@ fn refusals_are_found_by_search() {
     }
     assert_eq!(send(client, "GET", "/fhir/Patient/kept", &[], None).header("etag"), Some("W/\"1\""));
 }
+
+/// That somebody has no such findings, or how many, is told of a patient too.
+#[test]
+fn a_search_is_on_the_record_of_the_patient_it_names_whatever_it_finds() {
+    let (_data, server) = started(Engine::Sqlite);
+    let client = &server.client;
+    let searches = [
+        ("s-none", "Observation?patient=kept"),
+        ("s-typed", "Condition?subject=Patient/kept"),
+        ("s-count", "Encounter?patient=kept&_summary=count"),
+        ("s-id", "Patient?_id=kept&_summary=count"),
+    ];
+    for (request, search) in searches {
+        let reply = send(client, "GET", &format!("/fhir/{search}"), &[("X-Request-Id", request)], None);
+        assert_eq!(reply.status, 200, "{}", reply.text());
+    }
+    let of = |patient: &str| {
+        send(client, "GET", &format!("/fhir/AuditEvent?patient={patient}&_count=100"), &[], None).text()
+    };
+    let found = of("kept");
+    for (request, search) in searches {
+        assert!(found.contains(&format!("\"{request}\"")), "{search}");
+    }
+    assert!(!of("other").contains("s-none"));
+}

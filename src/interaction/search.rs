@@ -87,18 +87,21 @@ fn event(scene: Scene<'_>, query: &Query) -> Event {
     Event { patients: asked_patients(query), ..scene.event(What::SearchType, Some(query.kind)) }
 }
 
-/// The patients that a search names.
+/// The patients that a search names. A bare id counts where it may be a patient's: what `patient` refers to may be a
+/// group too.
 pub(super) fn asked_patients(query: &Query) -> Vec<String> {
-    let patient = definitions().type_id("Patient");
-    let asked = query.criteria.iter().filter_map(|criterion| match criterion {
-        Criterion::Param { any_of, .. } => Some(any_of),
-        _ => None,
-    });
-    let ids = asked.flatten().filter_map(|wanted| match wanted {
-        Wanted::Reference(WantedReference::Local { kinds, id, .. }) if kinds.iter().copied().eq(patient) => Some(id),
-        _ => None,
-    });
-    ids.cloned().collect()
+    let Some(patient) = definitions().type_id("Patient") else { return Vec::new() };
+    let own = definitions().param(patient, "_id").filter(|_| query.kind == patient).map(|param| param.id);
+    let mut ids = Vec::new();
+    for criterion in &query.criteria {
+        let Criterion::Param { param, any_of, .. } = criterion else { continue };
+        ids.extend(any_of.iter().filter_map(|wanted| match wanted {
+            Wanted::Reference(WantedReference::Local { kinds, id, .. }) if kinds.contains(&patient) => Some(id.clone()),
+            Wanted::Token { code: Some(code), .. } if own == Some(*param) => Some(code.exact.clone()),
+            _ => None,
+        }));
+    }
+    ids
 }
 
 /// Parses the query, or takes query and position from a page link.
