@@ -144,6 +144,18 @@ impl Error {
         self
     }
 
+    /// Of something that a start needs: names the setting that says where it is.
+    pub fn of_setting(mut self, setting: &str) -> Self {
+        if self.kind == Kind::Internal {
+            let text = format!("setting {setting}: it cannot be used");
+            return Error { kind: Kind::Unavailable, issues: vec![Issue::error("exception", text)], ..self };
+        }
+        for issue in &mut self.issues {
+            issue.diagnostics = format!("setting {setting}: {}", issue.diagnostics).into();
+        }
+        self
+    }
+
     pub fn invalid(diagnostics: impl Into<Cow<'static, str>>) -> Self {
         Error::new(Kind::Invalid, diagnostics)
     }

@@ -13,7 +13,7 @@ use crate::fhir::date;
 use crate::fhir::json::Node;
 use crate::oauth;
 use crate::store::keydb::KeyDb;
-use crate::store::{Store, StoreConfig};
+use crate::store::{Store, StoreConfig, bond};
 use crate::vault::Vault;
 use crate::vault::keyring::LocalKeyring;
 use crate::world::{Instant, World};
@@ -47,7 +47,8 @@ impl App {
             lanes: u32::try_from(config.lanes.get()).unwrap_or(u32::MAX),
             candidates_max: config.candidates_max.size(),
         };
-        let store = Store::open(store_config, vault.clone(), world.clone()).await?;
+        let store = Store::open(store_config, vault.clone(), world.clone()).await;
+        let store = store.map_err(|error| error.of_setting("database_url"))?;
         // A database that was restored from before an erasure still has what searches go by.
         store.forget(&vault.destroyed().await?).await?;
         let trail = Trail::new(store.clone(), vault.clone(), world.clone());
@@ -60,8 +61,10 @@ impl App {
     /// The vault over the local keyring file and the key database.
     ///
     /// # Errors
-    /// When either cannot be opened, or the keyring is not the one the key database was made with.
+    /// When either cannot be opened, the keyring is not the one the key database was made with, or one of them is missing
+    /// from an installation that had it.
     pub async fn vault(config: &Config) -> Result<Vault> {
+        Self::may_make_keys(config).await?;
         make_folder(&config.keyring)?;
         for url in [&config.database_url, &config.key_database_url] {
             if let Some(path) = url.strip_prefix("sqlite:") {
@@ -69,14 +72,39 @@ impl App {
             }
         }
         let root = LocalKeyring::open_or_create(&config.keyring)?;
-        let keys = KeyDb::open(&config.key_database_url).await?;
+        let keys = KeyDb::open(&config.key_database_url).await.map_err(of_keys)?;
         Vault::open(Arc::new(root), keys).await
+    }
+
+    /// New keys are made for a new installation only: what is missing of an old one has to be restored.
+    async fn may_make_keys(config: &Config) -> Result<()> {
+        let missing = |text: String| Err(Error::new(Kind::Unavailable, text));
+        if !bond::has_keys(&config.key_database_url).await.map_err(of_keys)? {
+            let used = bond::is_used(&config.database_url).await.map_err(|error| error.of_setting("database_url"))?;
+            if used {
+                let text = "The key database (setting key_database_url) holds no keys, but the database (setting \
+                            database_url) was sealed with some: restore it; nothing is made anew.";
+                return missing(text.to_owned());
+            }
+        } else if !config.keyring.exists() {
+            let path = config.keyring.display();
+            return missing(format!(
+                "There is no keyring {path} (setting keyring), but the key database holds keys that were wrapped with \
+                 one: restore it; nothing is made anew."
+            ));
+        }
+        Ok(())
     }
 
     /// Finishes what is under way; nothing is accepted afterwards.
     pub async fn close(&self) {
         self.store.close().await;
+        self.vault.close().await;
     }
+}
+
+fn of_keys(error: Error) -> Error {
+    error.of_setting("key_database_url")
 }
 
 /// Makes the folder that a file is to lie in, for this user alone.

@@ -132,6 +132,11 @@ impl Db {
         ))
     }
 
+    /// Whether it is a file that is not there: connecting would make it.
+    pub fn is_absent(&self) -> bool {
+        matches!(self, Db::Sqlite(options) if !options.get_filename().exists())
+    }
+
     pub fn is_postgres(&self) -> bool {
         matches!(self, Db::Postgres(_))
     }

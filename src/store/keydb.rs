@@ -217,6 +217,15 @@ impl KeyStore for KeyDb {
             self.write(&[(delete.to_owned(), vec![Param::Int(pk.0)]), (insert.to_owned(), row)]).await
         })
     }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            self.readers.close().await;
+            if let Some(conn) = self.writer.lock().await.take() {
+                conn.close().await;
+            }
+        })
+    }
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ mod select;
 mod small;
 mod turns;
 
+pub mod bond;
 pub mod db;
 pub mod entries;
 pub mod keydb;
@@ -235,12 +236,14 @@ impl Store {
     /// Opens, migrates, registers this process as an audit instance.
     ///
     /// # Errors
-    /// `Kind::Invalid` for a URL that cannot be read, `Kind::Unavailable` when the database cannot be used.
+    /// `Kind::Invalid` for a URL that cannot be read, `Kind::Unavailable` when the database cannot be used or was sealed
+    /// with other keys.
     pub async fn open(config: StoreConfig, vault: Vault, world: Arc<World>) -> Result<Store> {
         let db = Db::parse(&config.url)?;
         migrate::migrate(&db, migrate::Which::Data).await?;
         let instance = world.surrogate();
         let mut conn = db.connect().await?;
+        bond::check(&mut conn, &vault).await?;
         let register = "insert into audit_instance (instance, lanes) values ($1, $2)";
         let count = lane::count(&db, config.lanes);
         conn.run(register, vec![Param::Int(instance), Param::Int(count.into())]).await?;

@@ -102,6 +102,10 @@ pub trait KeyStore: Send + Sync {
     fn count_destroyed(&self) -> BoxFuture<'_, Result<u64>>;
     /// Destroys every version of a patient's key and leaves [`DekRow::destroyed`] in its place.
     fn destroy_data_keys(&self, pk: Pk) -> BoxFuture<'_, Result<()>>;
+    /// Ends its connections; one that is needed later is made anew.
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
 }
 
 /// What a sealed text is, where it belongs: all of it is authenticated, so that it opens nowhere else.
@@ -216,6 +220,11 @@ impl Vault {
     pub async fn ping(&self) -> Result<()> {
         // A surrogate that no row has: it must look, and finds nothing.
         self.inner.system.store().data_keys(&[Pk(0)]).await.map(|_| ())
+    }
+
+    /// Lets the key database go, so that all of it lies in its file.
+    pub async fn close(&self) {
+        self.inner.system.store().close().await;
     }
 
     /// What is known of these surrogates, in the same order.

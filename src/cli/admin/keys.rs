@@ -5,6 +5,7 @@ use std::sync::Arc;
 use clap::Subcommand;
 use phial::app::Config;
 use phial::error::{Error, Kind, Result};
+use phial::store::bond;
 use phial::store::keydb::KeyDb;
 use phial::vault::keyring::LocalKeyring;
 use phial::vault::{KeyStore, Vault};
@@ -36,10 +37,13 @@ pub async fn without_server(command: &KeysCommand, with: &WithConfig) -> Result<
 }
 
 async fn vault(config: &Config) -> Result<Said> {
-    // Makes none: a keyring that is not there is an error.
+    // Makes none: a keyring that is not there is an error, and so is a key database without keys.
     if !config.keyring.exists() {
         let text = format!("there is no keyring at {}", config.keyring.display());
         return Err(Error::new(Kind::Unavailable, text));
+    }
+    if !bond::has_keys(&config.key_database_url).await? {
+        return Err(Error::new(Kind::Unavailable, "the key database (setting key_database_url) holds no keys"));
     }
     let root = Arc::new(LocalKeyring::open_or_create(&config.keyring)?);
     let keys = KeyDb::open(&config.key_database_url).await?;

@@ -3,7 +3,32 @@
 use super::*;
 use crate::vault::{DekRow, Pk, Place, Purpose};
 
-on_both!(keys_are_made_once_by_all_servers, keys_are_wrapped_anew_and_destroyed_ones_stay_so);
+on_both!(
+    keys_are_made_once_by_all_servers,
+    keys_are_wrapped_anew_and_destroyed_ones_stay_so,
+    a_database_opens_with_its_own_keys_only,
+);
+
+/// Those of another installation would find nothing, and what they sealed would be lost to the right ones.
+async fn a_database_opens_with_its_own_keys_only(bench: Bench) {
+    let with = |vault: &Vault| Store::open(bench.config.clone(), vault.clone(), bench.world.clone());
+    let foreign = crate::vault::memory::vault();
+    let starts = bench.count("audit_instance").await;
+    assert_eq!(kind_of(with(&foreign).await), Some(Kind::Unavailable), "before anything was written");
+    bench.write(&observation("o1", "p1", "1-1", 5.0, "2020-01-01")).await.expect("writes");
+    let mut raw = bench.raw().await;
+    // Also where the mark is gone.
+    for mark in [1, 0] {
+        assert_eq!(bench.count("kv where space = 'keys'").await, mark);
+        let error = with(&foreign).await.err().expect("refused");
+        assert!(error.kind == Kind::Unavailable && error.to_string().contains("key_database_url"), "{error}");
+        assert!(raw.run("delete from kv where space = 'keys'", vec![]).await.is_ok_and(|rows| rows == mark as u64));
+    }
+    assert_eq!(bench.count("audit_instance").await, starts, "nothing was written");
+    bench.beside().await.close().await;
+    assert_eq!(bench.count("kv where space = 'keys'").await, 1, "the right keys mark it again");
+    raw.close().await;
+}
 
 async fn keys_are_made_once_by_all_servers(bench: Bench) {
     let row = |pk: i64, fill: u8| DekRow {
