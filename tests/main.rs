@@ -19,6 +19,7 @@ mod negotiation;
 mod oracle;
 mod races;
 mod random_requests;
+mod restoring;
 mod rules;
 mod samples;
 mod selftest;

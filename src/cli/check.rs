@@ -41,8 +41,11 @@ pub async fn doctor(config: &Config, index: bool) -> Result<ExitCode> {
                 Ok(app) => {
                     check("database", app.store.ping().await.err().map(|error| with_cause(&error)));
                     if index {
-                        let report = app.store.check_index().await?;
+                        let report = app.store.check_index(&app.config.mrn_system).await?;
                         check("index", (!report.is_clean()).then(|| report.to_string()));
+                        let altered = app.oauth.altered().await?;
+                        let said = || format!("altered or moved:\n{}", altered.join("\n"));
+                        check("clients, users and sessions", (!altered.is_empty()).then(said));
                     }
                     app.close().await;
                 }

@@ -118,6 +118,11 @@ impl Directory {
         Directory(Shelf::new(store, vault, SPACE))
     }
 
+    /// As [`Shelf::altered`].
+    pub async fn altered(&self) -> Result<Vec<String>> {
+        self.0.altered().await
+    }
+
     fn row(term: &str, username: &str) -> String {
         format!("{term}\n{username}")
     }

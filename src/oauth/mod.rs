@@ -221,6 +221,31 @@ impl State {
         }))
     }
 
+    /// What of all that is kept here does not open as it stands, by kind and blinded name. (Without the signing keys a
+    /// server does not start.)
+    pub async fn altered(&self) -> Result<Vec<String>> {
+        let kinds = [
+            self.clients.altered().await?,
+            self.users.altered().await?,
+            self.sessions.altered().await?,
+            self.locks.altered().await?,
+            self.invitations.altered().await?,
+            self.challenges.altered().await?,
+            self.passkey_ids.altered().await?,
+            self.asked.altered().await?,
+            self.codes.altered().await?,
+            self.authorizations.altered().await?,
+            self.launches.altered().await?,
+            self.outgoing.altered().await?,
+            self.links.altered().await?,
+            self.switches.altered().await?,
+            self.reviews.altered().await?,
+            self.reviewed.altered().await?,
+            self.ended.altered().await?,
+        ];
+        Ok(kinds.concat())
+    }
+
     /// The client that asks other servers.
     pub fn fetch(&self) -> &fetch::Client {
         &self.fetch

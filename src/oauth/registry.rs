@@ -5,13 +5,13 @@ use std::sync::Arc;
 use super::by::By;
 use super::client::{Client, Registration, Secret};
 use super::registration::{PENDING_SPACE, TICKET_SPACE, Ticket};
-use super::shelf::Shelf;
+use super::shelf::{Shelf, named};
 use crate::audit::{Trail, What};
 use crate::error::{Error, Kind, Result};
 use crate::fhir::json::Node;
 use crate::store::Store;
 use crate::vault::{SystemKey, Vault};
-use crate::world::World;
+use crate::world::{World, hex};
 
 const SPACE: &str = "oauth-client";
 /// Clients one server keeps.
@@ -100,6 +100,18 @@ impl Clients {
     }
 
     /// All clients, by client_id.
+    /// As [`Shelf::altered`], of clients and what leads to them.
+    pub(super) async fn altered(&self) -> Result<Vec<String>> {
+        let mut altered = [self.pending.altered().await?, self.tickets.altered().await?].concat();
+        for (key, sealed) in self.store.kv_list(SPACE).await? {
+            match self.open(&key, &sealed).await {
+                Err(error) if error.kind == Kind::Tampered => altered.push(format!("{SPACE} {}", hex(&key))),
+                opened => drop(opened?),
+            }
+        }
+        Ok(altered)
+    }
+
     pub async fn list(&self) -> Result<Vec<Client>> {
         let mut clients = Vec::new();
         for (key, sealed) in self.store.kv_list(SPACE).await? {
@@ -168,7 +180,8 @@ impl Clients {
     }
 
     async fn open(&self, key: &[u8], sealed: &[u8]) -> Result<Client> {
-        let plain = self.vault.open_system(SystemKey::Secret, &aad(key), sealed).await?;
+        let plain = self.vault.open_system(SystemKey::Secret, &aad(key), sealed).await;
+        let plain = plain.map_err(|error| named(error, SPACE))?;
         serde_json::from_slice(&plain).map_err(Error::internal)
     }
 }

@@ -11,10 +11,17 @@ use zeroize::Zeroizing;
 use crate::error::{Error, Kind, Result};
 use crate::store::{Life, Store};
 use crate::vault::{SystemKey, Vault};
-use crate::world::Instant;
+use crate::world::{Instant, hex};
 
+/// Rows that are looked through in one go.
+const ALTERED_AT_ONCE: usize = 500;
 /// Times that a change is tried anew when somebody else was first.
 const TRIES_MAX: usize = 16;
+
+/// Says of what did not open what it is.
+pub(super) fn named(error: Error, space: &'static str) -> Error {
+    if error.kind == Kind::Tampered { Error::tampered(space) } else { error }
+}
 
 /// Things of one type. Clones are cheap.
 pub struct Shelf<T> {
@@ -95,7 +102,8 @@ impl<T: Serialize + DeserializeOwned + Clone> Shelf<T> {
     async fn open(&self, key: Vec<u8>, sealed: Vec<u8>) -> Result<Held<T>> {
         #[cfg(test)]
         self.opened.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-        let plain = self.vault.open_system(SystemKey::Secret, &self.aad(&key), &sealed).await?;
+        let plain = self.vault.open_system(SystemKey::Secret, &self.aad(&key), &sealed).await;
+        let plain = plain.map_err(|error| named(error, self.space))?;
         let value = serde_json::from_slice(&plain).map_err(Error::internal)?;
         Ok(Held { value, key, sealed })
     }
@@ -190,6 +198,22 @@ impl<T: Serialize + DeserializeOwned + Clone> Shelf<T> {
     /// Gives how many there were.
     pub async fn delete_owned(&self, owner: &str) -> Result<u64> {
         self.store.kv_delete_owned(self.space, &self.owner(owner)).await
+    }
+
+    /// Those that do not open as they stand, by their blinded names.
+    pub async fn altered(&self) -> Result<Vec<String>> {
+        let (mut altered, mut after) = (Vec::new(), Vec::new());
+        loop {
+            let rows = self.store.kv_page(self.space, None, &after, ALTERED_AT_ONCE).await?;
+            let Some((last, _)) = rows.last() else { return Ok(altered) };
+            after = last.clone();
+            for (key, sealed) in rows {
+                match self.open(key.clone(), sealed).await {
+                    Err(error) if error.kind == Kind::Tampered => altered.push(format!("{} {}", self.space, hex(&key))),
+                    opened => drop(opened?),
+                }
+            }
+        }
     }
 
     async fn opened(&self, rows: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Vec<Held<T>>> {

@@ -167,6 +167,11 @@ impl Users {
         Users { by: by.clone(), ..self.clone() }
     }
 
+    /// As [`Shelf::altered`], of users and of what finds them.
+    pub(super) async fn altered(&self) -> Result<Vec<String>> {
+        Ok([self.shelf.altered().await?, self.directory.altered().await?].concat())
+    }
+
     /// Lets the users of an older database be found.
     pub(super) async fn make_directory(&self) -> Result<()> {
         self.directory.make(&self.shelf).await

@@ -6,10 +6,10 @@ use std::collections::HashMap;
 
 use super::Store;
 use super::apply::Chunks;
-use super::db::{Param, Row};
+use super::db::{Param, Row, placeholder_list};
 use super::small::{Sealed16, Small, SmallAnswer, select_compartments};
 use crate::error::{Error, Result};
-use crate::fhir::TypeId;
+use crate::fhir::{TypeId, definitions};
 use crate::mapping::mapping;
 use crate::search::values::Header;
 use crate::vault::{Pk, SystemKey, Vault};
@@ -104,10 +104,45 @@ impl Store {
         Ok(found)
     }
 
+    /// The same for these homes. A patient who stands in the records had a compartment before: where it is gone,
+    /// nothing would be found of the patient, and what is written would belong to a second one.
+    ///
+    /// # Errors
+    /// `Kind::Tampered` when one was taken away.
+    pub(super) async fn compartments_of(&self, homes: &[Home]) -> Result<HashMap<[u8; 16], Surrogates>> {
+        let vault = &self.inner.vault;
+        let tokens: Vec<[u8; 16]> = homes.iter().filter_map(|home| home.token(vault)).collect();
+        let found = self.compartments(&tokens).await?;
+        let patient = definitions().type_id("Patient").ok_or_else(|| Error::internal("no Patient"))?;
+        let absent = homes.iter().filter_map(|home| match (home, home.token(vault)) {
+            (Home::Patient(id), Some(token)) if !found.contains_key(&token) => {
+                Some((self.id_token(patient, id), token))
+            }
+            _ => None,
+        });
+        let absent: HashMap<[u8; 16], [u8; 16]> = absent.collect();
+        for ids in Chunks::of(&Vec::from_iter(absent.keys().copied()), LOOKUP_MAX) {
+            let list = placeholder_list(ids.len(), 1);
+            let sql = format!("select id_token from record where rtype = $1 and id_token in ({list})");
+            let mut params = vec![Param::Int(patient.0.into())];
+            params.extend(ids.iter().map(|id| Param::Bytes(id.to_vec())));
+            let standing = self.inner.lookups.rows(&sql, params).await?;
+            let tokens =
+                standing.iter().map(|row| Ok(absent.get(&row.array(0)?).copied())).collect::<Result<Vec<_>>>()?;
+            let tokens: Vec<[u8; 16]> = tokens.into_iter().flatten().collect();
+            // Both may have been made since the first look.
+            if self.compartments(&tokens).await?.len() < tokens.len() {
+                return Err(Error::tampered("compartment taken away"));
+            }
+        }
+        Ok(found)
+    }
+
     /// The same; those that are absent are made, durably, before this returns. Of several servers that make one at
     /// once all get the same.
-    pub(super) async fn compartments_or_new(&self, tokens: &[[u8; 16]]) -> Result<HashMap<[u8; 16], Surrogates>> {
-        let mut found = self.compartments(tokens).await?;
+    pub(super) async fn compartments_or_new(&self, homes: &[Home]) -> Result<HashMap<[u8; 16], Surrogates>> {
+        let mut found = self.compartments_of(homes).await?;
+        let tokens: Vec<[u8; 16]> = homes.iter().filter_map(|home| home.token(&self.inner.vault)).collect();
         let mut new = HashMap::new();
         for token in tokens.iter().filter(|token| !found.contains_key(*token)) {
             let surrogate = || Pk(self.inner.world.surrogate());

@@ -33,9 +33,7 @@ impl Store {
     /// # Errors
     /// `Kind::Tampered` when what is stored does not verify.
     pub async fn erasing(&self, patient: &str) -> Result<Erasing> {
-        let token = Home::Patient(patient.to_owned()).token(&self.inner.vault);
-        let token = token.ok_or_else(|| Error::internal("a patient without a compartment token"))?;
-        let surrogates = self.compartments(&[token]).await?.remove(&token);
+        let surrogates = self.compartments_of(&[Home::Patient(patient.to_owned())]).await?.into_values().next();
         let own = surrogates.map_or(Vec::new(), |own| vec![own.demographic, own.clinical]);
         let mut resources = 0;
         for pk in &own {

@@ -3,6 +3,7 @@
 
 mod apply;
 mod backlog;
+mod beside;
 mod chain;
 mod compartment;
 mod cores;

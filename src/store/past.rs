@@ -113,7 +113,7 @@ impl Line {
         vault.seal_system(SystemKey::Link, &Line::place(kind), &plain).await
     }
 
-    async fn open(sealed: &[u8], kind: TypeId, vault: &Vault) -> Result<Line> {
+    pub async fn open(sealed: &[u8], kind: TypeId, vault: &Vault) -> Result<Line> {
         let plain = vault.open_system(SystemKey::Link, &Line::place(kind), sealed).await?;
         let tampered = || Error::tampered("version log");
         let (rid, rest) = plain.split_first_chunk::<8>().ok_or_else(tampered)?;

@@ -107,10 +107,9 @@ impl Store {
             narrowing.ids = Some(tokens).filter(|tokens| !tokens.is_empty());
         }
         if let Some(patients) = narrow.patients {
-            let home = |id: String| Home::Patient(id).token(&self.inner.vault);
-            let tokens: Vec<[u8; 16]> = patients.ids.into_iter().filter_map(home).collect();
+            let homes: Vec<Home> = patients.ids.into_iter().map(Home::Patient).collect();
             // Made where absent: rows of a patient who is new must not escape.
-            let found = self.compartments_or_new(&tokens).await?;
+            let found = self.compartments_or_new(&homes).await?;
             let pks: Vec<i64> = found.values().map(|surrogates| surrogates.of(kind).0).collect();
             narrowing.compartment =
                 Some((pks, patients.terms)).filter(|(pks, terms)| !pks.is_empty() || !terms.is_empty());

@@ -206,8 +206,8 @@ impl Store {
     async fn orphaning(&self, kind: TypeId, id: &str) -> Result<Orphaning> {
         let vault = &self.inner.vault;
         let patient = definitions().type_id("Patient") == Some(kind);
-        let home = Home::Patient(id.to_owned()).token(vault).filter(|_| patient);
-        let found = self.compartments(&Vec::from_iter(home)).await?;
+        let home = patient.then(|| Home::Patient(id.to_owned()));
+        let found = self.compartments_of(&Vec::from_iter(home)).await?;
         let pks = found.values().flat_map(|both| [both.demographic.0, both.clinical.0]).collect();
         Ok(Orphaning { token: self.id_token(kind, id), terms: terms::referring(kind, id, vault), pks })
     }

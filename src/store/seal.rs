@@ -120,9 +120,8 @@ pub(super) async fn seal(
 /// Finds rid, surrogate and keys of every draft: compartments in one batch, keys in one batch.
 async fn place(store: &Store, seen: &HashMap<Key, Option<Basis>>, drafts: Vec<Prepared>) -> Result<Vec<Order>> {
     let vault = &store.inner.vault;
-    let tokens: HashSet<[u8; 16]> = drafts.iter().filter_map(|draft| Home::of(&draft.header).token(vault)).collect();
-    let tokens: Vec<[u8; 16]> = tokens.into_iter().collect();
-    let compartments = store.compartments_or_new(&tokens).await?;
+    let homes: HashSet<Home> = drafts.iter().map(|draft| Home::of(&draft.header)).collect();
+    let compartments = store.compartments_or_new(&Vec::from_iter(homes)).await?;
 
     let mut last: HashMap<Key, usize> = HashMap::new();
     for (at, draft) in drafts.iter().enumerate() {

@@ -137,7 +137,7 @@ async fn nothing_of_an_erased_patient_is_left() {
     assert!(audit.contains("patient-erased"), "who erased her is on record");
     let report = verify::verify(&app.app().trail).await.expect("the trail is read");
     assert!(report.is_clean(), "{report}");
-    let index = app.app().store.check_index().await.expect("the index is read");
+    let index = app.app().store.check_index(&app.app().config.mrn_system).await.expect("the index is read");
     assert!(index.is_clean() && index.erased > 0, "{index}");
     let user = app.app().oauth.users().get("eve").await.expect("the users are read").expect("a user");
     assert!(!user.is_active());
@@ -187,6 +187,6 @@ async fn an_older_copy_of_the_database_gives_nothing_back() {
     let office = restored.persona("system/*.cruds").await;
     nothing_is_left(&office).await;
     the_others_are_as_before(&office).await;
-    let index = restored.app().store.check_index().await.expect("the index is read");
+    let index = restored.app().store.check_index(&restored.app().config.mrn_system).await.expect("the index is read");
     assert!(index.is_clean() && index.erased > 0, "{index}");
 }

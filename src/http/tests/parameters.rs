@@ -61,7 +61,7 @@ pub(super) async fn ids(backend: &Persona<'_>, of: &str, query: &str) -> Vec<Str
 }
 
 pub(super) async fn clean(app: &TestApp) {
-    let report = app.app().store.check_index().await.expect("the index is read");
+    let report = app.app().store.check_index(&app.app().config.mrn_system).await.expect("the index is read");
     assert!(report.is_clean(), "{report}");
 }
 

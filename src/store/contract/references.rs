@@ -91,7 +91,7 @@ async fn referrers_are_found_wherever_the_reference_is(bench: Bench) {
         let tx = deleting(&bench.store, kind, "x").await.expect("it is free again");
         commit(tx, NOW).await.expect("deletes");
     }
-    let report = bench.store.check_index().await.expect("checks");
+    let report = bench.store.check_index("urn:test:mrn").await.expect("checks");
     assert!(report.is_clean(), "{report}");
 }
 

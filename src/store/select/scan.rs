@@ -159,9 +159,8 @@ impl<'a> Scan<'a> {
             narrowing.ids = Some(tokens);
         }
         if let Some(patients) = narrow.patients {
-            let home = |id: String| Home::Patient(id).token(&store.inner.vault);
-            let tokens: Vec<[u8; 16]> = patients.ids.into_iter().filter_map(home).collect();
-            let found = store.compartments(&tokens).await?;
+            let homes: Vec<Home> = patients.ids.into_iter().map(Home::Patient).collect();
+            let found = store.compartments_of(&homes).await?;
             let pks = found.values().map(|surrogates| surrogates.of(self.kind).0).collect();
             narrowing.compartment = Some((pks, patients.terms));
         }
