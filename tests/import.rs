@@ -80,7 +80,9 @@ fn fill(data: &Data) -> String {
     let good = json!({"resource": patient_named("t1"), "request": {"method": "PUT", "url": "Patient/t1"}});
     let bad = json!({"resource": {"resourceType": "Observation", "id": "t2", "status": "final"},
                      "request": {"method": "PUT", "url": "Observation/t2"}});
-    write("c.json", &bundle("transaction", &[good, bad]).to_string());
+    // Its entries on the third and fourth line.
+    let lines = format!("{{\"resourceType\": \"Bundle\", \"type\": \"transaction\",\n\"entry\": [\n{good},\n{bad}]}}");
+    write("c.json", &lines);
     let collected = [
         json!({"fullUrl": "urn:uuid:5e4ab8a7-6f7e-4f5c-b6f2-61f8a2d1c001", "resource": patient_named("c1")}),
         json!({"resource": observation(json!("c2"), "urn:uuid:5e4ab8a7-6f7e-4f5c-b6f2-61f8a2d1c001")}),
@@ -107,9 +109,9 @@ fn imports_once(engine: Engine) {
     for place in [
         "a.ndjson.gz:2: Patient.birthDate: ",
         "a.ndjson.gz:3: ",
-        "c.json: Bundle.entry[1].resource.code: ",
+        "c.json:4: Bundle.entry[1].resource.code: ",
         "c.json: nothing of this transaction of 2 entries is kept",
-        "inner/d.json, Bundle.entry[2]: Patient.gender: ",
+        "inner/d.json:1, Bundle.entry[2]: Patient.gender: ",
         "notes.txt",
     ] {
         assert!(first.errors.contains(place), "{place} in:\n{}", first.errors);
@@ -175,7 +177,7 @@ fn imports_in_any_order(engine: Engine) {
     assert_eq!(ran.all, all(5, 0, 0, 3), "{}", ran.errors);
     for line in [
         "a.ndjson:2: Observation.subject: There is no Patient/never that this reference could be to.",
-        "c.json: Bundle.entry[1].resource.subject: There is no Patient/nobody that",
+        "c.json:1: Bundle.entry[1].resource.subject: There is no Patient/nobody that",
         "c.json: nothing of this transaction of 2 entries is kept",
     ] {
         assert!(ran.errors.contains(line), "{line} in:\n{}", ran.errors);

@@ -201,9 +201,9 @@ fn load(app: &App, plan: &Plan) -> Result<()> {
     let done = std::sync::atomic::AtomicU64::new(0);
     let produce = |give: Give<'_>| {
         for (n, mut bundle) in plan.bundles().enumerate() {
-            let origin = Origin { file: format!("population bundle {n}").into(), line: None, entry: None };
+            let origin = Origin::of(format!("population bundle {n}"));
             let Node::Array(entries) = bundle["entry"].take() else { continue };
-            let piece = |(n, entry)| Piece { origin: Origin { entry: Some(n), ..origin.clone() }, entry };
+            let piece = |(n, entry)| Piece { origin: origin.entry(n), entry };
             let pieces = entries.into_iter().enumerate().map(piece).collect();
             if !give(Unit::Transaction { origin, pieces }) {
                 return;

@@ -227,7 +227,7 @@ impl Loader<'_> {
     fn refuse_all(&self, origin: &Origin, pieces: &[Piece], error: &Error) {
         for issue in &error.issues {
             let place = issue.expression.as_deref().unwrap_or("Bundle");
-            (self.report)(&format!("refused {origin}: {place}: {}", issue.diagnostics));
+            (self.report)(&format!("refused {}: {place}: {}", origin.of_place(place), issue.diagnostics));
         }
         (self.report)(&format!("refused {origin}: nothing of this transaction of {} entries is kept", pieces.len()));
         let mut tallies = self.tallies.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

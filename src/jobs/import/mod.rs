@@ -2,6 +2,7 @@
 //! the named task `import`. One thread reads and parses, others check, index and seal; the lanes of the store commit
 //! in groups.
 
+mod lines;
 pub mod load;
 pub mod source;
 pub mod unit;

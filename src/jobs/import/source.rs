@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use flate2::read::MultiGzDecoder;
 
+use super::lines;
 use crate::error::{Error, Result};
 use crate::fhir::json::{self, Node};
 use crate::fhir::xml;
@@ -21,10 +22,34 @@ const DEPTH_MAX: usize = 32;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     pub file: Arc<str>,
-    /// 1-based, in NDJSON.
+    /// 1-based: of NDJSON, or where the entry of the Bundle begins.
     pub line: Option<u64>,
     /// 0-based index in a Bundle, as FHIRPath counts.
     pub entry: Option<usize>,
+    /// Where the entries of the Bundle begin that is the whole file.
+    entries: Arc<[u64]>,
+}
+
+impl Origin {
+    /// A whole file.
+    pub fn of(file: impl Into<Arc<str>>) -> Origin {
+        Origin { file: file.into(), line: None, entry: None, entries: Arc::default() }
+    }
+
+    /// An entry of the Bundle.
+    pub fn entry(&self, n: usize) -> Origin {
+        Origin { entry: Some(n), ..self.line_of(n) }
+    }
+
+    /// The Bundle, with the line of what a FHIRPath in it names.
+    pub fn of_place(&self, place: &str) -> Origin {
+        let number = place.strip_prefix("Bundle.entry[").and_then(|rest| rest.split(']').next());
+        number.and_then(|number| number.parse().ok()).map_or_else(|| self.clone(), |n| self.line_of(n))
+    }
+
+    fn line_of(&self, n: usize) -> Origin {
+        Origin { line: self.line.or_else(|| self.entries.get(n).copied()), ..self.clone() }
+    }
 }
 
 impl std::fmt::Display for Origin {
@@ -131,7 +156,7 @@ impl Document {
     /// goes on behind a bad line.
     /// `progress` counts the bytes read from the disk.
     pub fn read(&self, progress: &AtomicU64, give: &mut dyn FnMut(Origin, Result<Node>) -> bool) {
-        let whole = Origin { file: self.name.clone(), line: None, entry: None };
+        let whole = Origin::of(self.name.clone());
         let opened = match File::open(&self.path) {
             Ok(file) => file,
             Err(error) => {
@@ -143,17 +168,24 @@ impl Document {
         let input: Box<dyn Read + '_> =
             if self.gzip { Box::new(MultiGzDecoder::new(counted)) } else { Box::new(counted) };
         match self.form {
-            Form::Ndjson => lines(BufReader::with_capacity(1 << 16, input), &whole, give),
+            Form::Ndjson => each_line(BufReader::with_capacity(1 << 16, input), &whole, give),
             Form::Json | Form::Xml => {
-                let node = limited(input).and_then(|bytes| self.parse(&bytes));
-                give(whole, node);
+                let (entries, node) = match limited(input) {
+                    Ok(bytes) => self.parse(&bytes),
+                    Err(error) => (Vec::new(), Err(error)),
+                };
+                give(Origin { entries: entries.into(), ..whole }, node);
             }
         }
     }
 
-    fn parse(&self, bytes: &[u8]) -> Result<Node> {
+    /// What it says, and on which lines its entries begin.
+    fn parse(&self, bytes: &[u8]) -> (Vec<u64>, Result<Node>) {
         let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
-        if self.form == Form::Xml { xml::read(bytes) } else { json::parse(bytes) }
+        match self.form {
+            Form::Xml => (lines::of_xml(bytes), xml::read(bytes)),
+            Form::Json | Form::Ndjson => (lines::of_json(bytes), json::parse(bytes)),
+        }
     }
 }
 
@@ -182,7 +214,7 @@ fn limited(input: Box<dyn Read + '_>) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn lines(mut input: impl BufRead, whole: &Origin, give: &mut dyn FnMut(Origin, Result<Node>) -> bool) {
+fn each_line(mut input: impl BufRead, whole: &Origin, give: &mut dyn FnMut(Origin, Result<Node>) -> bool) {
     let mut line = Vec::new();
     for number in 1.. {
         let origin = Origin { line: Some(number), ..whole.clone() };

@@ -106,7 +106,7 @@ impl Units {
         };
         let mut pieces = Vec::with_capacity(entries.len());
         for (n, entry) in entries.into_iter().enumerate() {
-            let origin = Origin { entry: Some(n), ..origin.clone() };
+            let origin = origin.entry(n);
             match self.entry(entry, performed) {
                 Ok(entry) => pieces.push(Piece { origin, entry }),
                 // Nothing of a transaction with a bad entry is kept.
@@ -253,7 +253,7 @@ mod tests {
     fn units(documents: &[Node]) -> Vec<Unit> {
         let mut out = Vec::new();
         for document in documents {
-            let origin = Origin { file: "f".into(), line: None, entry: None };
+            let origin = Origin::of("f");
             let mut units = Units::default();
             units.add(origin, Ok(document.clone()), &mut |unit| out.push(unit));
             units.finish(&mut |unit| out.push(unit));
@@ -315,7 +315,8 @@ mod tests {
 
     #[test]
     fn groups_are_bounded_and_never_hold_one_address_twice() {
-        let origin = Origin { file: "f".into(), line: Some(1), entry: None };
+        let mut origin = Origin::of("f");
+        origin.line = Some(1);
         let mut out = Vec::new();
         let mut units = Units::default();
         let ids = (0..GROUP_ENTRIES_MAX + 1).chain([GROUP_ENTRIES_MAX]);
