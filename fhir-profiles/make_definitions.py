@@ -33,6 +33,9 @@ EXAMPLES = {"http://hl7.org/fhir/SearchParameter/example", "http://hl7.org/fhir/
             "http://hl7.org/fhir/SearchParameter/example-extension"}
 # Published expressions that name a type R4 does not have (the type is spelt dateTime).
 CORRECTIONS = [("value.as(DateTime)", "value.as(dateTime)")]
+# What is published as an XPath alone, said in FHIRPath: who has a number among siblings is of a multiple birth.
+EXPRESSIONS = {"http://hl7.org/fhir/SearchParameter/patient-extensions-Patient-birthOrderBoolean":
+               "Patient.multipleBirth.ofType(boolean) | Patient.multipleBirth.ofType(integer).select(true)"}
 
 
 def read_package(source):
@@ -316,8 +319,10 @@ def param_table(params, types, folder):
             targets = []
         components = ";".join("%d=%s" % (numbers[c["definition"]], corrected(c["expression"]))
                               for c in doc.get("component", []))
-        lines.append([str(number), doc["code"], doc["type"], url, ",".join(bases), ",".join(targets), components,
-                      corrected(doc.get("expression", ""))])
+        # A string that is compared by its sound is a kind of its own here.
+        kind = "phonetic" if doc.get("xpathUsage") == "phonetic" else doc["type"]
+        lines.append([str(number), doc["code"], kind, url, ",".join(bases), ",".join(targets), components,
+                      corrected(doc.get("expression", EXPRESSIONS.get(url, "")))])
     return table(["number", "code", "kind", "url", "bases, abstract ones too (none: all)", "targets (none: any)",
                   "components number=expression;", "expression"], lines)
 

@@ -289,11 +289,15 @@ fn conditional_delete(name: &str, config: &Config) -> &'static str {
 
 fn search_param(param: &Param) -> Node {
     let mut stated = json!({"name": param.code, "definition": param.url, "type": param.kind.code()});
-    if let Some(text) = stated_use(&param.limits) {
-        stated["documentation"] = text.into();
+    let sound = (param.kind == ParamKind::Phonetic).then(|| SOUND.to_owned());
+    let text: Vec<String> = sound.into_iter().chain(stated_use(&param.limits)).collect();
+    if !text.is_empty() {
+        stated["documentation"] = text.join(" ").into();
     }
     stated
 }
+
+const SOUND: &str = "Names that sound alike: every word by its Double Metaphone codes. Of modifiers it takes :missing.";
 
 /// What the definition of a parameter leaves of what its kind allows; None: all of it.
 fn stated_use(limits: &Limits) -> Option<String> {

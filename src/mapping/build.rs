@@ -90,10 +90,11 @@ impl<'a> Making<'a> {
                 let kinds: &[ParamKind] = match form {
                     BlindForm::Token => &[ParamKind::Token],
                     BlindForm::Prefix => &[ParamKind::String],
+                    BlindForm::Sound => &[ParamKind::Phonetic],
                     BlindForm::Whole => &[ParamKind::Reference, ParamKind::Uri, ParamKind::Token],
                 };
                 if !kinds.contains(&param.kind) {
-                    return fault(&format!("this form does not fit a {} parameter", param.kind.code()));
+                    return fault(&format!("this form does not fit a {} parameter", param.kind.name()));
                 }
                 if of_compartment {
                     return fault("it says whose compartment a resource is in: its treatment is `compartment`");

@@ -18,6 +18,7 @@ fn form(form: BlindForm) -> &'static str {
     match form {
         BlindForm::Token => "token",
         BlindForm::Prefix => "prefix",
+        BlindForm::Sound => "sound",
         BlindForm::Whole => "whole",
     }
 }

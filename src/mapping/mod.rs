@@ -142,8 +142,10 @@ pub enum Treatment {
 pub enum BlindForm {
     /// `system|code`, `code` (identifiers and codes).
     Token,
-    /// Per word: prefixes of 2, 3, 4, 5, 6, 8 characters and the whole word.
+    /// Per word: its first characters, by many lengths, and the whole word.
     Prefix,
+    /// Per word: the first letters of its phonetic codes.
+    Sound,
     /// The whole value: uris, references.
     Whole,
 }

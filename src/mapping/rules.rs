@@ -141,7 +141,7 @@ impl Rule {
             |list: &Option<Vec<String>>, name: &str| list.as_ref().is_none_or(|l| l.iter().any(|n| n == name));
         contains(&self.names, param.code)
             && contains(&self.types, definitions().type_name(of))
-            && contains(&self.kinds, param.kind.code())
+            && contains(&self.kinds, param.kind.name())
             && self.of.as_ref().is_none_or(|of| {
                 facts.types.as_ref().is_some_and(|types| types.iter().all(|kind| of.iter().any(|o| o == kind)))
             })

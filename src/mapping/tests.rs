@@ -49,14 +49,20 @@ fn every_path_is_fhirpath() {
 
 #[test]
 fn parameters_are_treated_as_the_design_says() {
-    use BlindForm::{Prefix, Token, Whole};
+    use BlindForm::{Prefix, Sound, Token, Whole};
     let cases = [
         ("Patient", "identifier", blind(Token, 1)),
         ("Patient", "family", blind(Prefix, 16)),
         ("Patient", "address-city", blind(Prefix, 16)),
+        ("Patient", "phonetic", blind(Sound, 16)),
+        ("RelatedPerson", "phonetic", blind(Sound, 16)),
+        ("Practitioner", "phonetic", Treatment::Capsule),
+        ("Organization", "phonetic", Treatment::Capsule),
+        ("InsurancePlan", "phonetic", Treatment::Capsule),
         ("Patient", "phone", blind(Token, 1)),
         ("Patient", "birthdate", Treatment::Capsule),
         ("Patient", "gender", Treatment::Capsule),
+        ("Patient", "birthOrderBoolean", Treatment::Capsule),
         // A link makes a patient no part of another's compartment.
         ("Patient", "link", blind(Whole, 1)),
         ("Observation", "code", blind(Token, 16)),
@@ -96,7 +102,7 @@ fn parameters_are_treated_as_the_design_says() {
     for (kind, code, expected) in cases {
         assert_eq!(*of(kind, code), expected, "{kind} {code}");
     }
-    for (kind, code) in [("Patient", "phonetic"), ("Patient", "age"), ("Patient", "_query")] {
+    for (kind, code) in [("Patient", "age"), ("Patient", "_query")] {
         assert!(matches!(of(kind, code), Treatment::Refused { .. }), "{kind} {code}");
     }
     assert!(matches!(treatment(TypeId(1), ParamId(60_000)), Treatment::Refused { .. }));

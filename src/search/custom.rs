@@ -73,7 +73,7 @@ impl Definition {
         }
         let code = text(node, "code").unwrap_or_default();
         check_code(code)?;
-        let kind = kind(text(node, "type").unwrap_or_default())?;
+        let kind = usage(node, kind(text(node, "type").unwrap_or_default())?)?;
         let mut bases = types(node, "base")?;
         let targets = types(node, "target")?;
         if kind != ParamKind::Reference && !targets.is_empty() {
@@ -104,7 +104,7 @@ impl Definition {
             resource: resource.id().unwrap_or_default().to_owned(),
             url: text(node, "url").unwrap_or_default().to_owned(),
             code: code.to_owned(),
-            kind: kind.code().to_owned(),
+            kind: kind.name().to_owned(),
             bases: bases.iter().map(|(_, name)| (*name).to_owned()).collect(),
             targets: targets.iter().map(|(_, name)| (*name).to_owned()).collect(),
             expression,
@@ -230,8 +230,19 @@ fn kind(code: &str) -> Result<ParamKind> {
             let what = "What a parameter of type special finds stands in no expression: it cannot be defined by one.";
             Err(unsupported("type", what))
         }
-        Some(kind) => Ok(kind),
-        None => Err(wrong("type", format!("'{code}' is no type of search parameters."))),
+        Some(kind) if kind.code() == code => Ok(kind),
+        _ => Err(wrong("type", format!("'{code}' is no type of search parameters."))),
+    }
+}
+
+/// How a parameter is used decides one thing: whether strings are compared by their sound.
+fn usage(node: &Node, kind: ParamKind) -> Result<ParamKind> {
+    match (text(node, "xpathUsage"), kind) {
+        (Some("phonetic"), ParamKind::String) => Ok(ParamKind::Phonetic),
+        (Some("phonetic"), _) => {
+            Err(wrong("xpathUsage", format!("A {} parameter has no sound: only a string has.", kind.code())))
+        }
+        _ => Ok(kind),
     }
 }
 
@@ -288,7 +299,7 @@ fn modifiers(node: &Node, kind: ParamKind) -> Result<Option<Vec<String>>> {
             _ => false,
         };
         if !applies {
-            let what = format!("The modifier '{code}' does not apply to a {} parameter.", kind.code());
+            let what = format!("The modifier '{code}' does not apply to a {} parameter.", kind.name());
             return Err(if MODIFIERS.contains(&code.as_str()) {
                 unsupported(&format!("modifier[{n}]"), what)
             } else {

@@ -10,6 +10,7 @@ pub mod mask;
 pub mod matcher;
 pub mod narrow;
 pub mod query;
+pub mod sound;
 pub mod terminology;
 pub mod terms;
 #[cfg(test)]

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::text;
 use super::values::{Header, Value, Values};
+use super::{sound, text};
 use crate::fhir::reference::Reference;
 use crate::fhir::{ParamId, ParamKind, TypeId, definitions};
 use crate::mapping::{self, BlindForm, Treatment};
@@ -30,6 +30,8 @@ pub(super) enum Form {
     Compartment = 7,
     /// A resource that is referred to where no parameter tells.
     Link = 8,
+    /// First letters of a phonetic code.
+    Sound = 9,
 }
 
 /// Lengths of the prefixes of a word that get a term: every length of a usual name, so that a whole name narrows to
@@ -71,6 +73,11 @@ impl Raw {
 
     pub(super) fn whole(text: impl Into<String>) -> Raw {
         Raw::new(Form::Whole, text)
+    }
+
+    /// Of the first letters of a phonetic code.
+    pub(super) fn sound(class: &str) -> Raw {
+        Raw::new(Form::Sound, class)
     }
 
     pub(super) fn local(kind: TypeId, id: &str) -> Raw {
@@ -115,6 +122,7 @@ fn raw(form: BlindForm, value: &Value, out: &mut Vec<Raw>) {
                 out.extend(prefixes(word).map(|prefix| Raw::new(Form::Prefix, prefix)));
             }
         }
+        (BlindForm::Sound, Value::Text(codes)) => out.extend(sound::classes(codes).map(Raw::sound)),
         (BlindForm::Whole, Value::Uri(uri)) => out.push(Raw::whole(uri)),
         (BlindForm::Whole, Value::Reference { to: Some(to), .. }) => match to {
             Reference::Local { kind, id, .. } => out.push(Raw::local(*kind, id)),

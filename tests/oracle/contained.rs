@@ -9,7 +9,7 @@ use super::random::Random;
 use super::truth::Inside;
 use super::{PAGES_MAX, Pairs, Scene, Seen, address, link, queries};
 
-impl Scene {
+impl Scene<'_> {
     pub fn compare_contained(
         &self,
         random: &mut Random,

@@ -23,6 +23,8 @@ use truth::{Answer, Truth};
 const BATCH: usize = 100;
 /// Pages of one query at most: more is a server that turns in circles.
 const PAGES_MAX: usize = 2_000;
+/// How often there is a new token: they live for five minutes.
+const TOKEN_EVERY: Duration = Duration::from_secs(120);
 /// Time that the job may take to go through everything for one parameter.
 const INDEXED_WITHIN: Duration = Duration::from_secs(120);
 
@@ -38,7 +40,9 @@ fn agrees(engine: Engine, queries: u64) {
     let data = Data::new(engine);
     let server = data.serve();
     let root = format!("http://127.0.0.1:{}", server.port());
-    let mut scene = Scene { client: server.client.clone(), truth: Truth::new(&format!("{root}/fhir")), root };
+    let truth = Truth::new(&format!("{root}/fhir"));
+    let since = Instant::now();
+    let mut scene = Scene { data: &data, port: server.port(), client: server.client.clone(), since, truth, root };
     let mut random = Random::new(seed);
     let resources = population::make(&mut random);
     for batch in resources.chunks(BATCH) {
@@ -50,8 +54,12 @@ fn agrees(engine: Engine, queries: u64) {
     scene.ask(&mut random, queries - queries / 2, seed);
 }
 
-struct Scene {
+struct Scene<'a> {
+    data: &'a Data,
+    port: u16,
     client: Client,
+    /// When its token was given.
+    since: Instant,
     truth: Truth,
     root: String,
 }
@@ -67,7 +75,15 @@ struct Seen {
     by_site: usize,
 }
 
-impl Scene {
+impl Scene<'_> {
+    /// Long runs outlive a token.
+    fn renew(&mut self) {
+        if self.since.elapsed() > TOKEN_EVERY {
+            self.client.token = Some(self.data.token(self.port));
+            self.since = Instant::now();
+        }
+    }
+
     /// Puts resources in one transaction and reads back what is stored.
     fn load(&mut self, resources: &[Value]) {
         let entry = |resource: &Value| {
@@ -116,6 +132,7 @@ impl Scene {
             if address.starts_with("ValueSet/") || address.starts_with("CodeSystem/") {
                 continue;
             }
+            self.renew();
             match random.below(10) {
                 0 => {
                     let request = Request {
@@ -146,9 +163,10 @@ impl Scene {
         }
     }
 
-    fn ask(&self, random: &mut Random, queries: u64, seed: u64) {
+    fn ask(&mut self, random: &mut Random, queries: u64, seed: u64) {
         let mut seen = Seen::default();
         for n in 0..queries {
+            self.renew();
             let (kind, pairs) = queries::make(random, &self.truth);
             let name = queries::show(kind, &pairs);
             let outcome = if pairs.iter().any(|(name, _)| name == "_contained") {

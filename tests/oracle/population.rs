@@ -5,9 +5,9 @@ use serde_json::{Map, Value, json};
 
 use super::random::Random;
 
-const FAMILIES: [&str; 8] =
+pub const FAMILIES: [&str; 8] =
     ["Müller", "Mueller", "Muller-Lüdenscheidt", "van den Berg", "O'Hara", "Øst", "Łukasz", "Straße"];
-const GIVENS: [&str; 7] = ["Éva", "Eva", "Mary Jane", "Jane", "José", "Jo", "Zoë"];
+pub const GIVENS: [&str; 7] = ["Éva", "Eva", "Mary Jane", "Jane", "José", "Jo", "Zoë"];
 const CITIES: [&str; 4] = ["Pleasantville", "Pleasant Hill", "São Paulo", "Zürich"];
 const CODES: [(&str, &str, &str); 5] = [
     ("http://loinc.org", "8480-6", "Systolic blood pressure"),

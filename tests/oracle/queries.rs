@@ -8,7 +8,7 @@ use phial::search::values::{Value, Values};
 use phial::world::Instant;
 
 use super::Pairs;
-use super::population::{CODE_SYSTEM, value_set_url};
+use super::population::{CODE_SYSTEM, FAMILIES, GIVENS, value_set_url};
 use super::random::Random;
 use super::truth::Truth;
 
@@ -147,6 +147,13 @@ fn filter(random: &mut Random, truth: &Truth, kind: TypeId) -> Option<(String, S
 fn test(random: &mut Random, param: &Param, value: &Value) -> Option<String> {
     let quoted = |text: &str| serde_json::to_string(text).ok();
     let code = param.code;
+    if param.kind == ParamKind::Phonetic {
+        if random.below(6) == 0 {
+            return Some(format!("{code} pr {}", random.chance(50)));
+        }
+        let op = random.pick::<&str>(&["eq", "ne"]);
+        return Some(format!("{code} {op} {}", quoted(&sound(random))?));
+    }
     Some(match value {
         _ if random.below(6) == 0 && param.kind != ParamKind::Composite => format!("{code} pr {}", random.chance(50)),
         Value::Text(text) if text.chars().any(char::is_alphanumeric) => {
@@ -301,6 +308,10 @@ fn of_values(random: &mut Random, truth: &Truth, kind: TypeId, all: &[Values]) -
         let other = if n == 0 { from } else { random.pick(all) };
         let Some(of) = other.params.get(&id) else { continue };
         let value = random.pick(of);
+        if param.kind == ParamKind::Phonetic {
+            values.push(escape(&sound(random)));
+            continue;
+        }
         if n == 0 {
             modifier = modifier_for(random, value);
         }
@@ -323,6 +334,36 @@ fn modifier_for(random: &mut Random, value: &Value) -> &'static str {
         Value::Reference { to: Some(Reference::Local { kind, .. }), .. } => definitions().type_name(*kind),
         Value::Uri(uri) if uri.contains("://") => random.pick::<&str>(&["above", "below"]),
         _ => "",
+    }
+}
+
+/// Names as they are and as they may be heard, some of them in part, two together now and then.
+fn sound(random: &mut Random) -> String {
+    const HEARD: [&str; 14] = [
+        "Miller",
+        "Mooler",
+        "Ludenshite",
+        "Vandenberg",
+        "van",
+        "Ohara",
+        "Ost",
+        "Lukas",
+        "Strasse",
+        "Eve",
+        "Maryjane",
+        "Jane Mary",
+        "Hose",
+        "Zoey",
+    ];
+    let name = |random: &mut Random| match random.below(3) {
+        0 => *random.pick(&FAMILIES),
+        1 => *random.pick(&GIVENS),
+        _ => *random.pick(&HEARD),
+    };
+    match random.below(5) {
+        0 => format!("{} {}", name(random), name(random)),
+        1 => name(random).to_uppercase(),
+        _ => name(random).to_owned(),
     }
 }
 
@@ -382,6 +423,8 @@ fn text(random: &mut Random, value: &Value, modifier: &str) -> Option<String> {
             Reference::Urn(urn) if modifier.is_empty() => escape(urn),
             _ => return None,
         },
+        // The modifier was chosen for another value: of these there is nothing above and below.
+        Value::Uri(uri) if !modifier.is_empty() && !uri.contains("://") => return None,
         Value::Uri(uri) => match modifier {
             "above" => format!("{}/more", escape(uri)),
             "below" => {
@@ -440,7 +483,8 @@ fn results(random: &mut Random, truth: &Truth, kind: TypeId, pairs: &mut Pairs) 
     let mut add = |name: &str, value: String| pairs.push((name.to_owned(), value));
     let params = searchable(truth, kind);
     if random.chance(50) {
-        let keys: Vec<_> = params.iter().filter(|param| param.kind != ParamKind::Composite).collect();
+        let keys: Vec<_> =
+            params.iter().filter(|param| !matches!(param.kind, ParamKind::Composite | ParamKind::Phonetic)).collect();
         let first = random.pick(&keys).code;
         let second = random.pick(&keys).code;
         let sign = |random: &mut Random| if random.chance(50) { "-" } else { "" };

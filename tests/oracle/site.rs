@@ -21,6 +21,11 @@ const STRINGS: &[Simple] = &[
     (&["Patient", "Practitioner"], "Patient.name.where(use = 'official').given | Practitioner.name.given.first()", &[]),
     (&["Patient"], "Patient.extension.where(url = '{ext}nick').value.ofType(string)", &[]),
 ];
+const SOUNDS: &[Simple] = &[
+    (&["Patient", "Practitioner"], "Patient.name.where(use = 'official') | Practitioner.name.family", &[]),
+    (&["Organization", "Patient"], "Organization.name | Patient.name.given", &[]),
+    (&["Appointment"], "Appointment.description", &[]),
+];
 const TOKENS: &[Simple] = &[
     (&["Observation"], "Observation.component.value.ofType(Quantity).code", &[]),
     (&["Patient"], "Patient.extension.where(url = '{ext}eyes').value.ofType(Coding)", &[]),
@@ -101,6 +106,7 @@ pub fn make(random: &mut Random) -> Vec<Value> {
     let mut made = Vec::new();
     let simple = [
         ("string", STRINGS),
+        ("phonetic", SOUNDS),
         ("token", TOKENS),
         ("reference", REFERENCES),
         ("date", DATES),
@@ -113,7 +119,11 @@ pub fn make(random: &mut Random) -> Vec<Value> {
         let chosen = [first, (first + 1) % from.len()];
         for at in &chosen[..1 + random.below(2)] {
             let (bases, expression, targets) = from[*at];
-            let mut one = parameter(made.len(), bases, kind, expression);
+            let sound = kind == "phonetic";
+            let mut one = parameter(made.len(), bases, if sound { "string" } else { kind }, expression);
+            if sound {
+                one["xpathUsage"] = json!(kind);
+            }
             if !targets.is_empty() {
                 one["target"] = json!(targets);
             }

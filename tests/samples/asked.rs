@@ -77,7 +77,7 @@ fn text<'a>(node: &'a Value, name: &str) -> Option<&'a str> {
 fn value(kind: ParamKind, of: &str, node: &Value) -> Option<Asked> {
     match kind {
         ParamKind::Token => token(of, node),
-        ParamKind::String => string(of, node),
+        ParamKind::String | ParamKind::Phonetic => string(of, node),
         ParamKind::Date => date(of, node).map(|value| ("", value)),
         ParamKind::Number | ParamKind::Quantity => amount(of, node).map(|value| ("", value)),
         ParamKind::Reference => reference(of, node),

@@ -21,7 +21,7 @@ const WORKERS: usize = 4;
 /// Examples that break R4 (`FAULTS`).
 const REFUSED_MAX: usize = 5;
 /// Parameters, type by type, that nothing is found by. Only ever lower it.
-const EXCEPTIONS_MAX: usize = 8;
+const EXCEPTIONS_MAX: usize = 2;
 /// Parameters, type by type, for which some example holds a value.
 const PARAMETERS_MIN: usize = 1_885;
 const SET: &str = "hl7-r4-examples/json";

@@ -19,14 +19,16 @@ pub enum ParamKind {
     Composite,
     Quantity,
     Uri,
+    /// A string that is compared by how it sounds (`xpathUsage` phonetic).
+    Phonetic,
     /// `near` and others that no rule covers.
     Special,
 }
 
 impl ParamKind {
-    /// By the code of `search-param-type`.
-    pub fn of(code: &str) -> Option<ParamKind> {
-        Some(match code {
+    /// By its [name](ParamKind::name).
+    pub fn of(name: &str) -> Option<ParamKind> {
+        Some(match name {
             "number" => ParamKind::Number,
             "date" => ParamKind::Date,
             "string" => ParamKind::String,
@@ -35,6 +37,7 @@ impl ParamKind {
             "composite" => ParamKind::Composite,
             "quantity" => ParamKind::Quantity,
             "uri" => ParamKind::Uri,
+            "phonetic" => ParamKind::Phonetic,
             "special" => ParamKind::Special,
             _ => return None,
         })
@@ -43,9 +46,18 @@ impl ParamKind {
     /// The code of `search-param-type`.
     pub fn code(self) -> &'static str {
         match self {
+            ParamKind::Phonetic => "string",
+            other => other.name(),
+        }
+    }
+
+    /// As the tables and mappings write it: the code, but for what R4 calls a string and compares otherwise.
+    pub fn name(self) -> &'static str {
+        match self {
             ParamKind::Number => "number",
             ParamKind::Date => "date",
             ParamKind::String => "string",
+            ParamKind::Phonetic => "phonetic",
             ParamKind::Token => "token",
             ParamKind::Reference => "reference",
             ParamKind::Composite => "composite",
@@ -263,7 +275,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(without, ["Patient.age", "Patient.birthOrderBoolean"]);
+        assert_eq!(without, ["Patient.age"]);
     }
 
     #[test]

@@ -31,6 +31,7 @@ mod pairs;
 mod parameters;
 mod passkeys;
 mod people;
+mod phonetic;
 mod histories;
 mod later;
 mod graphql;

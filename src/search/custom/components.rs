@@ -91,7 +91,7 @@ pub(super) fn are_of(components: &[Component], param: &Param) -> bool {
 impl Own {
     fn of(param: &Param) -> Own {
         let targets = param.targets.iter().map(|kind| definitions().type_name(*kind).to_owned());
-        Own { kind: param.kind.code().to_owned(), targets: targets.collect() }
+        Own { kind: param.kind.name().to_owned(), targets: targets.collect() }
     }
 }
 

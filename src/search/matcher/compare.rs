@@ -32,6 +32,7 @@ pub(super) fn hits(wanted: &Wanted, modifier: Option<Modifier>, value: &ValueRef
                 _ => found.starts_with(folded.as_str()),
             }
         }
+        (Wanted::Sounds(sounds), ValueRef::Text(codes)) => sounds.are_in(codes),
         (Wanted::Codes(codes), ValueRef::Token { system, code: Some(code), .. }) => codes.contains(*system, code),
         (Wanted::Near { latitude, longitude, distance }, ValueRef::Composite(group)) => {
             near((*latitude, *longitude), *distance, group)?

@@ -329,6 +329,10 @@ fn raws(form: BlindForm, modifier: Option<Modifier>, wanted: &Wanted) -> Option<
             let words = Raw::words(folded, modifier.is_some());
             (!words.is_empty()).then(|| words.into_iter().map(|word| vec![word]).collect())
         }
+        (BlindForm::Sound, None, Wanted::Sounds(sounds)) => {
+            let any = |classes: Vec<&str>| classes.into_iter().map(Raw::sound).collect();
+            Some(sounds.narrowing().map(any).collect())
+        }
         (BlindForm::Whole, None, Wanted::Uri(uri)) => Some(vec![vec![Raw::whole(uri)]]),
         (BlindForm::Whole, None | Some(Modifier::Type(_)), Wanted::Reference(wanted)) => Some(vec![match wanted {
             WantedReference::Local { kinds, id, .. } => {

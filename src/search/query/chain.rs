@@ -267,7 +267,7 @@ fn read_modifier(param: &Param, code: &str, text: &str) -> Result<Modifier, Faul
     match modifier {
         Some(modifier) if applies => Ok(modifier),
         _ => {
-            let kind = param.kind.code();
+            let kind = param.kind.name();
             let known = match param.kind {
                 ParamKind::String => ":missing, :exact, :contains".into(),
                 ParamKind::Token => ":missing, :text, :not, :of-type, :in, :not-in, :above, :below".into(),
@@ -278,7 +278,7 @@ fn read_modifier(param: &Param, code: &str, text: &str) -> Result<Modifier, Faul
                 ParamKind::Reference => {
                     format!(":missing, :identifier, :above, :below, or a type ({})", target_names(param, None))
                 }
-                ParamKind::Number | ParamKind::Date | ParamKind::Quantity => ":missing".into(),
+                ParamKind::Number | ParamKind::Date | ParamKind::Quantity | ParamKind::Phonetic => ":missing".into(),
                 ParamKind::Composite | ParamKind::Special => "none".to_owned(),
             };
             let text =

@@ -26,6 +26,9 @@ pub(super) fn sort(kind: TypeId, value: &str, options: &QueryOptions) -> Result<
         if matches!(param.kind, ParamKind::Composite | ParamKind::Special) {
             return Err(bad("_sort", part, "parameters that are not composite"));
         }
+        if param.kind == ParamKind::Phonetic {
+            return Err(bad("_sort", part, "names themselves (family, name): sounds are in no order"));
+        }
         if keys.iter().any(|key| key.param == param.id) {
             return Err(bad("_sort", value, "each parameter once"));
         }

@@ -274,7 +274,9 @@ fn compare(kind: TypeId, param: &Param, op: &str, value: &str, options: &QueryOp
             };
             of(modifier, Wanted::Text { exact: value.to_owned(), folded: text::fold_code(value).into_owned() })
         }
-        ("ne", ParamKind::Token | ParamKind::Uri | ParamKind::Reference) => of(Some(Modifier::Other), read(None)?),
+        ("ne", ParamKind::Token | ParamKind::Uri | ParamKind::Reference | ParamKind::Phonetic) => {
+            of(Some(Modifier::Other), read(None)?)
+        }
         ("eq", _) => of(None, read(None)?),
         ("re", ParamKind::Reference) => of(None, read(None)?),
         ("in", ParamKind::Token) => of(Some(Modifier::In), read(Some(Modifier::In))?),
@@ -285,7 +287,7 @@ fn compare(kind: TypeId, param: &Param, op: &str, value: &str, options: &QueryOp
             | "ne",
             of,
         ) => {
-            let (code, of) = (param.code, of.code());
+            let (code, of) = (param.code, of.name());
             Err(Fault::Wrong(Error::invalid(format!(
                 "The operator '{op}' of '_filter' does not apply to the {of} parameter '{code}' of {}.",
                 definitions().type_name(kind)

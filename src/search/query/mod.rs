@@ -23,6 +23,7 @@ use super::mask::Mask;
 use crate::error::Issue;
 use crate::fhir::date::Range;
 use crate::fhir::{ParamId, TypeId};
+use crate::search::sound::Sounds;
 use crate::search::terminology::{Codes, Concepts};
 use crate::search::words::Words;
 use crate::world::Instant;
@@ -233,6 +234,8 @@ pub enum Wanted {
         exact: String,
         folded: String,
     },
+    /// Names that sound like this.
+    Sounds(Sounds),
     /// For `Ap` the range is already widened.
     Date {
         prefix: Prefix,

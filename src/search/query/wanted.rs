@@ -8,6 +8,7 @@ use crate::fhir::date::{self, Range};
 use crate::fhir::definitions::Param;
 use crate::fhir::reference::{self, Reference};
 use crate::fhir::{ParamKind, TypeId, definitions};
+use crate::search::sound::Sounds;
 use crate::search::terminology::Concepts;
 use crate::search::{text, ucum};
 
@@ -49,6 +50,9 @@ pub(super) fn wanted(
         (Some(modifier @ (Modifier::Above | Modifier::Below)), ParamKind::Token) => concept(modifier, name, raw),
         (Some(Modifier::Text), _) | (_, ParamKind::String) => string(modifier, name, raw),
         (Some(Modifier::Identifier), _) | (_, ParamKind::Token) => token(name, raw),
+        (_, ParamKind::Phonetic) => Sounds::read(&unescape(raw))
+            .map(Wanted::Sounds)
+            .ok_or_else(|| bad(name, raw, "at least one letter or digit")),
         (_, ParamKind::Date) => date_value(name, raw, options),
         (_, ParamKind::Number) => {
             let (prefix, digits) = number::prefix(raw);

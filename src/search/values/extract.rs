@@ -9,6 +9,7 @@ use crate::fhir::json::Node;
 use crate::fhir::path::Item;
 use crate::fhir::reference::{self, Reference};
 use crate::fhir::{ParamKind, TypeId, definitions};
+use crate::search::sound;
 
 /// The system of currencies: Money has a code of it.
 const CURRENCIES: &str = "urn:iso:std:iso:4217";
@@ -58,6 +59,7 @@ fn put_node(param: &Param, kind: TypeId, node: &Node, of: &str, base: &str, out:
     match param.kind {
         ParamKind::Token => token(node, of, implicit::system(kind, param.id), out),
         ParamKind::String => string(node, of, out),
+        ParamKind::Phonetic => out.extend(sounds(node, of)),
         ParamKind::Date => out.extend(range(node, of)?.map(Value::Date)),
         ParamKind::Number => out.extend(number(node, of)?),
         ParamKind::Quantity => out.extend(quantity(node, of)?),
@@ -147,6 +149,18 @@ fn string(node: &Node, of: &str, out: &mut Vec<Value>) {
     let own = parts.iter().flat_map(|part| texts(node, part));
     let displays = list(node, "coding").filter(|_| of == "CodeableConcept").flat_map(|coding| texts(coding, "display"));
     out.extend(own.chain(displays).map(|text| Value::Text(text.to_owned())));
+}
+
+/// The codes of all that is one name. What stands before and behind it (Dr., Jr.) is none of it.
+fn sounds(node: &Node, of: &str) -> Option<Value> {
+    let codes = if of == "HumanName" {
+        sound::codes(["text", "family", "given"].into_iter().flat_map(|part| texts(node, part)))
+    } else {
+        let mut found = Vec::new();
+        string(node, of, &mut found);
+        sound::codes(found.iter().filter_map(|value| if let Value::Text(text) = value { Some(&**text) } else { None }))
+    };
+    codes.map(Value::Text)
 }
 
 fn moment(node: Option<&Node>) -> Result<Option<Range>> {

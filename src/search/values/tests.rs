@@ -28,6 +28,38 @@ fn every_part_of_names_and_addresses_counts() {
 }
 
 #[test]
+fn sounds_are_of_one_name_each() {
+    let values = indexed(
+        r#"{"resourceType":"Patient","name":[{"family":"Smith","given":["Jo","Ann"],"prefix":["Dr."],"suffix":["Jr."]},
+            {"text":"van Dyke"},{"prefix":["Dr."]}]}"#,
+    );
+    assert_eq!(texts(&values, "Patient", "phonetic"), ["A AN J SM0 XMT", "FN FNTK TK"]);
+    let values = indexed(r#"{"resourceType":"Organization","name":"Mayo Clinic"}"#);
+    assert_eq!(texts(&values, "Organization", "phonetic"), ["KLNK M MKLNK"]);
+}
+
+#[test]
+fn who_has_a_number_among_siblings_is_of_a_multiple_birth() {
+    for (member, wanted) in [
+        (r#""multipleBirthInteger":2"#, Some("true")),
+        (r#""multipleBirthBoolean":true"#, Some("true")),
+        (r#""multipleBirthBoolean":false"#, Some("false")),
+        (r#""active":true"#, None),
+    ] {
+        let values = indexed(&format!(r#"{{"resourceType":"Patient",{member}}}"#));
+        let codes: Vec<&str> = values
+            .params
+            .get(&param("Patient", "birthOrderBoolean"))
+            .into_iter()
+            .flatten()
+            .filter_map(|value| if let Value::Token { code, .. } = value { code.as_deref() } else { None })
+            .collect();
+        assert_eq!(codes.first().copied(), wanted, "{member}");
+        assert!(codes.len() < 2);
+    }
+}
+
+#[test]
 fn timings_count_by_their_outer_limits() {
     let values = indexed(
         r#"{"resourceType":"ServiceRequest","status":"active","intent":"order","subject":{"reference":"Patient/1"},

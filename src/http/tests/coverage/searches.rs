@@ -27,7 +27,10 @@ pub async fn cells(caller: &Persona<'_>, kind: TypeId, param: &Param, examples: 
     let mut all = Vec::new();
     if let Some(example) = with {
         let values = &example.values.params[&param.id];
-        all.push((example, tries(param, values)));
+        all.push((
+            example,
+            if param.kind == ParamKind::Phonetic { of_sound(kind, example) } else { tries(param, values) },
+        ));
         all.push((
             example,
             vec![attempt(":missing", ":missing", "false", true), attempt(":missing", ":missing", "true", false)],
@@ -219,6 +222,29 @@ fn of_text(text: &str) -> Vec<Try> {
         let inner: String = inner.chars().skip(1).take(3).collect();
         tries.push(attempt(":contains", ":contains", escaped(&inner), true));
         tries.push(attempt(":contains", ":contains", "zzz-none", false));
+    }
+    tries
+}
+
+/// By the first word of the name as it is written, and by one that is written otherwise: `e` and `i` sound alike here.
+fn of_sound(kind: TypeId, example: &Example) -> Vec<Try> {
+    let named = definitions().param(kind, "name").and_then(|param| example.values.params.get(&param.id));
+    let texts = named.into_iter().flatten().filter_map(|value| match value {
+        Value::Text(text) => Some(text.as_str()),
+        _ => None,
+    });
+    let Some(word) = texts.flat_map(str::split_whitespace).find(|word| word.chars().count() > 3) else {
+        return Vec::new();
+    };
+    let mut tries = vec![attempt("value", "", escaped(word), true), attempt("value", "", "zzz-none", false)];
+    let swapped = |c: char| match c {
+        'e' => 'i',
+        'i' => 'e',
+        other => other,
+    };
+    let other: String = word.chars().map(swapped).collect();
+    if other != word {
+        tries.push(attempt("alike", "", escaped(&other), true));
     }
     tries
 }

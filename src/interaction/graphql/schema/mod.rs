@@ -345,7 +345,7 @@ fn search(kind: TypeId, to: Option<TypeId>) -> Vec<Argument> {
     ]);
     arguments.extend(searchable(kind).map(|param| {
         let of = scalar(match param.kind {
-            ParamKind::String => "String",
+            ParamKind::String | ParamKind::Phonetic => "String",
             kind => kind.code(),
         });
         Argument { name: param.code.replace('-', "_").into(), about: None, of: Ref { wraps: "[", ..of } }
