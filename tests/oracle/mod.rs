@@ -24,7 +24,7 @@ const BATCH: usize = 100;
 /// Pages of one query at most: more is a server that turns in circles.
 const PAGES_MAX: usize = 2_000;
 /// How often there is a new token: they live for five minutes.
-const TOKEN_EVERY: Duration = Duration::from_secs(120);
+const TOKEN_EVERY: Duration = Duration::from_secs(60);
 /// Time that the job may take to go through everything for one parameter.
 const INDEXED_WITHIN: Duration = Duration::from_secs(120);
 
