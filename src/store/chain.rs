@@ -55,15 +55,35 @@ impl Chain {
         Ok(Chain { instance, lane, next_seq: seq + 1, prev })
     }
 
+    /// Where the chain stands once this link is its last.
+    pub fn after(link: &Link) -> Chain {
+        let SegmentPlace { instance, lane, seq, .. } = link.place;
+        let prev = chain_hash(instance, lane, seq, &link.prev, &link.commitment);
+        Chain { instance, lane, next_seq: seq + 1, prev }
+    }
+
+    /// Whether the number of the link is given already.
+    pub fn has(&self, link: &Link) -> bool {
+        link.place.seq < self.next_seq
+    }
+
     /// Inserts the entries in order, inside the open transaction; gives what is to be indexed. The state moves on at
     /// once: whoever rolls the transaction back must put the old state back too.
     pub async fn append(&mut self, conn: &mut Conn, vault: &Vault, rows: &[&AuditRow]) -> Result<Vec<Appended>, Fault> {
         let mut appended = Vec::new();
-        for rows in segments(rows) {
-            let link = self.link(vault, rows).await?;
+        for link in self.links(vault, rows).await? {
             appended.push(link.insert(conn, dialect::audit_insert(conn)).await?);
         }
         Ok(appended)
+    }
+
+    /// The entries as the next links, which are nowhere yet. The state moves on at once, as in [`Chain::append`].
+    pub async fn links(&mut self, vault: &Vault, rows: &[&AuditRow]) -> Result<Vec<Link>, Fault> {
+        let mut links = Vec::new();
+        for rows in segments(rows) {
+            links.push(self.link(vault, rows).await?);
+        }
+        Ok(links)
     }
 
     /// The same for entries that fit one segment, as a transaction of their own that costs one exchange with the
@@ -95,17 +115,30 @@ impl Chain {
 }
 
 /// One segment with its place in the chain, ready to be inserted.
-struct Link {
-    place: SegmentPlace,
-    prev: [u8; 32],
-    commitment: [u8; 32],
-    sealed: Vec<u8>,
-    terms: Vec<i64>,
+pub struct Link {
+    pub place: SegmentPlace,
+    pub prev: [u8; 32],
+    pub commitment: [u8; 32],
+    pub sealed: Vec<u8>,
+    /// Distinct, in order.
+    pub terms: Vec<i64>,
 }
 
 impl Link {
+    pub fn bytes(&self) -> usize {
+        self.sealed.len() + self.terms.len() * 8
+    }
+
+    /// Whether the database has a segment at this place.
+    pub async fn stands(&self, conn: &mut Conn) -> Result<bool, Fault> {
+        let SegmentPlace { instance, lane, seq, .. } = self.place;
+        let sql = "select 1 from audit where instance = $1 and lane = $2 and seq = $3";
+        let place = vec![Param::Int(instance), Param::Int(lane.into()), Param::Int(seq.cast_signed())];
+        Ok(!conn.rows(sql, place).await?.is_empty())
+    }
+
     /// Gives its number and the terms to be indexed.
-    async fn insert(self, conn: &mut Conn, sql: &str) -> Result<Appended, Fault> {
+    pub async fn insert(&self, conn: &mut Conn, sql: &str) -> Result<Appended, Fault> {
         let params = vec![
             Param::Int(self.place.month.into()),
             Param::Int(self.place.instance),
@@ -113,12 +146,12 @@ impl Link {
             Param::Int(self.place.seq.cast_signed()),
             Param::Bytes(self.prev.to_vec()),
             Param::Bytes(self.commitment.to_vec()),
-            Param::Bytes(self.sealed),
+            Param::Bytes(self.sealed.clone()),
             Param::Ints(self.terms.clone()),
         ];
         let given = conn.rows(sql, params).await?;
         let row = given.first().ok_or_else(|| Fault::Sealing(Error::internal("a segment without a number")))?;
-        Ok((row.int(0)?, self.terms))
+        Ok((row.int(0)?, self.terms.clone()))
     }
 }
 

@@ -141,6 +141,14 @@ impl Db {
         matches!(self, Db::Postgres(_))
     }
 
+    /// The file of a SQLite database that has one.
+    pub fn file(&self) -> Option<std::path::PathBuf> {
+        let Db::Sqlite(options) = self else { return None };
+        let file = options.get_filename();
+        // One in memory is named by something that is no file.
+        file.is_file().then(|| file.to_path_buf())
+    }
+
     /// `column in (a [`Param::List`] bound as placeholder number `at`)`: one statement text for every length.
     pub fn list(&self, column: &str, at: usize) -> String {
         list(self.is_postgres(), column, at)

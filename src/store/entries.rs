@@ -55,6 +55,7 @@ impl Store {
         newest_first: bool,
         limit: usize,
     ) -> Result<Vec<AuditStored>> {
+        self.inner.lanes.settle().await?;
         if terms.iter().any(Vec::is_empty) {
             return Ok(Vec::new());
         }
@@ -139,6 +140,7 @@ impl Store {
 
     /// The segment at a place of a chain.
     pub async fn audit_at(&self, (instance, lane, seq): ChainPlace) -> Result<Option<AuditStored>> {
+        self.inner.lanes.settle().await?;
         let sql = format!("{COLUMNS} where a.instance = $1 and a.lane = $2 and a.seq = $3");
         let place = vec![Param::Int(instance), Param::Int(lane.into()), Param::Int(seq.cast_signed())];
         let rows = self.inner.readers.rows(&sql, place).await?;
@@ -147,6 +149,7 @@ impl Store {
 
     /// First and last month of which there are segments.
     pub async fn audit_months(&self) -> Result<Option<(i32, i32)>> {
+        self.inner.lanes.settle().await?;
         let sql =
             "select (select month from audit order by n limit 1), (select month from audit order by n desc limit 1)";
         let rows = self.inner.readers.rows(sql, Vec::new()).await?;
@@ -159,6 +162,7 @@ impl Store {
 
     /// Segments in the order of their chains: by instance, lane and number, after the place given.
     pub async fn audit_walk(&self, after: Option<ChainPlace>, limit: usize) -> Result<Vec<AuditStored>> {
+        self.inner.lanes.settle().await?;
         let (instance, lane, seq) = after.map_or((i64::MIN, 0, -1), |(i, l, s)| (i, i64::from(l), s.cast_signed()));
         let sql = format!(
             "{COLUMNS} where (a.instance, a.lane, a.seq) > ($1, $2, $3) order by a.instance, a.lane, a.seq limit $4"
@@ -170,6 +174,7 @@ impl Store {
 
     /// The last number of every chain: (instance, lane, seq).
     pub async fn audit_heads(&self) -> Result<Vec<ChainPlace>> {
+        self.inner.lanes.settle().await?;
         let sql = "select instance, lane, max(seq) from audit group by instance, lane order by instance, lane";
         let rows = self.inner.readers.rows(sql, Vec::new()).await?;
         rows.iter().map(|row| Ok((row.int(0)?, row.small(1)?, row.int(2)?.cast_unsigned()))).collect()

@@ -155,7 +155,7 @@ impl Store {
     pub(super) async fn small(&self, small: Small) -> Result<SmallAnswer> {
         match self.inner.lanes.submit(Work::Small(small)).await? {
             Answer::Small(answer) => Ok(answer),
-            Answer::Receipt(_) => Err(wrong_answer()),
+            Answer::Receipt(_) | Answer::Settled => Err(wrong_answer()),
         }
     }
 }

@@ -14,6 +14,7 @@ use super::custom;
 use super::db::{Conn, Db, Fault, Use};
 use super::gather::gather;
 use super::growth::Growth;
+use super::held::Held;
 use super::premise::Premise;
 use super::refer;
 use super::small::{Small, SmallAnswer};
@@ -28,12 +29,15 @@ pub enum Work {
     Write(Box<WriteSet>, AuditRow),
     Append(AuditRow),
     Small(Small),
+    /// That the database holds every entry that was appended before.
+    Settle,
 }
 
 /// What came of it.
 pub enum Answer {
     Receipt(Receipt),
     Small(SmallAnswer),
+    Settled,
 }
 
 struct Job {
@@ -47,6 +51,8 @@ pub struct Lanes {
     closing: tokio::sync::watch::Sender<bool>,
     tasks: std::sync::Mutex<Vec<JoinHandle<()>>>,
     turn: std::sync::atomic::AtomicUsize,
+    /// Whether entries may be durable that the database does not hold yet.
+    holds: bool,
 }
 
 const QUEUE_MAX: usize = 4096;
@@ -71,11 +77,13 @@ impl Lanes {
         for lane in 0..count {
             let (sender, queue) = mpsc::channel(QUEUE_MAX);
             let (db, vault, growth) = (db.clone(), vault.clone(), growth.clone());
-            let lane = Lane { db, vault, instance, lane, queue, open: None, growth, backlog: Backlog::new(lane == 0) };
+            let (backlog, held) = (Backlog::new(lane == 0), Held::new(&db, instance));
+            let lane = Lane { db, vault, instance, lane, queue, open: None, growth, backlog, held };
             senders.push(sender);
             tasks.push(tokio::spawn(lane.run(watch.clone())));
         }
-        Lanes { senders, closing, tasks: std::sync::Mutex::new(tasks), turn: std::sync::atomic::AtomicUsize::new(0) }
+        let (tasks, turn) = (std::sync::Mutex::new(tasks), std::sync::atomic::AtomicUsize::new(0));
+        Lanes { senders, closing, tasks, turn, holds: db.file().is_some() }
     }
 
     /// Queues work and waits until it is durable or refused.
@@ -98,6 +106,17 @@ impl Lanes {
         answer.await.map_err(|_| refuse())?
     }
 
+    /// Waits until the database holds every entry that was appended before.
+    ///
+    /// # Errors
+    /// `Kind::Unavailable` when it does not take them.
+    pub async fn settle(&self) -> Result<()> {
+        match self.holds {
+            true => self.submit(Work::Settle).await.map(drop),
+            false => Ok(()),
+        }
+    }
+
     /// Finishes what is queued, then ends the lanes.
     pub async fn close(&self) {
         self.closing.send_replace(true);
@@ -118,7 +137,7 @@ impl Lanes {
                 Some(kind) => usize::from(kind),
                 None => set.records.first().map_or(0, |row| usize::from(row.id_token[0])),
             },
-            Work::Small(_) => 0,
+            Work::Small(_) | Work::Settle => 0,
             Work::Append(_) => self.turn.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
         };
         number % self.senders.len()
@@ -136,6 +155,8 @@ struct Lane {
     growth: Arc<Growth>,
     /// Terms of segments that are not in the index yet.
     backlog: Backlog,
+    /// Segments that are not in the database yet.
+    held: Held,
 }
 
 /// The jobs of one commit, with what is known of each.
@@ -161,6 +182,10 @@ impl Lane {
                     self.queue.close();
                     self.queue.recv().await
                 }
+                () = tokio::time::sleep(self.held.pause()), if !self.held.is_empty() => {
+                    self.settle().await;
+                    continue;
+                }
                 () = tokio::time::sleep(self.backlog.pause()), if !self.backlog.is_empty() => {
                     self.index().await;
                     continue;
@@ -171,16 +196,31 @@ impl Lane {
             gather(&self.queue).await;
             let jobs = self.drain(first);
             self.serve(jobs).await;
+            if self.held.presses() {
+                self.settle().await;
+            }
             if self.backlog.presses() {
                 self.index().await;
             }
         }
+        if !self.held.is_empty() {
+            self.settle().await;
+        }
+        self.held.close();
         // More is left to the next start.
         if self.backlog.is_small() {
             while self.backlog.has_own() && self.index().await {}
         }
         if let Some((conn, _)) = self.open.take() {
             conn.close().await;
+        }
+    }
+
+    /// Moves what is held into the database.
+    async fn settle(&mut self) {
+        if let Err(failed) = self.commit(&mut Batch::new(Vec::new())).await {
+            let cause = Error::from(failed.fault);
+            tracing::error!(%cause, "audit entries could not be moved from the journal into the database");
         }
     }
 
@@ -249,15 +289,24 @@ impl Lane {
     /// One transaction. On any failure the chain goes back to where it was.
     async fn commit(&mut self, batch: &mut Batch) -> Result<(), Failed> {
         batch.forget();
-        if batch.is_of_entries() && self.append_at_once(batch).await? {
+        if batch.is_of_entries() && (self.hold(batch).await? || self.append_at_once(batch).await?) {
             return Ok(());
         }
+        let done = self.transaction(batch).await;
+        match done {
+            Ok(()) => self.held.moved(),
+            Err(_) => self.held.failed(),
+        }
+        done
+    }
+
+    async fn transaction(&mut self, batch: &mut Batch) -> Result<(), Failed> {
         self.begin().await.map_err(|fault| Failed { fault, undone: true })?;
         let Some((conn, chain)) = self.open.as_mut() else {
             return Err(Failed { fault: Fault::Lost(sqlx::Error::WorkerCrashed), undone: true });
         };
         let before = chain.clone();
-        match batch.apply(conn, chain, &self.vault).await {
+        match batch.apply(conn, chain, &self.vault, &self.held).await {
             Ok(appended) => {
                 let Err(fault) = conn.commit().await else {
                     self.backlog.add(appended);
@@ -278,10 +327,30 @@ impl Lane {
         }
     }
 
+    /// Accesses alone, on SQLite: into the journal. False when they have to go into the database at once.
+    async fn hold(&mut self, batch: &Batch) -> Result<bool, Failed> {
+        if !self.held.is_open() {
+            return Ok(false);
+        }
+        let failed = |fault| Failed { fault, undone: true };
+        self.connect().await.map_err(failed)?;
+        let Some((_, chain)) = self.open.as_mut() else { return Ok(false) };
+        let mut ahead = chain.clone();
+        let links = ahead.links(&self.vault, &batch.rows()).await.map_err(failed)?;
+        let done = self.held.add(links).await;
+        if done {
+            *chain = ahead;
+        }
+        Ok(done)
+    }
+
     /// Accesses alone, the most frequent batch by far: one exchange with the database. False when they do not fit one
-    /// segment, or the connection was dead: entries that it kept all the same then stand twice, which is better than an
-    /// access without any.
+    /// segment, others are to go before them, or the connection was dead: entries that it kept all the same then stand
+    /// twice, which is better than an access without any.
     async fn append_at_once(&mut self, batch: &Batch) -> Result<bool, Failed> {
+        if !self.held.is_empty() {
+            return Ok(false);
+        }
         let failed = |fault| Failed { fault, undone: true };
         self.connect().await.map_err(failed)?;
         let Some((conn, chain)) = self.open.as_mut() else { return Ok(false) };
@@ -317,7 +386,7 @@ impl Lane {
         if self.open.is_none() {
             let mut conn = self.db.connect_for(Use::Keyed).await?;
             let chain = Chain::load(&mut conn, self.instance, self.lane).await?;
-            self.open = Some((conn, chain));
+            self.open = Some((conn, self.held.resume(chain)));
         }
         Ok(())
     }
@@ -339,7 +408,7 @@ impl Batch {
     fn records(&self) -> usize {
         let of = |job: &Job| match &job.work {
             Work::Write(set, _) => set.records.len(),
-            Work::Append(_) | Work::Small(_) => 0,
+            Work::Append(_) | Work::Small(_) | Work::Settle => 0,
         };
         self.jobs.iter().map(of).sum()
     }
@@ -350,7 +419,7 @@ impl Batch {
         if crate::world::bench::off().audit {
             return false;
         }
-        self.jobs.iter().all(|job| matches!(job.work, Work::Append(_)))
+        !self.jobs.is_empty() && self.jobs.iter().all(|job| matches!(job.work, Work::Append(_)))
     }
 
     /// The entries of the jobs that stand.
@@ -364,7 +433,7 @@ impl Batch {
     async fn epoch(&self, conn: &mut Conn) -> Result<i64, Fault> {
         let sets = self.jobs.iter().filter_map(|job| match &job.work {
             Work::Write(set, _) => Some(set),
-            Work::Append(_) | Work::Small(_) => None,
+            Work::Append(_) | Work::Small(_) | Work::Settle => None,
         });
         match sets.map(|set| set.begins_epoch()).reduce(|a, b| a || b) {
             Some(alone) => custom::lock_epoch(conn, alone).await,
@@ -376,25 +445,33 @@ impl Batch {
         self.outcomes.fill_with(|| None);
     }
 
-    /// Applies every job; those whose preconditions do not hold are undone and noted, the others get their audit
-    /// entries in one go. Gives their segments and terms, to be indexed.
-    async fn apply(&mut self, conn: &mut Conn, chain: &mut Chain, vault: &Vault) -> Result<Vec<Appended>, Fault> {
+    /// Inserts what is held, then applies every job; those whose preconditions do not hold are undone and noted, the
+    /// others get their audit entries in one go. Gives the segments and their terms, to be indexed.
+    async fn apply(
+        &mut self,
+        conn: &mut Conn,
+        chain: &mut Chain,
+        vault: &Vault,
+        held: &Held,
+    ) -> Result<Vec<Appended>, Fault> {
+        let mut appended = held.insert(conn).await?;
         // A job alone needs no savepoint: the transaction is its own.
-        let shared = self.jobs.len() > 1;
+        let shared = self.jobs.len() > 1 || !held.is_empty();
         let of = |job: &Job| match &job.work {
             Work::Write(set, _) => set.premises.iter().filter_map(Premise::locks).collect(),
-            Work::Append(_) | Work::Small(_) => Vec::new(),
+            Work::Append(_) | Work::Small(_) | Work::Settle => Vec::new(),
         };
         Premise::lock(conn, self.jobs.iter().flat_map(of).collect()).await?;
         let sets = self.jobs.iter().filter_map(|job| match &job.work {
             Work::Write(set, _) => Some(&**set),
-            Work::Append(_) | Work::Small(_) => None,
+            Work::Append(_) | Work::Small(_) | Work::Settle => None,
         });
         refer::lock(conn, sets).await?;
         let mut epoch = self.epoch(conn).await?;
         for (job, outcome) in self.jobs.iter().zip(&mut self.outcomes) {
             match &job.work {
                 Work::Append(_) => {}
+                Work::Settle => *outcome = Some(Ok(Answer::Settled)),
                 Work::Small(small) => {
                     protect(conn, shared).await?;
                     match small.run(conn).await {
@@ -432,9 +509,10 @@ impl Batch {
         }
         #[cfg(feature = "bench-switches")]
         if crate::world::bench::off().audit {
-            return Ok(Vec::new());
+            return Ok(appended);
         }
-        chain.append(conn, vault, &self.rows()).await
+        appended.extend(chain.append(conn, vault, &self.rows()).await?);
+        Ok(appended)
     }
 
     /// After the commit.
@@ -443,7 +521,7 @@ impl Batch {
             let answer = outcome.unwrap_or_else(|| match job.work {
                 Work::Write(set, row) => Ok(Answer::Receipt(Receipt::of(row, &set))),
                 Work::Append(row) => Ok(Answer::Receipt(Receipt::of(row, &WriteSet::default()))),
-                Work::Small(_) => Err(Error::internal("a small change without an answer")),
+                Work::Small(_) | Work::Settle => Err(Error::internal("a small change without an answer")),
             });
             // Nobody listens any more when the request was given up; the work stands all the same.
             let _ = job.done.send(answer);
@@ -459,7 +537,7 @@ impl Batch {
                 Work::Append(_) => {
                     Error::new(Kind::Audit, "The audit entry could not be made durable; nothing is released.")
                 }
-                Work::Write(..) | Work::Small(_) => {
+                Work::Write(..) | Work::Small(_) | Work::Settle => {
                     Error::new(Kind::Unavailable, "The database did not confirm the change; read before you try again.")
                 }
             };
@@ -490,14 +568,14 @@ impl Work {
         match self {
             Work::Write(set, row) => set.bytes() + row.entry.len(),
             Work::Append(row) => row.entry.len(),
-            Work::Small(_) => 64,
+            Work::Small(_) | Work::Settle => 64,
         }
     }
 
     fn audit_row(&self) -> Option<&AuditRow> {
         match self {
             Work::Write(_, row) | Work::Append(row) => Some(row),
-            Work::Small(_) => None,
+            Work::Small(_) | Work::Settle => None,
         }
     }
 }
@@ -557,6 +635,8 @@ mod tests {
 
     /// Every entry of the trail, by chain: (lane, text).
     async fn entries(bench: &Bench) -> Vec<(u32, String)> {
+        // After the lanes were closed there is nothing to settle.
+        let _ = bench.lanes.settle().await;
         let mut conn = bench.db.connect().await.ok().expect("connects");
         let rows = crate::store::entries::all(&mut conn).await.expect("reads");
         let mut entries = Vec::new();

@@ -12,6 +12,8 @@ mod dialect;
 mod erase;
 mod gather;
 mod growth;
+mod held;
+mod journal;
 mod kv;
 #[cfg(test)]
 mod contract;
@@ -248,6 +250,7 @@ impl Store {
         let register = "insert into audit_instance (instance, lanes) values ($1, $2)";
         let count = lane::count(&db, config.lanes);
         conn.run(register, vec![Param::Int(instance), Param::Int(count.into())]).await?;
+        journal::adopt(&db, &mut conn).await?;
         conn.close().await;
         let readers = Readers::new(db.clone(), Use::Search, config.readers as usize);
         let lookups = match db.is_postgres() {
@@ -329,7 +332,7 @@ impl Store {
     async fn receipt(&self, work: Work) -> Result<Receipt> {
         match self.inner.lanes.submit(work).await? {
             Answer::Receipt(receipt) => Ok(receipt),
-            Answer::Small(_) => Err(kv::wrong_answer()),
+            Answer::Small(_) | Answer::Settled => Err(kv::wrong_answer()),
         }
     }
 }

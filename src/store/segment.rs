@@ -37,6 +37,13 @@ pub struct SegmentPlace {
     pub seq: u64,
 }
 
+impl SegmentPlace {
+    /// Whether the other comes right after this one in the same chain.
+    pub fn precedes(&self, other: &SegmentPlace) -> bool {
+        (self.instance, self.lane, self.seq.checked_add(1)) == (other.instance, other.lane, Some(other.seq))
+    }
+}
+
 /// One entry of an opened segment. PHI: no Debug.
 pub struct AuditEntry {
     /// Place in the segment, from 0.

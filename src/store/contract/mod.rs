@@ -3,6 +3,7 @@
 mod domain;
 mod entries;
 mod index;
+mod journal;
 mod keys;
 mod past;
 mod references;

@@ -1,0 +1,131 @@
+//! Segments of one lane that are durable in its journal and not in the database yet. Moving many at once spares each a
+//! transaction, and readers of SQLite lose the pages that they keep in memory with each transaction of others.
+//! On PostgreSQL, and for a database without a file, nothing is ever held.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::chain::{Appended, Chain, Link};
+use super::db::{Conn, Db, Fault};
+use super::dialect;
+use super::journal::Journal;
+use crate::world::Stopwatch;
+
+/// Bytes that are held at most before they are moved although the lane is busy: some milliseconds of work.
+const BYTES_MAX: usize = 1 << 20;
+/// How long a segment is held at most, and how long nothing is tried again after a failure.
+const AGE_MAX: Duration = Duration::from_millis(250);
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
+
+/// What one lane holds.
+pub struct Held {
+    /// None: nothing may be held.
+    database: Option<PathBuf>,
+    instance: i64,
+    journal: Option<Journal>,
+    links: Vec<Link>,
+    bytes: usize,
+    /// Since when the oldest link is held, or the last move has failed.
+    since: Stopwatch,
+    /// They could not be moved: nothing is added until they are.
+    stuck: bool,
+}
+
+impl Held {
+    pub fn new(db: &Db, instance: i64) -> Held {
+        let since = Stopwatch::start();
+        Held { database: db.file(), instance, journal: None, links: Vec::new(), bytes: 0, since, stuck: false }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.links.is_empty()
+    }
+
+    /// Whether accesses may be added.
+    pub fn is_open(&self) -> bool {
+        self.database.is_some() && !self.stuck
+    }
+
+    /// Adds links of accesses; they are durable then. False when they have to go another way: some of them may be in
+    /// the journal all the same, for the next start to find if the other way fails too.
+    pub async fn add(&mut self, links: Vec<Link>) -> bool {
+        match self.write(&links).await {
+            Ok(true) => {
+                if self.links.is_empty() {
+                    self.since = Stopwatch::start();
+                }
+                self.bytes += links.iter().map(Link::bytes).sum::<usize>();
+                self.links.extend(links);
+                true
+            }
+            Ok(false) => false,
+            Err(error) => {
+                tracing::warn!(%error, "the journal of audit entries cannot be written; they go into the database");
+                false
+            }
+        }
+    }
+
+    async fn write(&mut self, links: &[Link]) -> std::io::Result<bool> {
+        let Some(database) = &self.database else { return Ok(false) };
+        if self.journal.is_none() {
+            self.journal = Some(Journal::create(database.clone(), self.instance).await?);
+        }
+        let Some(journal) = &mut self.journal else { return Ok(false) };
+        journal.write(links).await
+    }
+
+    /// How long the lane waits, when idle, before it moves them.
+    pub fn pause(&self) -> Duration {
+        let whole = if self.stuck { AFTER_FAILURE } else { AGE_MAX };
+        whole.saturating_sub(self.since.elapsed())
+    }
+
+    /// Whether they are moved between the commits of a busy lane.
+    pub fn presses(&self) -> bool {
+        !self.links.is_empty() && (self.bytes >= BYTES_MAX && !self.stuck || self.pause().is_zero())
+    }
+
+    /// Inserts them inside the open transaction; gives what is to be indexed.
+    pub async fn insert(&self, conn: &mut Conn) -> Result<Vec<Appended>, Fault> {
+        let mut appended = Vec::new();
+        for link in &self.links {
+            appended.push(link.insert(conn, dialect::audit_insert(conn)).await?);
+        }
+        Ok(appended)
+    }
+
+    /// After the commit of that transaction.
+    pub fn moved(&mut self) {
+        self.links.clear();
+        self.bytes = 0;
+        self.stuck = false;
+        if let Some(journal) = &mut self.journal {
+            journal.rewind();
+        }
+    }
+
+    /// The transaction failed: until one succeeds nothing more is held, so that requests are refused rather than
+    /// answered on entries that the database does not take.
+    pub fn failed(&mut self) {
+        self.stuck = !self.links.is_empty();
+        self.since = Stopwatch::start();
+    }
+
+    /// Where the chain goes on, after it was read from a database that has perhaps taken what is held here.
+    pub fn resume(&mut self, chain: Chain) -> Chain {
+        self.links.retain(|link| !chain.has(link));
+        let Some(last) = self.links.last() else {
+            self.moved();
+            return chain;
+        };
+        Chain::after(last)
+    }
+
+    /// The lane ends.
+    pub fn close(&mut self) {
+        if let (true, Some(journal)) = (self.links.is_empty(), self.journal.take()) {
+            journal.remove();
+        }
+    }
+}

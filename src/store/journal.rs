@@ -1,0 +1,235 @@
+//! The journal of one SQLite writer: a file beside the database that takes segments of accesses, one disk flush each,
+//! until many of them are moved into the database at once. Sealed and linked before they come here, they lie in it as
+//! they will lie in the database. Must not know what an entry says.
+//!
+//! ```text
+//! record = length u32 | SHA-256 of the rest [32] | month i32 | instance i64 | lane u32 | seq u64 | prev [32]
+//!          | commitment [32] | count u32 | count x term i64 | sealed text                            big-endian
+//! ```
+//! Records follow each other from the start of the file, in the order of the chain. After the move the next one is
+//! written at the start again; what is left of older ones behind it has lower numbers and is never taken for new.
+
+use std::ffi::OsStr;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind, Read as _};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{SHA256, digest};
+
+use super::chain::Link;
+use super::db::{Conn, Db};
+use super::dialect;
+use super::segment::SegmentPlace;
+use crate::error::{Error, Kind, Result};
+
+/// The file is this long from the start: writing over what is there needs no flush of the file's own data.
+const BYTES: u64 = 4 << 20;
+const NAME: &str = "-trail-";
+/// Until the lock is held, so that nobody adopts a journal that is about to be used.
+const NEW: &str = "-trail.new-";
+
+/// An open journal. Whoever holds one holds the lock of its file.
+pub struct Journal {
+    file: Arc<File>,
+    path: PathBuf,
+    end: u64,
+}
+
+impl Journal {
+    /// An empty one beside the database.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub async fn create(database: PathBuf, instance: i64) -> io::Result<Journal> {
+        blocking(move || {
+            let path = beside(&database, &format!("{NAME}{instance:016x}"));
+            let new = beside(&database, &format!("{NEW}{instance:016x}"));
+            let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+            let made = file.try_lock().map_err(io::Error::from).and_then(|()| {
+                file.write_all_at(&vec![0; BYTES as usize], 0)?;
+                file.sync_all()?;
+                std::fs::rename(&new, &path)?;
+                File::open(folder(&database))?.sync_all()
+            });
+            match made {
+                Ok(()) => Ok(Journal { file: Arc::new(file), path, end: 0 }),
+                Err(error) => {
+                    let _ = std::fs::remove_file(&new);
+                    Err(error)
+                }
+            }
+        })
+        .await
+    }
+
+    /// Makes the links durable, all of them; false when there is no room for them.
+    ///
+    /// # Errors
+    /// Those of the file system: some of the links may be there all the same.
+    pub async fn write(&mut self, links: &[Link]) -> io::Result<bool> {
+        let bytes = links.iter().flat_map(record).collect::<Vec<u8>>();
+        let (file, at) = (self.file.clone(), self.end);
+        let end = at + bytes.len() as u64;
+        if end > BYTES {
+            return Ok(false);
+        }
+        blocking(move || {
+            file.write_all_at(&bytes, at)?;
+            file.sync_data()
+        })
+        .await?;
+        self.end = end;
+        Ok(true)
+    }
+
+    /// Begins at the start again: everything in it is durable elsewhere.
+    pub fn rewind(&mut self) {
+        self.end = 0;
+    }
+
+    /// Everything in it is durable elsewhere, and no more will come.
+    pub fn remove(self) {
+        // One that stays is looked through at the next start and found to hold nothing new.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Moves into the database what the journals of servers that ended in a crash hold. Whatever is readable is taken as
+/// it stands: whether it fits its chain is for the verifier to say.
+///
+/// # Errors
+/// `Kind::Unavailable` when a journal cannot be read, and when the database cannot be written.
+pub async fn adopt(db: &Db, conn: &mut Conn) -> Result<()> {
+    let Some(database) = db.file() else { return Ok(()) };
+    for path in left_behind(&database).map_err(unreadable)? {
+        let read = path.clone();
+        let Some((links, lock)) = blocking(move || records(&read)).await.map_err(unreadable)? else { continue };
+        conn.begin().await?;
+        let mut moved = 0;
+        for link in links {
+            if !link.stands(conn).await? {
+                link.insert(conn, dialect::audit_insert(conn)).await?;
+                moved += 1;
+            }
+        }
+        conn.commit().await?;
+        if moved > 0 {
+            tracing::info!(segments = moved, "audit entries of a server that crashed were moved into the database");
+        }
+        std::fs::remove_file(&path).or_else(ignore_missing).map_err(unreadable)?;
+        drop(lock);
+    }
+    Ok(())
+}
+
+/// What an ended server's journal holds, with its lock; None: its server lives.
+fn records(path: &Path) -> io::Result<Option<(Vec<Link>, File)>> {
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        // Somebody else has just done this.
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(None),
+        Err(TryLockError::Error(error)) => return Err(error),
+    }
+    let mut bytes = Vec::new();
+    (&mut file).take(BYTES).read_to_end(&mut bytes)?;
+    let mut links: Vec<Link> = Vec::new();
+    let mut rest = bytes.as_slice();
+    while let Some((link, after)) = parse(rest) {
+        if links.last().is_some_and(|last| !last.place.precedes(&link.place)) {
+            break;
+        }
+        links.push(link);
+        rest = after;
+    }
+    Ok(Some((links, file)))
+}
+
+/// The journals beside a database, those included that were never finished.
+fn left_behind(database: &Path) -> io::Result<Vec<PathBuf>> {
+    let in_folder = folder(database);
+    let database = database.file_name().unwrap_or_default().as_encoded_bytes();
+    let is_journal = |name: &OsStr| {
+        let ending = name.as_encoded_bytes().strip_prefix(database).unwrap_or_default();
+        ending.starts_with(NAME.as_bytes()) || ending.starts_with(NEW.as_bytes())
+    };
+    let files = std::fs::read_dir(in_folder)?.collect::<io::Result<Vec<_>>>()?;
+    Ok(files.into_iter().filter(|file| is_journal(&file.file_name())).map(|file| file.path()).collect())
+}
+
+fn record(link: &Link) -> Vec<u8> {
+    let SegmentPlace { month, instance, lane, seq } = link.place;
+    let mut body = Vec::with_capacity(96 + link.terms.len() * 8 + link.sealed.len());
+    body.extend_from_slice(&month.to_be_bytes());
+    body.extend_from_slice(&instance.to_be_bytes());
+    body.extend_from_slice(&lane.to_be_bytes());
+    body.extend_from_slice(&seq.to_be_bytes());
+    body.extend_from_slice(&link.prev);
+    body.extend_from_slice(&link.commitment);
+    body.extend_from_slice(&(link.terms.len() as u32).to_be_bytes());
+    link.terms.iter().for_each(|term| body.extend_from_slice(&term.to_be_bytes()));
+    body.extend_from_slice(&link.sealed);
+    let mut record = (body.len() as u32).to_be_bytes().to_vec();
+    record.extend_from_slice(digest(&SHA256, &body).as_ref());
+    record.append(&mut body);
+    record
+}
+
+/// The record at the start, and what follows it. None: no whole record is here.
+fn parse(bytes: &[u8]) -> Option<(Link, &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    let (hash, rest) = rest.split_first_chunk::<32>()?;
+    let (body, after) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+    if digest(&SHA256, body).as_ref() != hash {
+        return None;
+    }
+    let (month, body) = body.split_first_chunk::<4>()?;
+    let (instance, body) = body.split_first_chunk::<8>()?;
+    let (lane, body) = body.split_first_chunk::<4>()?;
+    let (seq, body) = body.split_first_chunk::<8>()?;
+    let (prev, body) = body.split_first_chunk::<32>()?;
+    let (commitment, body) = body.split_first_chunk::<32>()?;
+    let (count, body) = body.split_first_chunk::<4>()?;
+    let (terms, sealed) = body.split_at_checked((u32::from_be_bytes(*count) as usize).checked_mul(8)?)?;
+    let place = SegmentPlace {
+        month: i32::from_be_bytes(*month),
+        instance: i64::from_be_bytes(*instance),
+        lane: u32::from_be_bytes(*lane),
+        seq: u64::from_be_bytes(*seq),
+    };
+    let terms = terms.as_chunks::<8>().0.iter().map(|term| i64::from_be_bytes(*term)).collect();
+    let link = Link { place, prev: *prev, commitment: *commitment, sealed: sealed.to_vec(), terms };
+    Some((link, after))
+}
+
+fn beside(database: &Path, ending: &str) -> PathBuf {
+    let mut name = database.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
+}
+
+fn folder(database: &Path) -> &Path {
+    match database.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+fn ignore_missing(error: io::Error) -> io::Result<()> {
+    if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) }
+}
+
+fn unreadable(error: io::Error) -> Error {
+    Error::new(Kind::Unavailable, "A journal of audit entries beside the database cannot be read.").caused_by(error)
+}
+
+/// Runs on a thread that may wait for the disk.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
