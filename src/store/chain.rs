@@ -115,6 +115,7 @@ impl Chain {
 }
 
 /// One segment with its place in the chain, ready to be inserted.
+#[derive(Clone)]
 pub struct Link {
     pub place: SegmentPlace,
     pub prev: [u8; 32],

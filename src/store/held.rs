@@ -3,6 +3,7 @@
 //! On PostgreSQL, and for a database without a file, nothing is ever held.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::chain::{Appended, Chain, Link};
@@ -24,6 +25,8 @@ pub struct Held {
     instance: i64,
     journal: Option<Journal>,
     links: Vec<Link>,
+    /// Older than those, on their way into the database.
+    lent: Option<Arc<Vec<Link>>>,
     bytes: usize,
     /// Since when the oldest link is held, or the last move has failed.
     since: Stopwatch,
@@ -33,8 +36,8 @@ pub struct Held {
 
 impl Held {
     pub fn new(db: &Db, instance: i64) -> Held {
-        let since = Stopwatch::start();
-        Held { database: db.file(), instance, journal: None, links: Vec::new(), bytes: 0, since, stuck: false }
+        let (database, since) = (db.file(), Stopwatch::start());
+        Held { database, instance, journal: None, links: Vec::new(), lent: None, bytes: 0, since, stuck: false }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -95,19 +98,36 @@ impl Held {
         Ok(appended)
     }
 
-    /// After the commit of that transaction.
-    pub fn moved(&mut self) {
-        self.links.clear();
+    /// Gives them all to be moved, while others come in; until [`Held::settled`] or [`Held::failed`].
+    pub fn lend(&mut self) -> Arc<Vec<Link>> {
+        let links = Arc::new(std::mem::take(&mut self.links));
         self.bytes = 0;
-        self.stuck = false;
+        self.lent = Some(links.clone());
         if let Some(journal) = &mut self.journal {
-            journal.rewind();
+            journal.turn();
+        }
+        links
+    }
+
+    /// What was lent is in the database, or, when nothing was, everything.
+    pub fn settled(&mut self) {
+        self.stuck = false;
+        if self.lent.take().is_none() {
+            self.links.clear();
+            self.bytes = 0;
+            if let Some(journal) = &mut self.journal {
+                journal.rewind();
+            }
         }
     }
 
     /// The transaction failed: until one succeeds nothing more is held, so that requests are refused rather than
     /// answered on entries that the database does not take.
     pub fn failed(&mut self) {
+        if let Some(lent) = self.lent.take() {
+            let newer = std::mem::replace(&mut self.links, Arc::unwrap_or_clone(lent));
+            self.links.extend(newer);
+        }
         self.stuck = !self.links.is_empty();
         self.since = Stopwatch::start();
     }
@@ -116,7 +136,7 @@ impl Held {
     pub fn resume(&mut self, chain: Chain) -> Chain {
         self.links.retain(|link| !chain.has(link));
         let Some(last) = self.links.last() else {
-            self.moved();
+            self.settled();
             return chain;
         };
         Chain::after(last)

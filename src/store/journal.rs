@@ -6,8 +6,9 @@
 //! record = length u32 | SHA-256 of the rest [32] | month i32 | instance i64 | lane u32 | seq u64 | prev [32]
 //!          | commitment [32] | count u32 | count x term i64 | sealed text                            big-endian
 //! ```
-//! Records follow each other from the start of the file, in the order of the chain. After the move the next one is
-//! written at the start again; what is left of older ones behind it has lower numbers and is never taken for new.
+//! Records follow each other from the start of a half of the file, in the order of the chain. While those of one half are
+//! moved, others go to the start of the other. What is left of older ones behind them has lower numbers, which the
+//! database has by then: it is never taken for new.
 
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -24,8 +25,8 @@ use super::dialect;
 use super::segment::SegmentPlace;
 use crate::error::{Error, Kind, Result};
 
-/// The file is this long from the start: writing over what is there needs no flush of the file's own data.
-const BYTES: u64 = 4 << 20;
+/// The file has both halves from the start: writing over what is there needs no flush of the file's own data.
+const HALF_BYTES: usize = 2 << 20;
 const NAME: &str = "-trail-";
 /// Until the lock is held, so that nobody adopts a journal that is about to be used.
 const NEW: &str = "-trail.new-";
@@ -34,7 +35,9 @@ const NEW: &str = "-trail.new-";
 pub struct Journal {
     file: Arc<File>,
     path: PathBuf,
-    end: u64,
+    /// Of the half that is written now.
+    start: usize,
+    end: usize,
 }
 
 impl Journal {
@@ -48,13 +51,13 @@ impl Journal {
             let new = beside(&database, &format!("{NEW}{instance:016x}"));
             let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
             let made = file.try_lock().map_err(io::Error::from).and_then(|()| {
-                file.write_all_at(&vec![0; BYTES as usize], 0)?;
+                file.write_all_at(&vec![0; 2 * HALF_BYTES], 0)?;
                 file.sync_all()?;
                 std::fs::rename(&new, &path)?;
                 File::open(folder(&database))?.sync_all()
             });
             match made {
-                Ok(()) => Ok(Journal { file: Arc::new(file), path, end: 0 }),
+                Ok(()) => Ok(Journal { file: Arc::new(file), path, start: 0, end: 0 }),
                 Err(error) => {
                     let _ = std::fs::remove_file(&new);
                     Err(error)
@@ -70,9 +73,9 @@ impl Journal {
     /// Those of the file system: some of the links may be there all the same.
     pub async fn write(&mut self, links: &[Link]) -> io::Result<bool> {
         let bytes = links.iter().flat_map(record).collect::<Vec<u8>>();
-        let (file, at) = (self.file.clone(), self.end);
-        let end = at + bytes.len() as u64;
-        if end > BYTES {
+        let (file, at) = (self.file.clone(), (self.start + self.end) as u64);
+        let end = self.end + bytes.len();
+        if end > HALF_BYTES {
             return Ok(false);
         }
         blocking(move || {
@@ -84,8 +87,14 @@ impl Journal {
         Ok(true)
     }
 
-    /// Begins at the start again: everything in it is durable elsewhere.
+    /// Begins this half again: everything in it is durable elsewhere.
     pub fn rewind(&mut self) {
+        self.end = 0;
+    }
+
+    /// Goes on in the other half: everything in that one is durable elsewhere.
+    pub fn turn(&mut self) {
+        self.start = HALF_BYTES - self.start;
         self.end = 0;
     }
 
@@ -138,17 +147,23 @@ fn records(path: &Path) -> io::Result<Option<(Vec<Link>, File)>> {
         Err(TryLockError::Error(error)) => return Err(error),
     }
     let mut bytes = Vec::new();
-    (&mut file).take(BYTES).read_to_end(&mut bytes)?;
+    (&mut file).take(2 * HALF_BYTES as u64).read_to_end(&mut bytes)?;
+    let mut links: Vec<Link> = bytes.chunks(HALF_BYTES).flat_map(consecutive).collect();
+    links.sort_by_key(|link| link.place.seq);
+    Ok(Some((links, file)))
+}
+
+/// The records of one half.
+fn consecutive(mut half: &[u8]) -> Vec<Link> {
     let mut links: Vec<Link> = Vec::new();
-    let mut rest = bytes.as_slice();
-    while let Some((link, after)) = parse(rest) {
+    while let Some((link, after)) = parse(half) {
         if links.last().is_some_and(|last| !last.place.precedes(&link.place)) {
             break;
         }
         links.push(link);
-        rest = after;
+        half = after;
     }
-    Ok(Some((links, file)))
+    links
 }
 
 /// The journals beside a database, those included that were never finished.

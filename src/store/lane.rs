@@ -5,45 +5,20 @@
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 
-use super::apply::{Refusal, WriteSet};
-use super::backlog::Backlog;
-use super::chain::{Appended, Chain};
-use super::custom;
-use super::db::{Conn, Db, Fault, Use};
+pub use super::batch::{Answer, Work};
+use super::batch::{Batch, Job};
+use super::chain::Chain;
+use super::db::{Db, Fault};
+use super::desk::{Desk, Returned};
 use super::gather::gather;
 use super::growth::Growth;
 use super::held::Held;
 use super::premise::Premise;
-use super::refer;
-use super::small::{Small, SmallAnswer};
-use super::{AuditRow, Receipt};
 use crate::error::{Error, Kind, Result};
 use crate::vault::Vault;
 use crate::world::Stopwatch;
-
-/// What a lane is asked to do.
-pub enum Work {
-    /// A write and its audit entry: both or neither.
-    Write(Box<WriteSet>, AuditRow),
-    Append(AuditRow),
-    Small(Small),
-    /// That the database holds every entry that was appended before.
-    Settle,
-}
-
-/// What came of it.
-pub enum Answer {
-    Receipt(Receipt),
-    Small(SmallAnswer),
-    Settled,
-}
-
-struct Job {
-    work: Work,
-    done: oneshot::Sender<Result<Answer>>,
-}
 
 /// The lanes of one server.
 pub struct Lanes {
@@ -77,8 +52,9 @@ impl Lanes {
         for lane in 0..count {
             let (sender, queue) = mpsc::channel(QUEUE_MAX);
             let (db, vault, growth) = (db.clone(), vault.clone(), growth.clone());
-            let (backlog, held) = (Backlog::new(lane == 0), Held::new(&db, instance));
-            let lane = Lane { db, vault, instance, lane, queue, open: None, growth, backlog, held };
+            let (desk, held) = (Desk::new(db.clone(), lane == 0), Held::new(&db, instance));
+            let lane =
+                Lane { db, vault, instance, lane, queue, growth, chain: None, desk: Some(desk), away: None, held };
             senders.push(sender);
             tasks.push(tokio::spawn(lane.run(watch.clone())));
         }
@@ -150,19 +126,15 @@ struct Lane {
     instance: i64,
     lane: u32,
     queue: mpsc::Receiver<Job>,
-    /// None: to be connected, and the chain to be read, before the next batch.
-    open: Option<(Conn, Chain)>,
     growth: Arc<Growth>,
-    /// Terms of segments that are not in the index yet.
-    backlog: Backlog,
+    /// None: to be read before the next batch.
+    chain: Option<Chain>,
+    /// None: it is away.
+    desk: Option<Desk>,
+    /// Chores, which accesses need not wait for while they go into the journal.
+    away: Option<JoinHandle<Returned>>,
     /// Segments that are not in the database yet.
     held: Held,
-}
-
-/// The jobs of one commit, with what is known of each.
-struct Batch {
-    jobs: Vec<Job>,
-    outcomes: Vec<Option<Result<Answer>>>,
 }
 
 /// Why a whole batch failed.
@@ -175,6 +147,7 @@ struct Failed {
 impl Lane {
     async fn run(mut self, mut closing: tokio::sync::watch::Receiver<bool>) {
         loop {
+            let idle = self.desk.as_ref().and_then(Desk::pause);
             let first = tokio::select! {
                 biased;
                 job = self.queue.recv() => job,
@@ -182,12 +155,17 @@ impl Lane {
                     self.queue.close();
                     self.queue.recv().await
                 }
-                () = tokio::time::sleep(self.held.pause()), if !self.held.is_empty() => {
-                    self.settle().await;
+                returned = returning(&mut self.away) => {
+                    self.take_back(returned);
+                    self.chores();
                     continue;
                 }
-                () = tokio::time::sleep(self.backlog.pause()), if !self.backlog.is_empty() => {
-                    self.index().await;
+                () = tokio::time::sleep(self.held.pause()), if self.desk.is_some() && !self.held.is_empty() => {
+                    self.chores();
+                    continue;
+                }
+                () = tokio::time::sleep(idle.unwrap_or_default()), if idle.is_some() => {
+                    self.send_away(Desk::index);
                     continue;
                 }
             };
@@ -196,47 +174,72 @@ impl Lane {
             gather(&self.queue).await;
             let jobs = self.drain(first);
             self.serve(jobs).await;
-            if self.held.presses() {
-                self.settle().await;
+            if self.away.as_ref().is_some_and(JoinHandle::is_finished) {
+                self.home().await;
             }
-            if self.backlog.presses() {
-                self.index().await;
-            }
+            self.chores();
         }
-        if !self.held.is_empty() {
-            self.settle().await;
+        self.end().await;
+    }
+
+    /// What is held is moved, the index is left to the next start if it is much.
+    async fn end(mut self) {
+        self.home().await;
+        if !self.held.is_empty()
+            && let Err(failed) = self.commit(&mut Batch::new(Vec::new())).await
+        {
+            tracing::error!(cause = %Error::from(failed.fault), "audit entries stay in the journal");
         }
         self.held.close();
-        // More is left to the next start.
-        if self.backlog.is_small() {
-            while self.backlog.has_own() && self.index().await {}
-        }
-        if let Some((conn, _)) = self.open.take() {
-            conn.close().await;
+        self.home().await.close().await;
+    }
+
+    /// Starts what is due of the work that no request asked for.
+    fn chores(&mut self) {
+        let Some(desk) = &self.desk else { return };
+        if self.held.presses() {
+            let links = self.held.lend();
+            self.send_away(|desk| desk.take_over(links));
+        } else if desk.presses() {
+            self.send_away(Desk::index);
         }
     }
 
-    /// Moves what is held into the database.
-    async fn settle(&mut self) {
-        if let Err(failed) = self.commit(&mut Batch::new(Vec::new())).await {
-            let cause = Error::from(failed.fault);
-            tracing::error!(%cause, "audit entries could not be moved from the journal into the database");
-        }
+    fn send_away<F: Future<Output = Returned> + Send + 'static>(&mut self, chore: impl FnOnce(Desk) -> F) {
+        self.away = self.desk.take().map(|desk| tokio::spawn(chore(desk)));
     }
 
-    /// A piece of the work on the index of the trail; false when it failed. What cannot be moved now is tried again
-    /// later; searches look at it where it waits.
-    async fn index(&mut self) -> bool {
-        let done = match (self.connect().await, &mut self.open) {
-            (Err(fault), _) => Err(fault),
-            (Ok(()), Some((conn, _))) => self.backlog.step(conn).await,
-            (Ok(()), None) => Ok(()),
+    /// The desk, once it is back.
+    async fn home(&mut self) -> &mut Desk {
+        if let Some(task) = &mut self.away {
+            let returned = task.await;
+            self.take_back(returned);
+        }
+        let db = &self.db;
+        self.desk.get_or_insert_with(|| Desk::new(db.clone(), true))
+    }
+
+    fn take_back(&mut self, returned: Result<Returned, JoinError>) {
+        self.away = None;
+        let moved = match returned {
+            Ok(returned) => {
+                self.desk = Some(returned.desk);
+                returned.moved
+            }
+            Err(error) => {
+                tracing::error!(%error, "a chore of a lane ended in a panic");
+                Some(false)
+            }
         };
-        let Err(fault) = done else { return true };
-        tracing::warn!(cause = %Error::from(fault), "terms of audit entries could not be moved into their index");
-        self.backlog.forget();
-        self.reset().await;
-        false
+        match moved {
+            None => {}
+            Some(true) => self.held.settled(),
+            Some(false) => {
+                // What was kept of it is not known: the chain is read again from what is there.
+                self.chain = None;
+                self.held.failed();
+            }
+        }
     }
 
     /// Everything that is queued already, up to the limits: no timer, so an idle server answers at once.
@@ -286,30 +289,36 @@ impl Lane {
         }
     }
 
-    /// One transaction. On any failure the chain goes back to where it was.
+    /// One transaction, or one record of the journal. On any failure the chain goes back to where it was.
     async fn commit(&mut self, batch: &mut Batch) -> Result<(), Failed> {
         batch.forget();
-        if batch.is_of_entries() && (self.hold(batch).await? || self.append_at_once(batch).await?) {
+        if batch.is_of_entries() && self.hold(batch).await? {
+            return Ok(());
+        }
+        self.home().await;
+        if batch.is_of_entries() && self.append_at_once(batch).await? {
             return Ok(());
         }
         let done = self.transaction(batch).await;
         match done {
-            Ok(()) => self.held.moved(),
+            Ok(()) => self.held.settled(),
             Err(_) => self.held.failed(),
         }
         done
     }
 
     async fn transaction(&mut self, batch: &mut Batch) -> Result<(), Failed> {
-        self.begin().await.map_err(|fault| Failed { fault, undone: true })?;
-        let Some((conn, chain)) = self.open.as_mut() else {
-            return Err(Failed { fault: Fault::Lost(sqlx::Error::WorkerCrashed), undone: true });
-        };
-        let before = chain.clone();
-        match batch.apply(conn, chain, &self.vault, &self.held).await {
+        let undone = |fault| Failed { fault, undone: true };
+        self.begin().await.map_err(undone)?;
+        let chain = self.chain().await.map_err(undone)?.clone();
+        let (mut ahead, vault) = (chain, self.vault.clone());
+        let Some(desk) = &mut self.desk else { return Err(undone(Fault::Lost(sqlx::Error::WorkerCrashed))) };
+        let conn = desk.conn().await.map_err(undone)?;
+        match batch.apply(conn, &mut ahead, &vault, &self.held).await {
             Ok(appended) => {
                 let Err(fault) = conn.commit().await else {
-                    self.backlog.add(appended);
+                    desk.backlog.add(appended);
+                    self.chain = Some(ahead);
                     self.growth.add(&self.db, batch.records());
                     return Ok(());
                 };
@@ -318,11 +327,10 @@ impl Lane {
                 Err(Failed { fault, undone: false })
             }
             Err(fault) => {
-                *chain = before;
                 if conn.rollback().await.is_err() {
                     self.reset().await;
                 }
-                Err(Failed { fault, undone: true })
+                Err(undone(fault))
             }
         }
     }
@@ -333,13 +341,11 @@ impl Lane {
             return Ok(false);
         }
         let failed = |fault| Failed { fault, undone: true };
-        self.connect().await.map_err(failed)?;
-        let Some((_, chain)) = self.open.as_mut() else { return Ok(false) };
-        let mut ahead = chain.clone();
+        let mut ahead = self.chain().await.map_err(failed)?.clone();
         let links = ahead.links(&self.vault, &batch.rows()).await.map_err(failed)?;
         let done = self.held.add(links).await;
         if done {
-            *chain = ahead;
+            self.chain = Some(ahead);
         }
         Ok(done)
     }
@@ -352,11 +358,14 @@ impl Lane {
             return Ok(false);
         }
         let failed = |fault| Failed { fault, undone: true };
-        self.connect().await.map_err(failed)?;
-        let Some((conn, chain)) = self.open.as_mut() else { return Ok(false) };
-        match chain.append_at_once(conn, &self.vault, &batch.rows()).await {
+        let mut ahead = self.chain().await.map_err(failed)?.clone();
+        let vault = self.vault.clone();
+        let desk = self.home().await;
+        let conn = desk.conn().await.map_err(failed)?;
+        match ahead.append_at_once(conn, &vault, &batch.rows()).await {
             Ok(Some(appended)) => {
-                self.backlog.add(vec![appended]);
+                desk.backlog.add(vec![appended]);
+                self.chain = Some(ahead);
                 Ok(true)
             }
             Ok(None) => Ok(false),
@@ -370,233 +379,49 @@ impl Lane {
 
     /// An open transaction on a live connection; a connection that died while idle is replaced once.
     async fn begin(&mut self) -> Result<(), Fault> {
-        if let Some((conn, _)) = self.open.as_mut() {
-            match conn.begin().await {
-                Err(Fault::Lost(_)) => self.reset().await,
-                done => return done,
-            }
+        let desk = self.home().await;
+        match desk.conn().await?.begin().await {
+            Err(Fault::Lost(_)) => {}
+            done => return done,
         }
-        self.connect().await?;
-        let Some((conn, _)) = self.open.as_mut() else { return Err(Fault::Lost(sqlx::Error::WorkerCrashed)) };
-        conn.begin().await
+        self.reset().await;
+        self.home().await.conn().await?.begin().await
     }
 
-    /// Sees to it that this lane has its connection and knows where its chain stands.
-    async fn connect(&mut self) -> Result<(), Fault> {
-        if self.open.is_none() {
-            let mut conn = self.db.connect_for(Use::Keyed).await?;
-            let chain = Chain::load(&mut conn, self.instance, self.lane).await?;
-            self.open = Some((conn, self.held.resume(chain)));
+    /// Where the chain stands.
+    async fn chain(&mut self) -> Result<&mut Chain, Fault> {
+        if self.chain.is_none() {
+            let (instance, lane) = (self.instance, self.lane);
+            let chain = Chain::load(self.home().await.conn().await?, instance, lane).await?;
+            self.chain = Some(self.held.resume(chain));
         }
-        Ok(())
+        self.chain.as_mut().ok_or(Fault::Lost(sqlx::Error::WorkerCrashed))
     }
 
+    /// A new connection next time; the chain is read again on it.
     async fn reset(&mut self) {
-        if let Some((conn, _)) = self.open.take() {
-            conn.close().await;
-        }
+        self.chain = None;
+        self.home().await.reset().await;
     }
 }
 
-impl Batch {
-    fn new(jobs: Vec<Job>) -> Batch {
-        let outcomes = jobs.iter().map(|_| None).collect();
-        Batch { jobs, outcomes }
-    }
-
-    /// Rows of `record` that the writes of this batch put.
-    fn records(&self) -> usize {
-        let of = |job: &Job| match &job.work {
-            Work::Write(set, _) => set.records.len(),
-            Work::Append(_) | Work::Small(_) | Work::Settle => 0,
-        };
-        self.jobs.iter().map(of).sum()
-    }
-
-    /// Nothing but audit entries.
-    fn is_of_entries(&self) -> bool {
-        #[cfg(feature = "bench-switches")]
-        if crate::world::bench::off().audit {
-            return false;
-        }
-        !self.jobs.is_empty() && self.jobs.iter().all(|job| matches!(job.work, Work::Append(_)))
-    }
-
-    /// The entries of the jobs that stand.
-    fn rows(&self) -> Vec<&AuditRow> {
-        let kept = self.jobs.iter().zip(&self.outcomes).filter(|(_, outcome)| outcome.is_none());
-        kept.filter_map(|(job, _)| job.work.audit_row()).collect()
-    }
-
-    /// The epoch of search parameters that writes must have been sealed under. Other transactions cannot change it any
-    /// more; batches without writes need none.
-    async fn epoch(&self, conn: &mut Conn) -> Result<i64, Fault> {
-        let sets = self.jobs.iter().filter_map(|job| match &job.work {
-            Work::Write(set, _) => Some(set),
-            Work::Append(_) | Work::Small(_) | Work::Settle => None,
-        });
-        match sets.map(|set| set.begins_epoch()).reduce(|a, b| a || b) {
-            Some(alone) => custom::lock_epoch(conn, alone).await,
-            None => Ok(0),
-        }
-    }
-
-    fn forget(&mut self) {
-        self.outcomes.fill_with(|| None);
-    }
-
-    /// Inserts what is held, then applies every job; those whose preconditions do not hold are undone and noted, the
-    /// others get their audit entries in one go. Gives the segments and their terms, to be indexed.
-    async fn apply(
-        &mut self,
-        conn: &mut Conn,
-        chain: &mut Chain,
-        vault: &Vault,
-        held: &Held,
-    ) -> Result<Vec<Appended>, Fault> {
-        let mut appended = held.insert(conn).await?;
-        // A job alone needs no savepoint: the transaction is its own.
-        let shared = self.jobs.len() > 1 || !held.is_empty();
-        let of = |job: &Job| match &job.work {
-            Work::Write(set, _) => set.premises.iter().filter_map(Premise::locks).collect(),
-            Work::Append(_) | Work::Small(_) | Work::Settle => Vec::new(),
-        };
-        Premise::lock(conn, self.jobs.iter().flat_map(of).collect()).await?;
-        let sets = self.jobs.iter().filter_map(|job| match &job.work {
-            Work::Write(set, _) => Some(&**set),
-            Work::Append(_) | Work::Small(_) | Work::Settle => None,
-        });
-        refer::lock(conn, sets).await?;
-        let mut epoch = self.epoch(conn).await?;
-        for (job, outcome) in self.jobs.iter().zip(&mut self.outcomes) {
-            match &job.work {
-                Work::Append(_) => {}
-                Work::Settle => *outcome = Some(Ok(Answer::Settled)),
-                Work::Small(small) => {
-                    protect(conn, shared).await?;
-                    match small.run(conn).await {
-                        Ok(answer) => {
-                            keep(conn, shared).await?;
-                            *outcome = Some(Ok(Answer::Small(answer)));
-                        }
-                        Err(fault @ (Fault::Other(_) | Fault::Shape(_))) => {
-                            undo(conn, shared).await?;
-                            *outcome = Some(Err(fault.into()));
-                        }
-                        Err(fault) => return Err(fault),
-                    }
-                }
-                Work::Write(set, _) if set.epoch != epoch => *outcome = Some(Err(custom::stale())),
-                Work::Write(set, _) => {
-                    protect(conn, shared).await?;
-                    match set.apply(conn).await {
-                        Ok(()) => {
-                            keep(conn, shared).await?;
-                            epoch += set.parameters.iter().filter(|change| change.begins_epoch()).count() as i64;
-                        }
-                        Err(Refusal::Conflict(error)) => {
-                            undo(conn, shared).await?;
-                            *outcome = Some(Err(error));
-                        }
-                        Err(Refusal::Fault(fault @ Fault::Other(_))) => {
-                            undo(conn, shared).await?;
-                            *outcome = Some(Err(fault.into()));
-                        }
-                        Err(Refusal::Fault(fault)) => return Err(fault),
-                    }
-                }
-            }
-        }
-        #[cfg(feature = "bench-switches")]
-        if crate::world::bench::off().audit {
-            return Ok(appended);
-        }
-        appended.extend(chain.append(conn, vault, &self.rows()).await?);
-        Ok(appended)
-    }
-
-    /// After the commit.
-    fn answer(self) {
-        for (job, outcome) in self.jobs.into_iter().zip(self.outcomes) {
-            let answer = outcome.unwrap_or_else(|| match job.work {
-                Work::Write(set, row) => Ok(Answer::Receipt(Receipt::of(row, &set))),
-                Work::Append(row) => Ok(Answer::Receipt(Receipt::of(row, &WriteSet::default()))),
-                Work::Small(_) | Work::Settle => Err(Error::internal("a small change without an answer")),
-            });
-            // Nobody listens any more when the request was given up; the work stands all the same.
-            let _ = job.done.send(answer);
-        }
-    }
-
-    /// Nothing of it may be taken as done.
-    fn fail(self, fault: Fault) {
-        let error = Error::from(fault);
-        tracing::error!(kind = ?error.kind, cause = error.cause().map(tracing::field::display), "a commit failed");
-        for job in self.jobs {
-            let error = match job.work {
-                Work::Append(_) => {
-                    Error::new(Kind::Audit, "The audit entry could not be made durable; nothing is released.")
-                }
-                Work::Write(..) | Work::Small(_) | Work::Settle => {
-                    Error::new(Kind::Unavailable, "The database did not confirm the change; read before you try again.")
-                }
-            };
-            let _ = job.done.send(Err(error));
-        }
-    }
-}
-
-async fn protect(conn: &mut Conn, shared: bool) -> Result<(), Fault> {
-    if shared { conn.run("savepoint one", Vec::new()).await.map(drop) } else { Ok(()) }
-}
-
-async fn keep(conn: &mut Conn, shared: bool) -> Result<(), Fault> {
-    if shared { conn.run("release savepoint one", Vec::new()).await.map(drop) } else { Ok(()) }
-}
-
-async fn undo(conn: &mut Conn, shared: bool) -> Result<(), Fault> {
-    if shared {
-        conn.run("rollback to savepoint one", Vec::new()).await?;
-        return conn.run("release savepoint one", Vec::new()).await.map(drop);
-    }
-    conn.rollback().await?;
-    conn.begin().await
-}
-
-impl Work {
-    fn bytes(&self) -> usize {
-        match self {
-            Work::Write(set, row) => set.bytes() + row.entry.len(),
-            Work::Append(row) => row.entry.len(),
-            Work::Small(_) | Work::Settle => 64,
-        }
-    }
-
-    fn audit_row(&self) -> Option<&AuditRow> {
-        match self {
-            Work::Write(_, row) | Work::Append(row) => Some(row),
-            Work::Small(_) | Work::Settle => None,
-        }
-    }
-}
-
-impl Receipt {
-    /// Only a lane makes one, after its commit.
-    fn of(row: AuditRow, set: &WriteSet) -> Receipt {
-        let mut covers = row.covers;
-        covers.extend(set.versions.iter().map(|version| (version.rid, version.ver)));
-        Receipt { covers, at: row.at }
+/// Waits for chores to end; for ever when there are none.
+async fn returning(away: &mut Option<JoinHandle<Returned>>) -> Result<Returned, JoinError> {
+    match away {
+        Some(task) => task.await,
+        None => std::future::pending().await,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::apply::{RecordRow, VersionRow};
+    use super::super::AuditRow;
+    use super::super::apply::{RecordRow, VersionRow, WriteSet};
     use super::super::chain::chain_hash;
     use super::super::db::Param;
     use super::super::migrate::{Which, migrate};
     use super::super::segment;
-    use super::super::small::Life;
+    use super::super::small::{Life, Small, SmallAnswer};
     use super::*;
     use crate::vault::{Pk, Rid, memory};
     use crate::world::Instant;

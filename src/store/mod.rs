@@ -4,10 +4,12 @@
 mod apply;
 mod backlog;
 mod beside;
+mod batch;
 mod chain;
 mod compartment;
 mod cores;
 mod custom;
+mod desk;
 mod dialect;
 mod erase;
 mod gather;

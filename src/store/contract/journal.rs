@@ -20,8 +20,7 @@ impl Bench {
             let file = file.expect("a file");
             fs::copy(file.path(), folder.path().join(file.file_name())).expect("copies");
         }
-        let config =
-            StoreConfig { url: format!("sqlite:{}/data.db", folder.path().display()), ..self.config.clone() };
+        let config = StoreConfig { url: format!("sqlite:{}/data.db", folder.path().display()), ..self.config.clone() };
         Crashed { folder, config }
     }
 
@@ -80,7 +79,10 @@ async fn accesses_outlive_a_crash_and_reach_the_database_with_the_next_start() {
     let crashed = bench.crash();
     let next = bench.after(&crashed).await;
     let texts = trail(&next).await;
-    assert_eq!((texts.len(), &texts[..4], &texts[5..]), (6, &["a", "b", "c", "d"].map(String::from)[..], &["e".to_owned()][..]));
+    assert_eq!(
+        (texts.len(), &texts[..4], &texts[5..]),
+        (6, &["a", "b", "c", "d"].map(String::from)[..], &["e".to_owned()][..])
+    );
     next.close().await;
     bench.store.close().await;
     assert!(journals(bench._folder.path()).is_empty());
