@@ -71,7 +71,7 @@ fn fhir(bytes: Vec<u8>, wanted: Wanted) -> Response {
     reply
 }
 
-/// A Binary as its own content (binary.html), when no FHIR media type was asked for.
+/// A Binary as its own content (binary.html), when no FHIR media type was asked for. None: it is given as FHIR.
 fn raw(content: &Content, wanted: Wanted) -> Result<Option<Response>> {
     let Content::Released(released, _) = content else { return Ok(None) };
     if wanted.fhir || crate::fhir::definitions().type_name(released.kind()) != "Binary" {
@@ -79,7 +79,8 @@ fn raw(content: &Content, wanted: Wanted) -> Result<Option<Response>> {
     }
     let node = json::parse(released.bytes())?;
     let text = |name: &str| node.get(name).and_then(Node::as_str).unwrap_or_default();
-    let data = STANDARD.decode(text("data").split_ascii_whitespace().collect::<String>()).map_err(Error::internal)?;
+    // What is no base64 was taken as it came (a warning of $validate), and is given as it came.
+    let Ok(data) = STANDARD.decode(text("data").split_ascii_whitespace().collect::<String>()) else { return Ok(None) };
     let mut reply = Response::new(Body::from(data));
     let named = HeaderValue::from_str(text("contentType"));
     let content_type = named.unwrap_or_else(|_| HeaderValue::from_static("application/octet-stream"));

@@ -237,6 +237,13 @@ async fn a_binary_is_its_content_or_a_resource() {
     assert_eq!(raw.header("x-content-type-options"), "nosniff");
     let resource = backend.call("GET", "Binary/b1", &[("accept", "application/fhir+json")], "").await;
     assert_eq!(resource.json()["contentType"], "image/png");
+    // What is no base64 is only warned of: as content it cannot be given, so it is given as it came.
+    for data in ["a b$", "YQ", "===="] {
+        let odd = json!({"resourceType": "Binary", "id": "b3", "contentType": "text/plain", "data": data});
+        assert!(backend.put("Binary/b3", &odd).await.status < 300, "{data}");
+        let reply = backend.get("Binary/b3").await;
+        assert_eq!((reply.status, &reply.json()["data"]), (200, &json!(data)));
+    }
     let headers = [("content-type", "image/png"), ("x-security-context", "Patient/p1")];
     let of_patient = backend.call("PUT", "Binary/b2", &headers, "face").await;
     assert_eq!(of_patient.json()["securityContext"]["reference"], "Patient/p1");
