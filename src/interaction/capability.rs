@@ -10,7 +10,7 @@ use serde_json::json;
 use super::across::COMPARTMENTS;
 use super::operations::{OPERATIONS, Operation};
 use super::route::{self, ROUTES, URL_BYTES_MAX, Verb};
-use super::{Answer, Pairs, Scene, Shape};
+use super::{Answer, Pairs, Scene, Shape, is_audit};
 use crate::app::config::References;
 use crate::app::{App, Config};
 use crate::audit::What;
@@ -129,6 +129,7 @@ fn base_statement(config: &Config, date: &str) -> Node {
             "security": security(config),
             "resource": resources,
             "interaction": system_interactions(),
+            "searchParam": system_params(),
             "compartment": COMPARTMENTS.map(|name| {
                 format!("http://hl7.org/fhir/CompartmentDefinition/{}", name.to_ascii_lowercase())
             }),
@@ -151,7 +152,7 @@ fn stated_limits(config: &Config) -> String {
          Request and response bodies may be gzip or zstd. Prefer: handling=strict is the default, handling=lenient \
          leaves out unknown parameters and says so. Reads and searches inside a transaction are performed after its \
          writes are committed, and each has its own status. Histories of types and of the server are in the order of \
-         commits. Prefer: respond-async is taken for searches and Bundles; answers wait {} seconds. AuditEvents can be added, never changed or deleted, and have no history.",
+         commits. Prefer: respond-async is taken for searches and Bundles; answers wait {} seconds. AuditEvents can be added, never changed or deleted: their history is the list of them, and that of the server leaves them out.",
         config.body_bytes_max.get(),
         json::MAX_DEPTH,
         URL_BYTES_MAX,
@@ -203,6 +204,19 @@ fn system_interactions() -> Vec<Node> {
     codes.map(|code| json!({"code": code})).collect()
 }
 
+/// What every search takes, whatever the types.
+fn system_params() -> Vec<Node> {
+    let common = definitions().types().first().into_iter().flat_map(|kind| searchable(*kind));
+    let common = common.filter(|param| param.bases.is_empty()).map(search_param);
+    let others = [
+        ("_type", "Searches of the server and of compartments: types, separated by commas."),
+        ("_list", "The id of a List: what it refers to."),
+        ("_has", "_has:Type:reference:parameter, also in one another."),
+    ];
+    let others = others.map(|(name, text)| json!({"name": name, "type": "special", "documentation": text}));
+    common.chain(others).collect()
+}
+
 /// Verbs of one type, in the order of the table, each once.
 fn type_interactions(name: &str) -> Vec<Node> {
     let mut seen = HashSet::new();
@@ -231,10 +245,13 @@ fn resource(kind: TypeId, config: &Config) -> Option<Node> {
     }
     let params: Vec<&Param> = searchable(kind).collect();
     let references = |kind: TypeId| searchable(kind).filter(|param| param.kind == ParamKind::Reference);
-    let includes: Vec<String> = references(kind).map(|param| format!("{name}:{}", param.code)).collect();
+    // AuditEvents are searched on their own: nothing is included with them, nor they with anything.
+    let includes = references(kind).filter(|_| !is_audit(kind)).map(|param| format!("{name}:{}", param.code));
+    let includes: Vec<String> = includes.collect();
     let rev_includes: Vec<String> = definitions()
         .types()
         .iter()
+        .filter(|source| !is_audit(kind) && !is_audit(**source))
         .flat_map(|source| references(*source).map(move |param| (*source, param)))
         .filter(|(_, param)| param.targets.contains(&kind))
         .map(|(source, param)| format!("{}:{}", definitions().type_name(source), param.code))
@@ -248,7 +265,7 @@ fn resource(kind: TypeId, config: &Config) -> Option<Node> {
         "updateCreate": true,
         "conditionalCreate": true,
         "conditionalRead": "full-support",
-        "conditionalUpdate": name != "AuditEvent",
+        "conditionalUpdate": !is_audit(kind),
         "conditionalDelete": conditional_delete(name, config),
         "referencePolicy": reference_policy(name, config),
     });

@@ -186,7 +186,7 @@ pub fn find(method: Option<Method>, path: &str) -> Result<Found<'_>> {
 
 /// Whether a verb of the table is defined for a type: AuditEvents are added, never changed.
 pub fn defined(verb: Verb, type_name: &str) -> bool {
-    type_name != "AuditEvent" || !matches!(verb, Verb::Patch | Verb::Delete | Verb::HistoryType)
+    type_name != "AuditEvent" || !matches!(verb, Verb::Patch | Verb::Delete)
 }
 
 /// Methods defined for a path, for the `Allow` header.

@@ -152,7 +152,19 @@ async fn the_capability_statement_says_what_the_table_says() {
     assert!(patient["searchParam"].as_array().expect("params").iter().any(|param| param["name"] == "family"));
     let audit = resources.iter().find(|resource| resource["type"] == "AuditEvent").expect("AuditEvent");
     assert!(!audit["interaction"].to_string().contains("delete"));
-    assert!(!audit["interaction"].to_string().contains("history-type"));
+    assert!(audit["interaction"].to_string().contains("history-type"));
+    let common = statement["rest"][0]["searchParam"].as_array().expect("params of every search");
+    let common: Vec<&str> = common.iter().filter_map(|param| param["name"].as_str()).collect();
+    for name in ["_id", "_lastUpdated", "_tag", "_filter", "_type", "_list", "_has"] {
+        assert!(common.contains(&name), "{name}: {common:?}");
+    }
+    for name in common.iter().filter(|name| !["_type", "_list", "_has"].contains(name)) {
+        let stated = |it: &serde_json::Value| it["searchParam"].to_string().contains(&format!("\"name\":\"{name}\""));
+        assert!(resources.iter().filter(|it| it["type"] != "AuditEvent").all(stated), "{name}");
+    }
+    let includes = |it: &serde_json::Value| format!("{}{}", it["searchInclude"], it["searchRevInclude"]);
+    assert!(includes(patient).contains("\"Observation:subject\""));
+    assert!(resources.iter().all(|it| !includes(it).contains("AuditEvent:")), "they are searched on their own");
     let system = statement["rest"][0]["interaction"].to_string();
     assert!(system.contains("history-system") && system.contains("transaction"), "{system}");
     let faults = crate::fhir::validate::structure(&statement);

@@ -335,6 +335,7 @@ fn has(
         return Err(wrong(format!("'{name}' is incomplete; expected _has:Type:reference:parameter.")));
     };
     let source = type_id(name, source)?;
+    in_records(name, source)?;
     let param = searchable(source, code, options)?;
     if param.kind != ParamKind::Reference || !may_target(param, kind) {
         let (of, to) = (definitions().type_name(source), definitions().type_name(kind));
@@ -390,7 +391,11 @@ pub(super) fn targets(
         let (of, may) = (definitions().type_name(of), target_names(param, None));
         return Err(wrong(format!("'{code}' in '{name}' does not refer to {of}, but to {may}.")));
     }
-    let targets = only.map_or_else(|| param.targets.clone(), |of| vec![of]);
+    if let Some(of) = only {
+        in_records(name, of)?;
+    }
+    let mut targets = only.map_or_else(|| param.targets.clone(), |of| vec![of]);
+    targets.retain(|of| in_records(name, *of).is_ok());
     if targets.is_empty() {
         let text = format!("'{code}' in '{name}' may refer to any type: say which, as in '{code}:Patient.name'.");
         return Err(wrong(text));
@@ -419,6 +424,18 @@ impl Links {
             return Err(Fault::Wrong(Error::new(Kind::TooCostly, text)));
         }
         Ok(())
+    }
+}
+
+/// Refuses what would look for AuditEvents from elsewhere, and find none: the trail is searched by its own means.
+pub(super) fn in_records(name: &str, of: TypeId) -> Result<(), Fault> {
+    match definitions().type_name(of) {
+        "AuditEvent" => {
+            let text =
+                format!("'{name}' goes by AuditEvents, which are searched on their own: AuditEvent?entity=Patient/1.");
+            Err(Fault::Unknown(Error::unsupported(text)))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -1,15 +1,19 @@
 //! `_include` and `_revinclude`.
 
-use super::chain::{Fault, searchable, type_id};
+use super::chain::{Fault, in_records, searchable, type_id};
 use super::wanted::{may_target, target_names};
 use super::{Include, QueryOptions, parse::limits};
 use crate::error::{Error, Kind};
 use crate::fhir::{ParamKind, TypeId, definitions};
 
-/// `_revinclude=*`: every type that may refer to this one, by any of its parameters.
+/// `_revinclude=*`: every type that may refer to this one, by any of its parameters. AuditEvents are not among them.
 pub(super) fn every(kind: TypeId) -> Vec<Include> {
     let refers = |source: &TypeId| {
-        definitions().params(*source).iter().any(|param| param.kind == ParamKind::Reference && may_target(param, kind))
+        in_records("_revinclude", *source).is_ok()
+            && definitions()
+                .params(*source)
+                .iter()
+                .any(|param| param.kind == ParamKind::Reference && may_target(param, kind))
     };
     let include = |source| Include { source, param: None, target: Some(kind), iterate: false, every: true };
     definitions().types().iter().copied().filter(refers).map(include).collect()
@@ -51,6 +55,9 @@ pub(super) fn include(
     };
     let source = type_id(name, source)?;
     let target = target.map(|target| type_id(name, target)).transpose()?;
+    for of in [Some(source), target].into_iter().flatten() {
+        in_records(name, of)?;
+    }
     let type_name = |of| definitions().type_name(of);
     // Without :iterate, references of the matches are followed (or those to them): others would never find anything.
     if !iterate && !reverse && source != kind {
