@@ -1,12 +1,14 @@
 //! Conditions that are searches: If-None-Exist, conditional update, patch and delete, conditional references. They are
 //! answered under the caller's own search grant, so that they tell nothing a search would not.
 
+use std::collections::HashSet;
+
 use super::{Pairs, Scene, VersionOf, form, read, terminology};
 use crate::access::Grants;
 use crate::audit::{Touched, What};
-use crate::error::{Error, Kind, Result};
-use crate::fhir::{Resource, TypeId, definitions};
-use crate::search::query::{next_concepts, pending};
+use crate::error::{Error, Issue, Kind, Result};
+use crate::fhir::{ParamId, Resource, TypeId, definitions};
+use crate::search::query::{Criterion, Wanted, next_concepts, pending};
 use crate::search::{Lookup, Query, QueryOptions};
 use crate::store::Premise;
 
@@ -21,14 +23,29 @@ pub(super) struct Match {
     pub touched: Touched,
 }
 
+/// What a condition says that must not match more than one.
+pub(super) fn several() -> Error {
+    let text = "The condition matches more than one resource.";
+    Error::with_issues(Kind::Precondition, vec![Issue::error("multiple-matches", text)])
+}
+
 impl Condition {
     /// From a query string, with or without the type before it.
     ///
     /// # Errors
     /// Those of a search; `Kind::Invalid` too when it has no criterion at all.
     pub fn parse(scene: Scene<'_>, kind: TypeId, query: &str) -> Result<Condition> {
-        let query = query.split_once('?').map_or(query, |(_, rest)| rest);
-        Condition::of(scene, kind, form::decode(query)?)
+        // Only what stands before the first parameter can be an address.
+        let (address, rest) = match query.split_once('?') {
+            Some((address, rest)) if !address.contains('=') => (address, rest),
+            _ => ("", query),
+        };
+        let name = definitions().type_name(kind);
+        let relative = address.strip_prefix(&scene.app.config.base_url).unwrap_or(address);
+        if !address.is_empty() && relative.trim_start_matches('/') != name {
+            return Err(Error::invalid(format!("The condition is for another address; here it is about {name}.")));
+        }
+        Condition::of(scene, kind, form::decode(rest)?)
     }
 
     /// From decoded parameters.
@@ -128,6 +145,37 @@ impl Condition {
         }
     }
 
+    /// As [`Condition::one_or_none`], as if `going` were deleted already.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn one_without(
+        &self,
+        scene: Scene<'_>,
+        premises: &mut Vec<Premise>,
+        going: &HashSet<&str>,
+    ) -> Result<Option<Match>> {
+        let settled = self.settled(scene, premises).await?;
+        let mut all = settled.all(scene, going.len() + 1).await?;
+        all.retain(|found| !going.contains(found.version.id.as_str()));
+        match all.len() {
+            0 | 1 => Ok(all.pop()),
+            _ => Err(several()),
+        }
+    }
+
+    /// The first parameter by which it goes with codes (identifiers too), and these: what satisfies it has one of them.
+    pub fn codes(&self) -> Option<(ParamId, Vec<String>)> {
+        self.query.criteria.iter().find_map(|criterion| {
+            let Criterion::Param { param, modifier: None, any_of } = criterion else { return None };
+            let code = |wanted: &Wanted| match wanted {
+                Wanted::Token { code: Some(code), .. } => Some(code.folded.clone()),
+                _ => None,
+            };
+            Some((*param, any_of.iter().map(code).collect::<Option<Vec<String>>>()?))
+        })
+    }
+
     /// Everything it matches for this caller.
     ///
     /// # Errors
@@ -137,11 +185,14 @@ impl Condition {
         let query = Query { count: most + 1, ..self.query.clone() };
         let selection = scene.app.store.select(&grants, &query, None).await?;
         if selection.matches.len() > most {
-            let text = match most {
-                1 => "The condition matches more than one resource.".to_owned(),
-                most => format!("The condition matches more than the {most} resources that this server takes at once."),
-            };
-            return Err(Error::new(Kind::Precondition, text));
+            return Err(match most {
+                1 => several(),
+                most => {
+                    let text =
+                        format!("The condition matches more than the {most} resources that this server takes at once.");
+                    Error::with_issues(Kind::Precondition, vec![Issue::error("multiple-matches", text)])
+                }
+            });
         }
         let found = selection.matches.iter().map(|sealed| {
             let header = sealed.header();

@@ -60,13 +60,26 @@ fn texts(node: &Node, name: &str) -> Option<Vec<String>> {
     Some(list.iter().filter_map(Node::as_str).map(str::to_owned).collect())
 }
 
+/// What a composite may be made of besides the standard.
+pub struct Known<'a> {
+    pub customs: &'a Customs,
+    /// What the same write defines.
+    pub made: Vec<&'a Definition>,
+}
+
+/// Whether a resource defines a parameter that may be made of others of the same write.
+pub fn is_composite(resource: &Resource) -> bool {
+    let node = resource.node();
+    text(node, "resourceType") == Some("SearchParameter") && text(node, "type") == Some("composite")
+}
+
 impl Definition {
     /// Reads a SearchParameter. None: it defines nothing here, because it is not active or says what the standard
-    /// parameter of its name says. `customs`: those that a composite may be made of.
+    /// parameter of its name says. `known`: those that a composite may be made of.
     ///
     /// # Errors
     /// `Kind::BusinessRule` naming the member that cannot be followed.
-    pub fn read(resource: &Resource, customs: &Customs) -> Result<Option<Definition>> {
+    pub fn read(resource: &Resource, known: &Known<'_>) -> Result<Option<Definition>> {
         let node = resource.node();
         if text(node, "status") != Some("active") {
             return Ok(None);
@@ -82,7 +95,7 @@ impl Definition {
         let expression = text(node, "expression").unwrap_or_default().trim().to_owned();
         check_length(&expression)?;
         let all = bases.clone();
-        let components = components::read(node, kind, &all, customs)?;
+        let components = components::read(node, kind, &all, known)?;
         let mut standard = false;
         for (of, name) in &all {
             let Some(param) = definitions().param(*of, code) else { continue };
@@ -352,10 +365,14 @@ pub struct Customs {
 }
 
 impl Customs {
+    /// Those that are not ending.
+    fn live_params(&self) -> impl Iterator<Item = &'static Param> {
+        self.all.iter().filter(|one| !matches!(one.standing, Standing::Ending { .. })).map(|one| one.param)
+    }
+
     /// Those that what is written now must have the values of.
     pub fn indexed(&self, of: TypeId) -> impl Iterator<Item = &'static Param> {
-        let live = self.all.iter().filter(|one| !matches!(one.standing, Standing::Ending { .. }));
-        live.map(|one| one.param).filter(move |param| param.bases.contains(&of))
+        self.live_params().filter(move |param| param.bases.contains(&of))
     }
 
     /// Those that can be searched by.

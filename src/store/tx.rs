@@ -18,7 +18,7 @@ use crate::error::{Error, Kind, Result};
 use crate::fhir::json::Node;
 use crate::fhir::{Resource, TypeId};
 use crate::mapping::sections;
-use crate::search::custom::Definition;
+use crate::search::custom::{Definition, Known};
 use crate::search::values::{self, Header};
 use crate::search::{Customs, Values, View};
 use crate::vault::{Pk, Rid};
@@ -203,7 +203,9 @@ impl Tx {
         let mut values = values::values(&draft.resource, draft.version, draft.at, base)?;
         values.set_custom(&draft.resource, &self.customs, base);
         if custom::defines(kind) {
-            self.defined.insert(values.header.id.clone(), Definition::read(&draft.resource, &self.customs)?);
+            let made = self.defined.values().flatten().collect();
+            let definition = Definition::read(&draft.resource, &Known { customs: &self.customs, made })?;
+            self.defined.insert(values.header.id.clone(), definition);
         }
         if !values_within(grant.rows(), &values)? {
             return Err(Error::new(Kind::Forbidden, "The access token does not allow writing this content."));

@@ -279,3 +279,36 @@ async fn what_a_definition_forbids_is_refused_and_nothing_else() {
     let stated = "By its definition: modifiers: exact; one value, none joined by commas; only once in a query.";
     assert!(metadata.contains(stated) && metadata.contains("By its definition: chained by: name, identifier."));
 }
+
+/// A composite and a parameter that it is made of come together, in any order of the entries.
+#[tokio::test]
+async fn a_transaction_may_define_a_composite_and_its_parts() {
+    for app in both().await {
+        let backend = app.persona("system/*.cruds").await;
+        let level = defined("level", "Observation", "token", "Observation.component.interpretation");
+        let parts = [part("Observation-component-code", "code"), part("http://a.example/sp/level", "interpretation")];
+        let whole = composite("part-level", "Observation", "Observation.component", &parts);
+        let entry = |method: &str, parameter: &Value| {
+            let url = match method {
+                "PUT" => format!("SearchParameter/{}", parameter["id"].as_str().expect("an id")),
+                _ => "SearchParameter".to_owned(),
+            };
+            json!({"request": {"method": method, "url": url}, "resource": parameter})
+        };
+        let bundle = |entries: &[Value]| json!({"resourceType": "Bundle", "type": "transaction", "entry": entries});
+        let alone = backend.post("", &bundle(&[entry("POST", &whole)])).await;
+        let place = "Bundle.entry[0].resource.component[1].definition".to_owned();
+        assert_eq!((alone.status, alone.places()), (422, vec![place]), "{}", alone.text());
+        let both = backend.post("", &bundle(&[entry("POST", &whole), entry("PUT", &level)])).await;
+        assert_eq!(both.status, 200, "{}", both.text());
+        for n in 0..6 {
+            backend.put(&format!("Observation/o{n:03}"), &observed(n)).await;
+        }
+        finish(&app).await;
+        assert_eq!(
+            ids(&backend, "Observation", "part-level=http://codes|a$http://codes|H").await,
+            ["o000", "o002", "o004"]
+        );
+        clean(&app).await;
+    }
+}

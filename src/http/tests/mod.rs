@@ -27,6 +27,7 @@ mod registering;
 mod exchange;
 mod operations;
 mod outside;
+mod overlaps;
 mod pairs;
 mod parameters;
 mod passkeys;

@@ -2,6 +2,7 @@
 //! router again.
 
 mod batch;
+mod overlap;
 mod resolve;
 mod step;
 mod transaction;

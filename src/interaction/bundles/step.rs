@@ -1,8 +1,9 @@
 //! An entry of a transaction, understood: its condition is looked at, so that its address is known before references
 //! are rewritten.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
+use super::overlap::Own;
 use super::{asked, at, facts_of, in_entry};
 use crate::access::{Create, Delete, Update, authorize};
 use crate::audit::Touched;
@@ -70,6 +71,10 @@ pub(super) struct Looked {
     made: HashMap<String, (usize, String)>,
     /// What the transaction rests on.
     pub premises: Vec<Premise>,
+    /// What it deletes: deletions come before everything else.
+    pub deleted: HashSet<(TypeId, String)>,
+    /// Conditions that the transaction's own entries may meet.
+    pub own: Vec<Own>,
 }
 
 fn address(kind: TypeId, id: &str) -> String {
@@ -91,6 +96,9 @@ impl Step {
                 let goal = Goal::of(scene, kind, target).map_err(at_url)?;
                 let own = body.get("id").and_then(Node::as_str);
                 let put = goal.update(scene, own, &mut looked.premises).await.map_err(at_url)?;
+                if let Goal::Matching(condition) = &goal {
+                    looked.own.push(Own::of(n, kind, condition));
+                }
                 let named = matches!(goal, Goal::Id(_));
                 Step::Update { kind, id: put.id, body, conditions: facts.conditions, fresh: put.fresh, named }
             }
@@ -103,7 +111,8 @@ impl Step {
             Interaction::Delete { kind, target } => {
                 authorize::<Delete>(scene.caller, kind)?;
                 let goal = Goal::of(scene, kind, target).map_err(at_url)?;
-                let ids = goal.delete(scene, &mut looked.premises).await.map_err(at_url)?;
+                let ids = goal.delete(scene, &mut looked.premises, &facts.conditions).await.map_err(at_url)?;
+                looked.deleted.extend(ids.iter().map(|id| (kind, id.clone())));
                 Step::Delete { kind, ids, conditions: facts.conditions }
             }
             Interaction::Operation { operation, .. } if operation.affects => {
@@ -132,9 +141,16 @@ impl Step {
         if let Some((of, address)) = looked.made.get(&text) {
             return Ok(Step::Again { of: *of, address: address.clone() });
         }
-        if let Some(found) = condition.one_or_none(scene, &mut looked.premises).await.map_err(at_condition)? {
+        let going: HashSet<&str> =
+            looked.deleted.iter().filter(|(of, _)| *of == kind).map(|(_, id)| id.as_str()).collect();
+        let found = match going.is_empty() {
+            true => condition.one_or_none(scene, &mut looked.premises).await,
+            false => condition.one_without(scene, &mut looked.premises, &going).await,
+        };
+        if let Some(found) = found.map_err(at_condition)? {
             return Ok(Step::Existing { version: found.version, touched: found.touched });
         }
+        looked.own.push(Own::of(n, kind, &condition));
         looked.made.insert(text, (n, address(kind, &id)));
         Ok(Step::Create { kind, id, body })
     }

@@ -5,7 +5,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::step::{Looked, Step};
-use super::{Faults, answered, at, failed, in_entry, resolve, without_content};
+use super::{Faults, answered, at, failed, in_entry, overlap, resolve, without_content};
 use crate::audit::{Touched, What};
 use crate::error::{Error, Kind, Result};
 use crate::fhir::bundle::{self, Addresses};
@@ -13,10 +13,12 @@ use crate::fhir::{Resource, TypeId, json};
 use crate::interaction::write::patch::Bases;
 use crate::interaction::write::references;
 use crate::interaction::write::stage::{Change, Staged};
-use crate::interaction::write::{TRIES_MAX, lost_race, outcome};
+use crate::interaction::write::{TRIES_MAX, lost_race, nothing_written, outcome};
 use crate::interaction::{
-    self, Answer, Body, Bundle, BundleKind, Content, Done, Entry, Facts, Interaction, Response, Return, Scene, Shape,
+    self, Answer, Body, Bundle, BundleKind, Conditions, Content, Done, Entry, Facts, Interaction, Response, Return,
+    Scene, Shape,
 };
+use crate::search::custom::is_composite;
 use crate::store::{Premise, Tx};
 
 /// A change and the entry it came from.
@@ -31,6 +33,8 @@ struct Understood {
     reads: Vec<(usize, Interaction, Box<Facts>, bool)>,
     /// Entries that find what another one makes.
     again: Vec<(usize, usize)>,
+    /// Conditional creates whose resource is there.
+    found: Vec<usize>,
     entries: Vec<Entry>,
 }
 
@@ -85,13 +89,18 @@ impl Aside {
 }
 
 async fn once(scene: Scene<'_>, entries: Vec<bundle::Entry>) -> Result<Answer> {
-    let Understood { changes, touched, premises, reads, again, mut entries } = understood(scene, entries).await?;
+    let Understood { changes, touched, premises, reads, again, mut found, mut entries } =
+        understood(scene, entries).await?;
     let rests = Rests { touched, premises };
     commit(scene, in_order(changes)?, &rests, &mut entries).await?;
     for (n, of) in again {
         if let Some(Response::Done { version, .. }) = &entries[of].response {
             entries[n].response = Some(Response::Done { done: Done::Ok, version: version.clone() });
+            found.push(n);
         }
+    }
+    for n in found {
+        entries[n].content = as_found(scene, &entries[n]).await?;
     }
     for (n, asked, facts, head) in reads {
         let entry = match Box::pin(interaction::perform(scene.app, scene.caller, &facts, asked)).await {
@@ -111,23 +120,52 @@ async fn once(scene: Scene<'_>, entries: Vec<bundle::Entry>) -> Result<Answer> {
     }))
 }
 
+/// What a conditional create gives back that made nothing, as on its own: where it is asked for, the resource, to who may
+/// read it.
+async fn as_found(scene: Scene<'_>, entry: &Entry) -> Result<Option<Content>> {
+    let Some(Response::Done { version: Some(version), .. }) = &entry.response else { return Ok(None) };
+    match scene.facts.prefer.returns {
+        Some(Return::Representation) => {}
+        Some(Return::OperationOutcome) => return Ok(Some(nothing_written())),
+        Some(Return::Minimal) | None => return Ok(None),
+    }
+    let facts = Facts { pledge: None, conditions: Conditions::default(), ..scene.facts.clone() };
+    let asked = Interaction::Read { kind: version.kind, id: version.id.clone(), query: Vec::new() };
+    match Box::pin(interaction::perform(scene.app, scene.caller, &facts, asked)).await {
+        Ok(Answer { body: Body::Content(content), .. }) => Ok(Some(content)),
+        Err(error) if error.kind == Kind::Audit => Err(error),
+        Ok(_) | Err(_) => Ok(None),
+    }
+}
+
 /// Understands, resolves, authorizes and checks every entry.
 async fn understood(scene: Scene<'_>, sent: Vec<bundle::Entry>) -> Result<Understood> {
     let mut faults = Faults::default();
     let mut addresses = Addresses::default();
     let mut looked = Looked::default();
     let mut full_urls = Vec::with_capacity(sent.len());
-    let mut steps: Vec<Option<Step>> = Vec::with_capacity(sent.len());
+    let mut steps: Vec<Option<Step>> = sent.iter().map(|_| None).collect();
+    let mut others = Vec::with_capacity(sent.len());
     for (n, mut entry) in sent.into_iter().enumerate() {
-        let mut step = faults.take(Step::of(scene, &mut entry, n, &mut looked).await, n)?;
-        if let (Some(full_url), Some(address)) = (&entry.full_url, step.as_ref().and_then(Step::address)) {
-            let same = addresses.entries_of(full_url).any(|other| same_content(&mut steps, other, &mut step));
-            if !same {
-                addresses.add(full_url, n, address);
-            }
+        full_urls.push(entry.full_url.take());
+        match entry.method == "DELETE" {
+            true => steps[n] = faults.take(Step::of(scene, &mut entry, n, &mut looked).await, n)?,
+            false => others.push((n, entry)),
         }
-        full_urls.push(entry.full_url);
-        steps.push(step);
+    }
+    for (n, mut entry) in others {
+        steps[n] = faults.take(Step::of(scene, &mut entry, n, &mut looked).await, n)?;
+    }
+    overlap::settle(scene, &mut steps, std::mem::take(&mut looked.own), &mut faults).await?;
+    for (n, full_url) in full_urls.iter().enumerate() {
+        let address = steps[n].as_ref().and_then(Step::address);
+        let (Some(full_url), Some(address)) = (full_url, address) else { continue };
+        let mut step = steps[n].take();
+        let same = addresses.entries_of(full_url).any(|other| same_content(&mut steps, other, &mut step));
+        steps[n] = step;
+        if !same {
+            addresses.add(full_url, n, address);
+        }
     }
     resolve::resolve(scene, &mut steps, &full_urls, &addresses, &mut looked.premises, &mut faults).await?;
     let mut understood = Understood {
@@ -136,6 +174,7 @@ async fn understood(scene: Scene<'_>, sent: Vec<bundle::Entry>) -> Result<Unders
         premises: looked.premises,
         reads: Vec::new(),
         again: Vec::new(),
+        found: Vec::new(),
         entries: steps.iter().map(|_| Entry::default()).collect(),
     };
     for (n, step) in steps.into_iter().enumerate() {
@@ -143,6 +182,7 @@ async fn understood(scene: Scene<'_>, sent: Vec<bundle::Entry>) -> Result<Unders
             None => {}
             Some(Step::Existing { version, touched: found }) => {
                 understood.touched.push(found);
+                understood.found.push(n);
                 understood.entries[n].response = Some(Response::Done { done: Done::Ok, version: Some(version) });
             }
             Some(Step::Again { of, .. }) => understood.again.push((n, of)),
@@ -182,6 +222,8 @@ fn in_order(mut changes: Vec<Numbered>) -> Result<Vec<Numbered>> {
     faults.told()?;
     changes.sort_by_key(|(_, change)| match change {
         Change::Delete { .. } => 0,
+        // After what it is made of.
+        Change::Create { resource, .. } | Change::Update { resource, .. } if is_composite(resource) => 3,
         Change::Create { .. } => 1,
         Change::Update { .. } | Change::Patch { .. } => 2,
     });

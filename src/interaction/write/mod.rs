@@ -76,13 +76,15 @@ async fn existing(scene: Scene<'_>, plan: &Plan, found: Match) -> Result<Answer>
     }
     scene.app.trail.record(event).await?;
     let body = match returns {
-        Return::OperationOutcome => {
-            let text = "The condition matches a resource that is there: nothing was written.";
-            Body::Content(Content::Outcome(vec![note(text)]))
-        }
+        Return::OperationOutcome => Body::Content(nothing_written()),
         Return::Minimal | Return::Representation => Body::Empty,
     };
     Ok(Answer { done: Done::Ok, version: Some(version), body })
+}
+
+/// What a conditional create says that found its resource.
+pub(super) fn nothing_written() -> Content {
+    Content::Outcome(vec![note("The condition matches a resource that is there: nothing was written.")])
 }
 
 /// Writes a change that an operation made ready, and tries again when another write came in between.

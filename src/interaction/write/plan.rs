@@ -150,7 +150,7 @@ impl Plan {
                     let grant = authorize::<Delete>(scene.caller, kind)?;
                     Ok(Change::Delete { grant, kind, id, conditions: conditions.clone() })
                 };
-                let ids = goal.delete(scene, &mut premises).await?;
+                let ids = goal.delete(scene, &mut premises, &conditions).await?;
                 ids.into_iter().map(change).collect::<Result<_>>()?
             }
         };
@@ -212,13 +212,21 @@ impl Goal {
     /// The resources to be deleted.
     ///
     /// # Errors
-    /// `Kind::Precondition` for more matches than the settings allow.
-    pub async fn delete(&self, scene: Scene<'_>, premises: &mut Vec<Premise>) -> Result<Vec<String>> {
+    /// `Kind::Precondition` for more matches than the settings allow, and for none where If-Match wants one.
+    pub async fn delete(
+        &self,
+        scene: Scene<'_>,
+        premises: &mut Vec<Premise>,
+        conditions: &Conditions,
+    ) -> Result<Vec<String>> {
         match self {
             Goal::Id(id) => Ok(vec![id.clone()]),
             Goal::Matching(condition) => {
                 let condition = condition.settled(scene, premises).await?;
                 let found = condition.all(scene, scene.app.config.conditional_delete_max.size()).await?;
+                if found.is_empty() {
+                    stage::check_conditions(conditions, None)?;
+                }
                 Ok(found.into_iter().map(|found| found.version.id).collect())
             }
         }

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Customs, EXPRESSION_MAX, Standing, text, wrong};
+use super::{Definition, EXPRESSION_MAX, Known, text, wrong};
 use crate::error::{Error, Result};
 use crate::fhir::definitions::custom::{Part, PartOf};
 use crate::fhir::definitions::{self as facts, Param, within};
@@ -35,7 +35,7 @@ type Bases = [(TypeId, &'static str)];
 ///
 /// # Errors
 /// `Kind::BusinessRule` naming the component that cannot be followed.
-pub(super) fn read(node: &Node, kind: ParamKind, bases: &Bases, customs: &Customs) -> Result<Vec<Component>> {
+pub(super) fn read(node: &Node, kind: ParamKind, bases: &Bases, known: &Known<'_>) -> Result<Vec<Component>> {
     let stated = node.get("component").and_then(Node::as_array).into_iter().flatten();
     let stated: Vec<&Node> = stated.collect();
     match (kind == ParamKind::Composite, stated.len()) {
@@ -47,21 +47,51 @@ pub(super) fn read(node: &Node, kind: ParamKind, bases: &Bases, customs: &Custom
         }
         (true, _) => {}
     }
-    stated.into_iter().enumerate().map(|(n, one)| component(n, one, bases, customs)).collect()
+    stated.into_iter().enumerate().map(|(n, one)| component(n, one, bases, known)).collect()
 }
 
-fn component(n: usize, node: &Node, bases: &Bases, customs: &Customs) -> Result<Component> {
+/// What a component is a value of, as far as it matters here.
+struct Named {
+    code: String,
+    kind: ParamKind,
+    /// Empty: all types.
+    bases: Vec<TypeId>,
+    own: Option<Own>,
+}
+
+impl Named {
+    fn of(param: &Param, is_own: bool) -> Named {
+        let own = is_own.then(|| Own::of(param));
+        Named { code: param.code.to_owned(), kind: param.kind, bases: param.bases.clone(), own }
+    }
+
+    fn defined(definition: &Definition) -> Result<Named> {
+        let own = Own { kind: definition.kind.clone(), targets: definition.targets.clone() };
+        let kind = ParamKind::of(&definition.kind).ok_or_else(super::lost)?;
+        let bases = super::type_ids(&definition.bases)?;
+        Ok(Named { code: definition.code.clone(), kind, bases, own: Some(own) })
+    }
+}
+
+/// The parameter of a url: of the standard, of the same write, of the site.
+fn named(url: &str, bases: &Bases, known: &Known<'_>) -> Result<Option<Named>> {
+    let of = |(kind, _): &(TypeId, &str)| definitions().params(*kind).iter().copied().find(|param| param.url == url);
+    if let Some(param) = bases.first().and_then(of) {
+        return Ok(Some(Named::of(param, false)));
+    }
+    if let Some(definition) = known.made.iter().find(|made| made.url == url) {
+        return Named::defined(definition).map(Some);
+    }
+    let mut live = known.customs.live_params();
+    Ok(live.find(|param| param.url == url).map(|param| Named::of(param, true)))
+}
+
+fn component(n: usize, node: &Node, bases: &Bases, known: &Known<'_>) -> Result<Component> {
     let canonical = text(node, "definition").unwrap_or_default();
     let url = canonical.split('|').next().unwrap_or_default();
     let place = format!("component[{n}].definition");
-    let of = |(kind, _): &(TypeId, &str)| definitions().params(*kind).iter().copied().find(|param| param.url == url);
-    let live = customs.all.iter().filter(|one| !matches!(one.standing, Standing::Ending { .. }));
-    let own = live.map(|one| one.param).find(|param| param.url == url);
-    let (param, is_own) = match (bases.first().and_then(of), own) {
-        (Some(param), _) => (param, false),
-        (None, Some(param)) => (param, true),
-        (None, None) => return Err(wrong(&place, format!("'{url}' is no search parameter of this server."))),
-    };
+    let unknown = || wrong(&place, format!("'{url}' is no search parameter of this server."));
+    let param = named(url, bases, known)?.ok_or_else(unknown)?;
     let applies = |base: &TypeId| param.bases.is_empty() || param.bases.contains(base);
     if let Some((_, name)) = bases.iter().find(|(base, _)| !applies(base)) {
         return Err(wrong(&place, format!("'{}' is no search parameter of {name}.", param.code)));
@@ -75,8 +105,7 @@ fn component(n: usize, node: &Node, bases: &Bases, customs: &Customs) -> Result<
         let what = format!("The expression of a component has 1 to {EXPRESSION_MAX} bytes.");
         return Err(wrong(&format!("component[{n}].expression"), what));
     }
-    let own = is_own.then(|| Own::of(param));
-    Ok(Component { definition: url.to_owned(), expression, own })
+    Ok(Component { definition: url.to_owned(), expression, own: param.own })
 }
 
 /// Whether these are the components of a parameter of the standard.

@@ -20,12 +20,13 @@ use super::read::{State, Stored};
 use super::{Count, Position, Sealed, Selection, Store};
 use crate::access::{Grant, Grants, Rows, Search};
 use crate::error::{Error, Kind, Result};
-use crate::fhir::{Resource, definitions};
+use crate::fhir::{ParamId, Resource, definitions};
 use crate::search::capsule::canonical_params;
 use crate::search::mask::Mask;
 use crate::search::matcher::sort_key;
 use crate::search::query::{Criterion, Pending, SortBy, Summary, Take, Total, pending, supply};
-use crate::search::{Matcher, Query, View, capsule, values};
+use crate::search::values::Value;
+use crate::search::{Matcher, Query, View, capsule, text, values};
 use crate::vault::{Keys, Rid};
 
 pub use contained::{Container, Within};
@@ -117,6 +118,23 @@ impl Store {
         values.set_custom(resource, &self.customs(), &self.inner.base);
         let capsule = Zeroizing::new(capsule::encode(&values));
         Matcher::new(criteria)?.matches(&View::new(&capsule)?)
+    }
+
+    /// The codes (identifiers too, folded) that a resource which is not stored yet has for some parameters.
+    ///
+    /// # Errors
+    /// `Kind::Invalid` for a value that cannot be read.
+    pub fn codes(&self, resource: &Resource, of: &HashSet<ParamId>) -> Result<Vec<(ParamId, String)>> {
+        let mut values = values::values(resource, 1, self.inner.world.now(), &self.inner.base)?;
+        values.set_custom(resource, &self.customs(), &self.inner.base);
+        let code = |value: &Value| match value {
+            Value::Token { code, .. } | Value::Identifier { value: code, .. } => {
+                code.as_deref().map(|code| text::fold_code(code).into_owned())
+            }
+            _ => None,
+        };
+        let wanted = values.params.iter().filter(|(param, _)| of.contains(param));
+        Ok(wanted.flat_map(|(param, values)| values.iter().filter_map(code).map(|code| (*param, code))).collect())
     }
 
     /// Runs the inner searches, innermost first, each under the grant of its type.
