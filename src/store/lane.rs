@@ -310,8 +310,15 @@ impl Lane {
     async fn transaction(&mut self, batch: &mut Batch) -> Result<(), Failed> {
         let undone = |fault| Failed { fault, undone: true };
         self.begin().await.map_err(undone)?;
-        let chain = self.chain().await.map_err(undone)?.clone();
-        let (mut ahead, vault) = (chain, self.vault.clone());
+        let mut ahead = match self.chain().await {
+            Ok(chain) => chain.clone(),
+            Err(fault) => {
+                // The transaction is open.
+                self.reset().await;
+                return Err(undone(fault));
+            }
+        };
+        let vault = self.vault.clone();
         let Some(desk) = &mut self.desk else { return Err(undone(Fault::Lost(sqlx::Error::WorkerCrashed))) };
         let conn = desk.conn().await.map_err(undone)?;
         match batch.apply(conn, &mut ahead, &vault, &self.held).await {
