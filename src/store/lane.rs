@@ -53,6 +53,8 @@ const QUEUE_MAX: usize = 4096;
 /// Jobs and bytes of one commit.
 const BATCH_JOBS_MAX: usize = 512;
 const BATCH_BYTES_MAX: usize = 4 << 20;
+/// After so long without work the lane gives memory back.
+const QUIET: std::time::Duration = std::time::Duration::from_secs(10);
 /// How often work that met a deadlock is done again, alone.
 const RETRIES_MAX: usize = 5;
 
@@ -71,7 +73,17 @@ impl Lanes {
         for lane in 0..count {
             let (sender, queue) = mpsc::channel(QUEUE_MAX);
             let (db, vault, growth) = (db.clone(), vault.clone(), growth.clone());
-            let lane = Lane { db, vault, instance, lane, queue, open: None, growth, backlog: Backlog::new(lane == 0) };
+            let lane = Lane {
+                db,
+                vault,
+                instance,
+                lane,
+                queue,
+                open: None,
+                growth,
+                backlog: Backlog::new(lane == 0),
+                busy: false,
+            };
             senders.push(sender);
             tasks.push(tokio::spawn(lane.run(watch.clone())));
         }
@@ -136,6 +148,8 @@ struct Lane {
     growth: Arc<Growth>,
     /// Terms of segments that are not in the index yet.
     backlog: Backlog,
+    /// Something was done since it last rested.
+    busy: bool,
 }
 
 /// The jobs of one commit, with what is known of each.
@@ -165,8 +179,13 @@ impl Lane {
                     self.index().await;
                     continue;
                 }
+                () = tokio::time::sleep(QUIET), if self.busy => {
+                    self.rest().await;
+                    continue;
+                }
             };
             let Some(first) = first else { break };
+            self.busy = true;
             // Those who were answered just now get turns to queue again: a commit costs the same for one and for many.
             gather(&self.queue).await;
             let jobs = self.drain(first);
@@ -181,6 +200,16 @@ impl Lane {
         }
         if let Some((conn, _)) = self.open.take() {
             conn.close().await;
+        }
+    }
+
+    /// Nobody has written for a while: the pages in memory are given back.
+    async fn rest(&mut self) {
+        self.busy = false;
+        if let Some((conn, _)) = &mut self.open
+            && conn.forget_pages().await.is_err()
+        {
+            self.reset().await;
         }
     }
 
