@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::harness::{Data, Engine, Request};
 
 /// Entries when `PHIAL_ENTRIES` sets no other number (`make soak`: 25,000, which are 63 MB).
-const ENTRIES: usize = 300;
+const ENTRIES: usize = 700;
 /// Measurements of one Observation: with so many an entry has 2.4 kB.
 const COMPONENTS: usize = 8;
 /// Most memory the server may ever have had: this much for itself (caches of the database included), and so many times
