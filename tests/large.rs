@@ -14,8 +14,8 @@ const ENTRIES: usize = 700;
 const COMPONENTS: usize = 8;
 /// Most memory the server may ever have had: this much for itself (caches of the database included), and so many times
 /// the bytes of the body.
-const OWN_BYTES: usize = 250_000_000;
-const TIMES_BODY: usize = 17;
+const OWN_BYTES: usize = 150_000_000;
+const TIMES_BODY: usize = 6;
 /// Default of `request_timeout_s`.
 const TIME_MAX: Duration = Duration::from_secs(60);
 
