@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use phial::app::{App, Config, config};
@@ -161,13 +162,18 @@ enum Topic {
     Config,
 }
 
+/// How long a thread for long work waits for more.
+const THREADS_KEPT: Duration = Duration::from_secs(2);
+
 /// Runs the command line; errors go to standard error, one line each.
 pub fn run() -> ExitCode {
     log::quiet_panics();
     let cli = Cli::parse();
     #[cfg(feature = "bench-switches")]
     eprintln!("{}", phial::world::bench::warning());
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    // Each thread for long work keeps a heap and the workspace of a compressor as long as it lives.
+    let runtime = match runtime.enable_all().thread_keep_alive(THREADS_KEPT).build() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("phial: the runtime does not start: {error}");

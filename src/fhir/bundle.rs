@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use super::definitions::{Primitive, Shape, definitions};
 use super::json::Node;
+use super::sent::{Held, SentBundle};
 use crate::error::{Error, Issue, Kind, Result};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +18,7 @@ pub enum BundleType {
 #[derive(Clone)]
 pub struct Entry {
     pub full_url: Option<String>,
-    pub resource: Option<Node>,
+    pub resource: Option<Held>,
     /// `GET`, `POST` ... as sent.
     pub method: String,
     /// Relative to the base: `Patient/1`, `Patient?name=x`.
@@ -43,7 +44,8 @@ struct Target {
 ///
 /// # Errors
 /// `Kind::Invalid` when it is no Bundle or of another type.
-pub fn type_of(node: &Node) -> Result<BundleType> {
+pub fn type_of(sent: &SentBundle) -> Result<BundleType> {
+    let node = &sent.outer;
     if node.get("resourceType").and_then(Node::as_str) != Some("Bundle") {
         return Err(Error::invalid("The base takes a Bundle of type batch or transaction.").at("Bundle"));
     }
@@ -58,8 +60,9 @@ pub fn type_of(node: &Node) -> Result<BundleType> {
 ///
 /// # Errors
 /// `Kind::TooCostly` for more than `entries_max`; `Kind::Invalid` when `entry` is no list.
-pub fn entries(mut node: Node, entries_max: usize) -> Result<Vec<Result<Entry>>> {
-    let list = match node.get_mut("entry").map(Node::take) {
+pub fn entries(sent: SentBundle, entries_max: usize) -> Result<Vec<Result<Entry>>> {
+    let SentBundle { mut outer, resources } = sent;
+    let list = match outer.get_mut("entry").map(Node::take) {
         None => return Ok(Vec::new()),
         Some(Node::Array(list)) => list,
         Some(_) => return Err(Error::invalid("Bundle.entry must be a list.").at("Bundle.entry")),
@@ -68,12 +71,14 @@ pub fn entries(mut node: Node, entries_max: usize) -> Result<Vec<Result<Entry>>>
         let text = format!("The Bundle has more than the {entries_max} entries this server takes: send it in parts.");
         return Err(Error::new(Kind::TooCostly, text).at("Bundle.entry"));
     }
-    Ok(list.into_iter().enumerate().map(|(n, node)| entry(node, n)).collect())
+    let entries = list.into_iter().zip(resources).enumerate();
+    Ok(entries.map(|(n, (node, resource))| entry(node, resource, n)).collect())
 }
 
-fn entry(mut node: Node, n: usize) -> Result<Entry> {
+fn entry(mut node: Node, resource: Option<Held>, n: usize) -> Result<Entry> {
     let place = format!("Bundle.entry[{n}]");
-    let resource = node.get_mut("resource").map(Node::take);
+    // What is no object is left for who reads it to refuse.
+    let resource = resource.or_else(|| node.get_mut("resource").map(Node::take).map(Held::of));
     let full_url = node.get("fullUrl").and_then(Node::as_str).map(str::to_owned);
     let Some(request) = node.get("request").filter(|request| request.is_object()) else {
         return Err(Error::with_issues(
@@ -357,7 +362,7 @@ mod tests {
             {"request": {"method": "GET"}},
             {"resource": {"resourceType": "Patient"}},
         ]});
-        let entries = entries(bundle.clone(), 3).expect("three entries");
+        let entries = entries(SentBundle::of(bundle.clone()), 3).expect("three entries");
         let places: Vec<Option<String>> = entries
             .iter()
             .map(|entry| entry.as_ref().err().and_then(|error| error.issues[0].expression.clone()))
@@ -365,15 +370,15 @@ mod tests {
         let expected =
             [None, Some("Bundle.entry[1].request.url".to_owned()), Some("Bundle.entry[2].request".to_owned())];
         assert_eq!(places, expected);
-        assert!(super::entries(bundle, 2).is_err_and(|error| error.kind == Kind::TooCostly));
+        assert!(super::entries(SentBundle::of(bundle), 2).is_err_and(|error| error.kind == Kind::TooCostly));
     }
 
     #[test]
     fn only_batches_and_transactions_ask_for_something() {
-        let of = |kind: &str| type_of(&json!({"resourceType": "Bundle", "type": kind})).ok();
+        let of = |kind: &str| type_of(&SentBundle::of(json!({"resourceType": "Bundle", "type": kind}))).ok();
         assert_eq!(of("batch"), Some(BundleType::Batch));
         assert_eq!(of("transaction"), Some(BundleType::Transaction));
         assert_eq!(of("searchset"), None);
-        assert!(type_of(&json!({"resourceType": "Patient"})).is_err());
+        assert!(type_of(&SentBundle::of(json!({"resourceType": "Patient"}))).is_err());
     }
 }

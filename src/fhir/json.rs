@@ -3,6 +3,8 @@
 //! The reader is our own because no reader at hand keeps `1E-10` as written (they make `1e-10` of it), tells of
 //! duplicate members, or can be kept from mistaking an object with a certain member for a number.
 
+use std::ops::Range;
+
 use serde_json::{Map, Number, Value};
 
 use crate::error::{Error, Kind, Result};
@@ -19,6 +21,29 @@ pub const MAX_DEPTH: usize = 100;
 /// # Errors
 /// `Kind::Invalid` naming line and column (in characters, from 1) and, for a duplicate, the member.
 pub fn parse(bytes: &[u8]) -> Result<Node> {
+    read(bytes, |reader| reader.value())
+}
+
+/// A Bundle with the resources of its entries apart.
+pub struct Apart {
+    /// The Bundle without them.
+    pub outer: Node,
+    /// By entry: where its resource lies in the text, and its tree.
+    pub resources: Vec<Option<(Range<usize>, Option<Node>)>>,
+}
+
+/// Parses a Bundle, leaving the trees of resources away once those that are kept make up `trees_max` bytes of text. All
+/// of it is read to the same rules.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_apart(bytes: &[u8], trees_max: usize) -> Result<Apart> {
+    let mut resources = Resources { trees_left: trees_max, found: Vec::new() };
+    let outer = read(bytes, |reader| reader.bundle(&mut resources))?;
+    Ok(Apart { outer, resources: resources.found })
+}
+
+fn read(bytes: &[u8], document: impl FnOnce(&mut Reader<'_>) -> Result<Node, Fault>) -> Result<Node> {
     let text = match std::str::from_utf8(bytes) {
         Ok(text) => text,
         Err(e) => {
@@ -26,9 +51,10 @@ pub fn parse(bytes: &[u8]) -> Result<Node> {
             return Err(fault("the text is not valid UTF-8", &before));
         }
     };
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut reader = Reader { text, bytes: text.as_bytes(), at: 0, depth: 0 };
-    let read = reader.value().and_then(|node| {
+    // Places count from the start of the bytes.
+    let start = if text.starts_with(MARK) { MARK.len_utf8() } else { 0 };
+    let mut reader = Reader { text, bytes, at: start, depth: 0 };
+    let read = document(&mut reader).and_then(|node| {
         reader.space();
         if reader.at == reader.bytes.len() {
             Ok(node)
@@ -36,7 +62,7 @@ pub fn parse(bytes: &[u8]) -> Result<Node> {
             Err("nothing but white space after the document".into())
         }
     });
-    read.map_err(|what: Fault| fault(&what, &text[..text.floor_char_boundary(reader.at)]))
+    read.map_err(|what: Fault| fault(&what, &text[start..text.floor_char_boundary(reader.at)]))
 }
 
 /// Compact JSON bytes, as stored and as sent.
@@ -124,12 +150,22 @@ const PLAIN: [bool; 256] = {
 
 type Fault = std::borrow::Cow<'static, str>;
 
+/// The byte order mark.
+const MARK: char = '\u{feff}';
+
 fn fault(what: &str, before: &str) -> Error {
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().map_or(0, |l| l.chars().count()) + 1;
     let mut error = Error::new(Kind::Invalid, format!("Not readable JSON: {what} at line {line} column {column}."));
     error.issues[0].code = "structure";
     error
+}
+
+/// The resources of entries, as they are met.
+struct Resources {
+    /// Bytes of text whose trees are still kept.
+    trees_left: usize,
+    found: Vec<Option<(Range<usize>, Option<Node>)>>,
 }
 
 struct Reader<'a> {
@@ -173,7 +209,7 @@ impl Reader<'_> {
         Err("expected a value".into())
     }
 
-    fn nested(&mut self, inner: fn(&mut Self) -> Result<Node, Fault>) -> Result<Node, Fault> {
+    fn nested(&mut self, inner: impl FnOnce(&mut Self) -> Result<Node, Fault>) -> Result<Node, Fault> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
             return Err(format!("nesting deeper than {MAX_DEPTH}").into());
@@ -185,6 +221,11 @@ impl Reader<'_> {
     }
 
     fn object(&mut self) -> Result<Node, Fault> {
+        self.members(|reader, _| reader.value())
+    }
+
+    /// An object; `read` reads the value of each member.
+    fn members(&mut self, mut read: impl FnMut(&mut Self, &str) -> Result<Node, Fault>) -> Result<Node, Fault> {
         let mut members = Vec::new();
         self.space();
         if self.peek() == Some(b'}') {
@@ -203,7 +244,8 @@ impl Reader<'_> {
                 return Err("expected a colon".into());
             }
             self.at += 1;
-            members.push((start, name, self.value()?));
+            let value = read(self, &name)?;
+            members.push((start, name, value));
             self.space();
             match self.peek() {
                 Some(b',') => self.at += 1,
@@ -232,6 +274,11 @@ impl Reader<'_> {
     }
 
     fn array(&mut self) -> Result<Node, Fault> {
+        self.items(Self::value)
+    }
+
+    /// An array; `read` reads each of its items.
+    fn items(&mut self, mut read: impl FnMut(&mut Self) -> Result<Node, Fault>) -> Result<Node, Fault> {
         let mut items = Vec::new();
         self.space();
         if self.peek() == Some(b']') {
@@ -239,7 +286,7 @@ impl Reader<'_> {
             return Ok(Value::Array(items));
         }
         loop {
-            items.push(self.value()?);
+            items.push(read(self)?);
             self.space();
             match self.peek() {
                 Some(b',') => self.at += 1,
@@ -251,6 +298,47 @@ impl Reader<'_> {
                 _ => return Err("expected a comma or a closing bracket".into()),
             }
         }
+    }
+
+    /// A document of which the resources of entries are put apart.
+    fn bundle(&mut self, resources: &mut Resources) -> Result<Node, Fault> {
+        self.members_or_value(|reader, name| match name {
+            "entry" => reader.items_or_value(|reader| {
+                resources.found.push(None);
+                reader.members_or_value(|reader, name| match name {
+                    "resource" => reader.apart(resources),
+                    _ => reader.value(),
+                })
+            }),
+            _ => reader.value(),
+        })
+    }
+
+    fn members_or_value(&mut self, read: impl FnMut(&mut Self, &str) -> Result<Node, Fault>) -> Result<Node, Fault> {
+        self.space();
+        if self.peek() == Some(b'{') { self.nested(|reader| reader.members(read)) } else { self.value() }
+    }
+
+    fn items_or_value(&mut self, read: impl FnMut(&mut Self) -> Result<Node, Fault>) -> Result<Node, Fault> {
+        self.space();
+        if self.peek() == Some(b'[') { self.nested(|reader| reader.items(read)) } else { self.value() }
+    }
+
+    /// The resource of the entry that was begun last; null in its place. What is no object stays where it is.
+    fn apart(&mut self, resources: &mut Resources) -> Result<Node, Fault> {
+        self.space();
+        let start = self.at;
+        let tree = self.value()?;
+        if !tree.is_object() {
+            return Ok(tree);
+        }
+        let place = start..self.at;
+        let left = resources.trees_left.checked_sub(place.len());
+        resources.trees_left = left.unwrap_or(0);
+        if let Some(slot) = resources.found.last_mut() {
+            *slot = Some((place, left.map(|_| tree)));
+        }
+        Ok(Value::Null)
     }
 
     fn digits(&mut self) -> Result<(), Fault> {

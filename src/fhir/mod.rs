@@ -10,6 +10,7 @@ pub mod patch;
 pub mod path;
 pub mod reference;
 pub mod resource;
+pub mod sent;
 pub mod validate;
 pub mod xml;
 

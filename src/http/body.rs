@@ -5,7 +5,7 @@ use std::io::Read;
 use axum::body::Body;
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use crate::error::{Error, Kind, Result};
@@ -30,16 +30,34 @@ pub(super) async fn read(headers: &HeaderMap, body: Body, max: usize) -> Result<
     if announced.is_some_and(|length| length > max) {
         return Err(too_large(max));
     }
-    let collected = Limited::new(body, max).collect().await.map_err(|error| match error.is::<LengthLimitError>() {
-        true => too_large(max),
-        false => Error::invalid("The request body broke off.").caused_by(error),
-    })?;
-    let bytes = collected.to_bytes();
+    let bytes = collected(Limited::new(body, max), announced.unwrap_or(0), max).await?;
     match coding {
         Coding::Identity => Ok(bytes),
         _ if bytes.len() < INLINE_MAX => decompress(coding, &bytes, max),
         _ => tokio::task::spawn_blocking(move || decompress(coding, &bytes, max)).await.map_err(Error::internal)?,
     }
+}
+
+/// All pieces in one. They are not collected first: a large body would be held twice.
+async fn collected(mut body: Limited<Body>, announced: usize, max: usize) -> Result<Bytes> {
+    let (mut first, mut all) = (Bytes::new(), BytesMut::new());
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| match error.is::<LengthLimitError>() {
+            true => too_large(max),
+            false => Error::invalid("The request body broke off.").caused_by(error),
+        })?;
+        let Ok(piece) = frame.into_data() else { continue };
+        if first.is_empty() && all.is_empty() {
+            first = piece;
+            continue;
+        }
+        if all.is_empty() {
+            all.reserve(announced.max(first.len() + piece.len()));
+            all.extend_from_slice(&std::mem::take(&mut first));
+        }
+        all.extend_from_slice(&piece);
+    }
+    Ok(if all.is_empty() { first } else { all.freeze() })
 }
 
 fn coding(headers: &HeaderMap) -> Result<Coding> {
@@ -101,6 +119,24 @@ mod tests {
         ] {
             let read = read(&with_coding(coding), Body::from(bytes), 100_000).await.expect("within the limit");
             assert_eq!(read, plain, "{coding}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_in_pieces_is_put_together() {
+        let pieces = |texts: &[&'static str]| {
+            let pieces: Vec<std::result::Result<&'static str, std::io::Error>> =
+                texts.iter().copied().map(Ok).collect();
+            Body::from_stream(futures_util::stream::iter(pieces))
+        };
+        let mut announced = HeaderMap::new();
+        announced.insert(CONTENT_LENGTH, "6".parse().expect("a header"));
+        for headers in [HeaderMap::new(), announced] {
+            for (texts, whole) in [(&["", "ab", "cd", "", "ef"][..], "abcdef"), (&["ab"], "ab"), (&[], "")] {
+                assert_eq!(read(&headers, pieces(texts), 6).await.expect("within the limit"), whole);
+            }
+            let long = read(&headers, pieces(&["abc", "def", "g"]), 6).await;
+            assert_eq!(long.err().map(|error| error.kind), Some(Kind::TooLarge));
         }
     }
 

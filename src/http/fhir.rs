@@ -22,6 +22,7 @@ use crate::audit::What;
 use crate::error::{Error, Kind, Result};
 use crate::fhir::json::{self, Node};
 use crate::fhir::patch::Patch;
+use crate::fhir::sent::SentBundle;
 use crate::fhir::{definitions, xml};
 use crate::interaction::deferred::{self, Status};
 use crate::interaction::route::{self, Found, Method, Verb};
@@ -248,13 +249,25 @@ impl FhirRequest<'_> {
             let kind = found.kind.ok_or_else(|| Error::internal("a patch of no type"))?;
             return Ok(Interaction::Patch { kind, target: self.target(found, query)?, patch });
         }
-        let has_body = matches!(found.route.verb, Verb::Create | Verb::Update | Verb::Bundle);
+        if found.route.verb == Verb::Bundle {
+            let body = self.bundle(sent).await?;
+            self.takes_none(&query)?;
+            return Ok(Interaction::Bundle { body });
+        }
+        let has_body = matches!(found.route.verb, Verb::Create | Verb::Update);
         let node = if has_body { Some(self.resource(sent, binary).await?) } else { None };
-        if has_body && found.route.verb != Verb::Update && !query.is_empty() && !self.facts.prefer.lenient {
-            let text = format!("The parameter {} is not defined for this address.", query[0].0);
-            return Err(Error::invalid(text));
+        if found.route.verb == Verb::Create {
+            self.takes_none(&query)?;
         }
         self.built(found, query, node)
+    }
+
+    /// Refuses parameters at an address that has none.
+    fn takes_none(&self, query: &Pairs) -> Result<()> {
+        match query.first().filter(|_| !self.facts.prefer.lenient) {
+            Some((name, _)) => Err(Error::invalid(format!("The parameter {name} is not defined for this address."))),
+            None => Ok(()),
+        }
     }
 
     fn built(&self, found: &Found<'_>, query: Pairs, body: Option<Node>) -> Result<Interaction> {
@@ -262,7 +275,6 @@ impl FhirRequest<'_> {
         let kind = || found.kind.ok_or_else(absent);
         let id = || found.id.map(str::to_owned).ok_or_else(absent);
         Ok(match found.route.verb {
-            Verb::Bundle => Interaction::Bundle { body: body.ok_or_else(absent)? },
             Verb::SearchType => Interaction::SearchType { kind: kind()?, query },
             Verb::Create => Interaction::Create { kind: kind()?, body: body.ok_or_else(absent)? },
             Verb::Read => Interaction::Read { kind: kind()?, id: id()?, query },
@@ -279,7 +291,9 @@ impl FhirRequest<'_> {
                 let vid = found.vid.map(str::to_owned).ok_or_else(absent)?;
                 Interaction::Vread { kind: kind()?, id: id()?, vid, query }
             }
-            Verb::Status | Verb::Cancel | Verb::Capabilities | Verb::Operation | Verb::Patch => return Err(absent()),
+            Verb::Status | Verb::Cancel | Verb::Capabilities | Verb::Operation | Verb::Patch | Verb::Bundle => {
+                return Err(absent());
+            }
         })
     }
 
@@ -336,9 +350,7 @@ impl FhirRequest<'_> {
         match negotiate::sent(headers)? {
             _ if bytes.is_empty() => Ok(None),
             Sent::Fhir(format) => parsed(bytes, format).await.map(Some),
-            Sent::Form | Sent::Other(_) => {
-                Err(Error::new(Kind::MediaType, "The body must be application/fhir+json or application/fhir+xml."))
-            }
+            Sent::Form | Sent::Other(_) => Err(neither_form()),
         }
     }
 
@@ -368,10 +380,20 @@ impl FhirRequest<'_> {
                 let bytes = body::read(headers, sent, max).await?;
                 Ok(self.binary(&content_type, &bytes))
             }
-            Sent::Form | Sent::Other(_) => {
-                Err(Error::new(Kind::MediaType, "The body must be application/fhir+json or application/fhir+xml."))
-            }
+            Sent::Form | Sent::Other(_) => Err(neither_form()),
         }
+    }
+
+    /// The Bundle in the body.
+    async fn bundle(&self, sent: Body) -> Result<SentBundle> {
+        let headers = &self.parts.headers;
+        let Sent::Fhir(format) = negotiate::sent(headers)? else { return Err(neither_form()) };
+        let bytes = body::read(headers, sent, self.server.app.config.body_bytes_max.size()).await?;
+        read_aside(bytes, move |bytes| match format {
+            Format::Json => SentBundle::parse(bytes),
+            Format::Xml => xml::read(bytes).map(SentBundle::of),
+        })
+        .await
     }
 
     fn binary(&self, content_type: &str, bytes: &[u8]) -> Node {
@@ -391,17 +413,27 @@ impl FhirRequest<'_> {
     }
 }
 
-/// Parses a body; a large one on a thread of its own, so that others are served meanwhile.
 async fn parsed(bytes: Bytes, format: Format) -> Result<Node> {
-    let large = bytes.len() > PARSE_INLINE_MAX;
-    let parse = move || match format {
-        Format::Json => json::parse(&bytes),
-        Format::Xml => xml::read(&bytes),
-    };
-    match large {
-        true => tokio::task::spawn_blocking(parse).await.map_err(Error::internal)?,
-        false => parse(),
+    read_aside(bytes, move |bytes| match format {
+        Format::Json => json::parse(bytes),
+        Format::Xml => xml::read(bytes),
+    })
+    .await
+}
+
+/// Parses a body; a large one on a thread of its own, so that others are served meanwhile.
+async fn read_aside<T: Send + 'static>(
+    bytes: Bytes,
+    parse: impl FnOnce(&Bytes) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    match bytes.len() > PARSE_INLINE_MAX {
+        true => tokio::task::spawn_blocking(move || parse(&bytes)).await.map_err(Error::internal)?,
+        false => parse(&bytes),
     }
+}
+
+fn neither_form() -> Error {
+    Error::new(Kind::MediaType, "The body must be application/fhir+json or application/fhir+xml.")
 }
 
 fn texts<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a str> {

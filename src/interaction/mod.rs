@@ -35,6 +35,7 @@ use crate::error::{Error, Kind, Result};
 use crate::fhir::bundle::{self, BundleType};
 use crate::fhir::json::Node;
 use crate::fhir::patch::Patch;
+use crate::fhir::sent::SentBundle;
 use crate::fhir::{TypeId, definitions};
 
 pub use across::Across;
@@ -106,7 +107,7 @@ pub enum Interaction {
     },
     /// A batch or a transaction, as `Bundle.type` says.
     Bundle {
-        body: Node,
+        body: SentBundle,
     },
     /// `$name` at the base, on a type or on one resource.
     Operation {

@@ -278,7 +278,7 @@ impl Desk<'_> {
         let conditions = Conditions { if_match: version, ..Conditions::default() };
         let resource = Resource::check_at(node, name)?;
         let grant = authorize::<Update>(&self.caller, resource.kind())?;
-        Ok(Change::Update { grant, resource, id: id.to_owned(), conditions, fresh: false })
+        Ok(Change::Update { grant, resource: resource.into(), id: id.to_owned(), conditions, fresh: false })
     }
 }
 

@@ -245,6 +245,14 @@ impl Conn {
         self.run("rollback", Vec::new()).await.map(drop)
     }
 
+    /// Gives the pages back that SQLite keeps in memory.
+    pub async fn forget_pages(&mut self) -> Result<(), Fault> {
+        match self {
+            Conn::Sqlite(_) => self.run("pragma shrink_memory", Vec::new()).await.map(drop),
+            Conn::Postgres(_) => Ok(()),
+        }
+    }
+
     /// Refuses a PostgreSQL that is too old.
     pub async fn check_version(&mut self) -> Result<()> {
         if matches!(self, Conn::Sqlite(_)) {

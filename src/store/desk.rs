@@ -45,6 +45,14 @@ impl Desk {
         }
     }
 
+    /// Gives back the pages in memory of a connection that is there.
+    pub async fn rest(&mut self) -> Result<(), Fault> {
+        match &mut self.conn {
+            Some(conn) => conn.forget_pages().await,
+            None => Ok(()),
+        }
+    }
+
     /// How long the lane has to be idle before the index is turned to; None: there is nothing to do.
     pub fn pause(&self) -> Option<Duration> {
         (!self.backlog.is_empty()).then(|| self.backlog.pause())

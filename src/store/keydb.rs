@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use tokio::sync::Mutex;
+use tokio::sync::oneshot::error::TryRecvError;
+use tokio::sync::{Mutex, oneshot};
 
 use super::apply::Chunks;
 use super::db::{Conn, Db, Fault, Param, Row, Use, placeholder_list, placeholders};
@@ -19,6 +20,15 @@ pub struct KeyDb {
     readers: Readers,
     /// The one writer; None after a failure, until it is needed again.
     writer: Mutex<Option<Conn>>,
+    /// Keys that wait for the writer: whoever has it next writes all of them in one commit.
+    waiting: std::sync::Mutex<Vec<Waiting>>,
+    #[cfg(test)]
+    commits: std::sync::atomic::AtomicU64,
+}
+
+struct Waiting {
+    rows: Vec<DekRow>,
+    durable: oneshot::Sender<()>,
 }
 
 const READERS_MAX: usize = 4;
@@ -38,12 +48,20 @@ impl KeyDb {
             readers: Readers::new(db.clone(), Use::Lookup, READERS_MAX),
             db,
             writer: Mutex::new(None),
+            waiting: std::sync::Mutex::default(),
+            #[cfg(test)]
+            commits: Default::default(),
         }))
     }
 
     /// Runs statements in one transaction, which is durable when this returns.
     async fn write(&self, statements: &[(String, Vec<Param>)]) -> Result<()> {
-        let mut writer = self.writer.lock().await;
+        self.write_by(&mut *self.writer.lock().await, statements).await
+    }
+
+    async fn write_by(&self, writer: &mut Option<Conn>, statements: &[(String, Vec<Param>)]) -> Result<()> {
+        #[cfg(test)]
+        self.commits.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         for attempt in 1.. {
             // Taken out while in use: abandoned half way, the connection is dropped and with it the transaction.
             let mut conn = match writer.take() {
@@ -65,6 +83,38 @@ impl KeyDb {
         Ok(())
     }
 
+    /// Makes rows durable, together with those of others who wait for the writer too: many patients that are made at
+    /// once share their commits.
+    async fn put(&self, rows: &[DekRow]) -> Result<()> {
+        let mut durable = self.wait(rows);
+        let mut writer = self.writer.lock().await;
+        match durable.try_recv() {
+            Ok(()) => return Ok(()),
+            // Who wrote for us failed or was given up: what became of it is not known.
+            Err(TryRecvError::Closed) => durable = self.wait(rows),
+            Err(TryRecvError::Empty) => {}
+        }
+        let mut all = std::mem::take(&mut *self.waiting());
+        all.retain(|waiting| !waiting.durable.is_closed());
+        self.write_by(&mut writer, &insertion(&all)).await?;
+        drop(durable);
+        for waiting in all {
+            // Nobody listens any more: the keys are there all the same.
+            let _ = waiting.durable.send(());
+        }
+        Ok(())
+    }
+
+    fn wait(&self, rows: &[DekRow]) -> oneshot::Receiver<()> {
+        let (durable, told) = oneshot::channel();
+        self.waiting().push(Waiting { rows: rows.to_vec(), durable });
+        told
+    }
+
+    fn waiting(&self) -> std::sync::MutexGuard<'_, Vec<Waiting>> {
+        self.waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
     async fn lookup(&self, pks: &[Pk]) -> Result<Vec<DekRow>> {
         let mut found = Vec::with_capacity(pks.len());
         for chunk in Chunks::of(pks, LOOKUP_MAX) {
@@ -79,6 +129,30 @@ impl KeyDb {
         }
         Ok(found)
     }
+}
+
+fn insertion(waiting: &[Waiting]) -> Vec<(String, Vec<Param>)> {
+    let mut rows: Vec<&DekRow> = waiting.iter().flat_map(|waiting| &waiting.rows).collect();
+    // One order for everybody, so that two servers never wait for each other in a circle.
+    rows.sort_unstable_by_key(|row| (row.pk, row.version));
+    let mut statements = Vec::new();
+    for chunk in Chunks::of(&rows, ROWS_MAX) {
+        let sql = format!(
+            "insert into data_key (pk, version, epoch, wrapped, commitment) values {} on conflict do nothing",
+            placeholders(chunk.len(), 5, 0)
+        );
+        let params = chunk.iter().flat_map(|row| {
+            [
+                Param::Int(row.pk.0),
+                Param::Int(row.version.into()),
+                Param::Int(row.epoch.into()),
+                Param::Bytes(row.wrapped.clone()),
+                Param::Bytes(row.commitment.to_vec()),
+            ]
+        });
+        statements.push((sql, params.collect()));
+    }
+    statements
 }
 
 async fn run_all(conn: &mut Conn, statements: &[(String, Vec<Param>)]) -> Result<(), Fault> {
@@ -129,29 +203,11 @@ impl KeyStore for KeyDb {
         Box::pin(self.lookup(pks))
     }
 
-    fn put_data_keys(&self, mut rows: Vec<DekRow>) -> BoxFuture<'_, Result<Vec<DekRow>>> {
+    fn put_data_keys(&self, rows: Vec<DekRow>) -> BoxFuture<'_, Result<Vec<DekRow>>> {
         Box::pin(async move {
-            // One order for everybody, so that two servers never wait for each other in a circle.
-            rows.sort_unstable_by_key(|row| (row.pk, row.version));
-            let mut statements = Vec::new();
-            for chunk in Chunks::of(&rows, ROWS_MAX) {
-                let sql = format!(
-                    "insert into data_key (pk, version, epoch, wrapped, commitment) values {} on conflict do nothing",
-                    placeholders(chunk.len(), 5, 0)
-                );
-                let params = chunk.iter().flat_map(|row| {
-                    [
-                        Param::Int(row.pk.0),
-                        Param::Int(row.version.into()),
-                        Param::Int(row.epoch.into()),
-                        Param::Bytes(row.wrapped.clone()),
-                        Param::Bytes(row.commitment.to_vec()),
-                    ]
-                });
-                statements.push((sql, params.collect()));
-            }
-            self.write(&statements).await?;
+            self.put(&rows).await?;
             let mut pks: Vec<Pk> = rows.iter().map(|row| row.pk).collect();
+            pks.sort_unstable();
             pks.dedup();
             self.lookup(&pks).await
         })
@@ -256,5 +312,37 @@ mod tests {
         let second = keys.put_system_key(SystemRow { name: name(), wrapped: vec![2] }).await.expect("puts");
         assert_eq!((first.wrapped, second.wrapped), (vec![1], vec![1]));
         assert_eq!(keys.system_keys().await.expect("lists").len(), 1);
+    }
+    #[tokio::test]
+    async fn keys_that_wait_for_the_writer_share_a_commit_and_outlive_who_fails() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let url = format!("sqlite:{}/keys.db", folder.path().display());
+        let keys = KeyDb::open(&url).await.expect("opens");
+        let commits = || keys.commits.load(std::sync::atomic::Ordering::Relaxed);
+        for (first, lost) in [(1, false), (100, true)] {
+            let before = commits();
+            let held = keys.writer.lock().await;
+            let put = |pk: i64| {
+                let keys = keys.clone();
+                // Two of them want the same key: one stands, and both are told.
+                tokio::spawn(async move { keys.put_data_keys(vec![key(first + pk / 2, 1, pk as u8)]).await })
+            };
+            let puts: Vec<_> = (0..20).map(put).collect();
+            while keys.waiting().len() < puts.len() {
+                tokio::task::yield_now().await;
+            }
+            if lost {
+                // As if somebody had taken them along and was given up.
+                keys.waiting().clear();
+            }
+            drop(held);
+            for (n, put) in puts.into_iter().enumerate() {
+                let standing = put.await.expect("ends").expect("is told");
+                let place: Vec<(i64, u16)> = standing.iter().map(|row| (row.pk.0, row.version)).collect();
+                assert_eq!(place, [(first + n as i64 / 2, 1)]);
+                assert!(usize::from(standing[0].wrapped[0]) / 2 == n / 2, "one of the two");
+            }
+            assert!(commits() > before && (lost || commits() == before + 1), "{} commits", commits() - before);
+        }
     }
 }

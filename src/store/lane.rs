@@ -34,6 +34,8 @@ const QUEUE_MAX: usize = 4096;
 /// Jobs and bytes of one commit.
 const BATCH_JOBS_MAX: usize = 512;
 const BATCH_BYTES_MAX: usize = 4 << 20;
+/// After so long without work the lane gives memory back.
+const QUIET: std::time::Duration = std::time::Duration::from_secs(10);
 /// How often work that met a deadlock is done again, alone.
 const RETRIES_MAX: usize = 5;
 
@@ -53,8 +55,19 @@ impl Lanes {
             let (sender, queue) = mpsc::channel(QUEUE_MAX);
             let (db, vault, growth) = (db.clone(), vault.clone(), growth.clone());
             let (desk, held) = (Desk::new(db.clone(), lane == 0), Held::new(&db, instance));
-            let lane =
-                Lane { db, vault, instance, lane, queue, growth, chain: None, desk: Some(desk), away: None, held };
+            let lane = Lane {
+                db,
+                vault,
+                instance,
+                lane,
+                queue,
+                growth,
+                chain: None,
+                desk: Some(desk),
+                away: None,
+                held,
+                busy: false,
+            };
             senders.push(sender);
             tasks.push(tokio::spawn(lane.run(watch.clone())));
         }
@@ -135,6 +148,8 @@ struct Lane {
     away: Option<JoinHandle<Returned>>,
     /// Segments that are not in the database yet.
     held: Held,
+    /// Something was done since it last rested.
+    busy: bool,
 }
 
 /// Why a whole batch failed.
@@ -168,8 +183,13 @@ impl Lane {
                     self.send_away(Desk::index);
                     continue;
                 }
+                () = tokio::time::sleep(QUIET), if self.busy => {
+                    self.rest().await;
+                    continue;
+                }
             };
             let Some(first) = first else { break };
+            self.busy = true;
             // Those who were answered just now get turns to queue again: a commit costs the same for one and for many.
             gather(&self.queue).await;
             let jobs = self.drain(first);
@@ -180,6 +200,14 @@ impl Lane {
             self.chores();
         }
         self.end().await;
+    }
+
+    /// Nobody has written for a while: the pages in memory are given back.
+    async fn rest(&mut self) {
+        self.busy = false;
+        if self.home().await.rest().await.is_err() {
+            self.reset().await;
+        }
     }
 
     /// What is held is moved, the index is left to the next start if it is much.

@@ -1,6 +1,7 @@
 //! Turns the drafts of a transaction into sealed rows, in one batch: surrogates, keys, sections, capsules, blind
 //! terms, domain rows. After this nothing readable is left of them.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::fhir::{TypeId, definitions};
 use crate::mapping::{Section, mapping};
 use crate::search::values::Header;
-use crate::search::{Values, terms};
+use crate::search::{Values, View, capsule, terms};
 use crate::vault::{Keys, Pk, Rid, Vault};
 use crate::world::Instant;
 
@@ -32,9 +33,43 @@ pub(super) struct Prepared {
 pub(super) struct Content {
     /// Its sections, as bytes.
     pub parts: Vec<(Section, Zeroizing<Vec<u8>>)>,
-    pub values: Values,
+    pub values: Kept,
     pub domain: Vec<DomainRow>,
     pub claims: Vec<(&'static str, String)>,
+}
+
+/// Search values that wait to be sealed.
+pub(super) enum Kept {
+    Values(Box<Values>),
+    /// As a capsule holds them: among very many drafts, since that takes a fifth of the memory.
+    Packed(Zeroizing<Vec<u8>>),
+}
+
+impl Kept {
+    pub fn of(values: Values, packed: bool) -> Kept {
+        if !packed {
+            return Kept::Values(Box::new(values));
+        }
+        let mut bytes = capsule::encode(&values);
+        bytes.shrink_to_fit();
+        Kept::Packed(Zeroizing::new(bytes))
+    }
+
+    /// # Errors
+    /// None: the bytes were made here.
+    pub fn open(&self) -> Result<Cow<'_, Values>> {
+        match self {
+            Kept::Values(values) => Ok(Cow::Borrowed(values)),
+            Kept::Packed(bytes) => View::new(bytes)?.to_values().map(Cow::Owned),
+        }
+    }
+
+    fn take(self) -> Result<Values> {
+        match self {
+            Kept::Values(values) => Ok(*values),
+            Kept::Packed(bytes) => View::new(&bytes)?.to_values(),
+        }
+    }
 }
 
 impl Content {
@@ -146,9 +181,6 @@ async fn place(store: &Store, seen: &HashMap<Key, Option<Basis>>, drafts: Vec<Pr
         };
         if patient == Some(draft.header.kind) {
             draft.header.clinical = surrogates.map(|surrogates| surrogates.clinical);
-            if let Some(content) = &mut draft.content {
-                content.values.header.clinical = draft.header.clinical;
-            }
         }
         chosen.insert(key.clone(), (rid, pk, draft.header.patients.clone()));
         placed.push((draft, rid, pk, last.get(&key) == Some(&at)));
@@ -191,7 +223,7 @@ impl Order {
         let shown = match (last, content) {
             (false, _) => None,
             (true, None) => Some(Shown::gone()),
-            (true, Some(content)) => Some(Shown::seal(content, spot, &keys, vault)?),
+            (true, Some(content)) => Some(Shown::seal(content, (spot, header.clinical), &keys, vault)?),
         };
         // Its line is sealed under a key that is not at hand here.
         let (rtype, line) = (header.kind.0, Vec::new());
@@ -215,11 +247,14 @@ impl Shown {
         }
     }
 
-    fn seal(content: Content, spot: Spot, keys: &Keys, vault: &Vault) -> Result<Shown> {
+    /// The clinical surrogate of a patient is known only now.
+    fn seal(content: Content, (spot, clinical): (Spot, Option<Pk>), keys: &Keys, vault: &Vault) -> Result<Shown> {
         let pk = keys.pk();
-        let (yr, terms) = (terms::year(&content.values), terms::terms(&content.values, pk, vault));
-        let capsule = spot.seal_capsule(keys, &content.values, Mark::of(yr.map(i64::from), &terms))?;
         let claims = content.claimed(vault);
+        let mut values = content.values.take()?;
+        values.header.clinical = clinical;
+        let (yr, terms) = (terms::year(&values), terms::terms(&values, pk, vault));
+        let capsule = spot.seal_capsule(keys, &values, Mark::of(yr.map(i64::from), &terms))?;
         let (mut domain, mut raises) = (Vec::with_capacity(content.domain.len()), Vec::new());
         for row in content.domain {
             let at = DOMAIN_TABLES.iter().position(|table| *table == row.table);

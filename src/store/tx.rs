@@ -1,6 +1,7 @@
 //! A write under way: a buffer of drafts with what they were based on. Applied in one database transaction together
 //! with its audit entry; if what it was based on has changed, nothing of it is kept and it says Conflict.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use super::db::{Param, placeholder_list};
 use super::lane::Work;
 use super::read::{State, Stored, values_within};
 use super::refer::{Orphaning, Target};
-use super::seal::{self, Content, Prepared};
+use super::seal::{self, Content, Kept, Prepared};
 use super::{AuditRow, Premise, Receipt, Store};
 use crate::access::{Grant, Op};
 use crate::domain::DomainRow;
@@ -24,6 +25,9 @@ use crate::search::{Customs, Values, View};
 use crate::vault::{Pk, Rid};
 use crate::world::Instant;
 
+/// Drafts of one transaction whose search values are kept ready to use; those of further ones are packed. Tests meet
+/// both.
+const UNPACKED_MAX: usize = if cfg!(test) { 1 } else { 512 };
 /// Values looked for in one statement.
 const CLAIMS_MAX: usize = 256;
 
@@ -161,7 +165,7 @@ impl Tx {
         let kind = grant.kind();
         let key = (kind, id.to_owned());
         if let Some(draft) = self.newest.get(&key).and_then(|at| self.drafts.get(*at)) {
-            return Ok(Some(draft.as_current()));
+            return draft.as_current().map(Some);
         }
         self.prefetch(&[(kind, id)]).await?;
         let Some(Some(basis)) = self.seen.get(&key) else { return Ok(None) };
@@ -182,7 +186,7 @@ impl Tx {
     pub fn covers<O: Op>(&self, grant: &Grant<O>, id: &str) -> Result<bool> {
         let draft = self.newest.get(&(grant.kind(), id.to_owned())).and_then(|at| self.drafts.get(*at));
         match draft.and_then(|draft| draft.content.as_ref()) {
-            Some(content) => values_within(grant.rows(), &content.values),
+            Some(content) => values_within(grant.rows(), &*content.values.open()?),
             None => Ok(false),
         }
     }
@@ -213,7 +217,9 @@ impl Tx {
         self.keeps_closed(grant, &draft.resource).await?;
         let header = values.header.clone();
         // As it will be sealed: a tree takes several times as much, and a transaction holds thousands.
-        let parts = sections::split(kind, draft.resource.node());
+        let mut parts = sections::split(kind, draft.resource.node());
+        parts.iter_mut().for_each(|(_, bytes)| bytes.shrink_to_fit());
+        let values = Kept::of(values, self.drafts.len() >= UNPACKED_MAX);
         let content = Content { parts, values, domain: draft.domain, claims: draft.claims };
         self.push(header, Some(content))?;
         Ok(draft.resource)
@@ -340,9 +346,10 @@ impl Tx {
 }
 
 impl Prepared {
-    fn as_current(&self) -> Current {
-        let values = self.content.as_ref().map(|content| content.values.clone());
-        Current { version: self.header.version, deleted: values.is_none(), values }
+    fn as_current(&self) -> Result<Current> {
+        let open = |content: &Content| content.values.open().map(Cow::into_owned);
+        let values = self.content.as_ref().map(open).transpose()?;
+        Ok(Current { version: self.header.version, deleted: values.is_none(), values })
     }
 }
 

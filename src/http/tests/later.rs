@@ -114,7 +114,8 @@ fn bundle(kind: &str) -> Value {
 }
 
 fn asks(body: &Value) -> Interaction {
-    Interaction::Bundle { body: crate::fhir::json::parse(body.to_string().as_bytes()).expect("JSON") }
+    let body = bytes::Bytes::from(body.to_string());
+    Interaction::Bundle { body: crate::fhir::sent::SentBundle::parse(&body).expect("JSON") }
 }
 
 async fn a_search_whose_server_stopped_is_performed_again() {

@@ -6,6 +6,7 @@ use super::{answered, asked, facts_of, failed, in_entry, without_content};
 use crate::audit::What;
 use crate::error::{Kind, Result};
 use crate::fhir::bundle;
+use crate::fhir::sent::Held;
 use crate::interaction::{self, About, Answer, Bundle, BundleKind, Entry, Facts, Scene};
 
 /// Entries performed at the same time: their commits then share the database's.
@@ -40,7 +41,7 @@ async fn one(scene: Scene<'_>, n: usize, entry: Result<bundle::Entry>) -> Result
         }
     };
     let facts: Facts = facts_of(scene, &entry);
-    let answer = match asked(scene, &mut entry, n) {
+    let answer = match asked(scene, &mut entry, n, Held::into_tree) {
         // A batch holds no batches, so this goes one level deep only.
         Ok(asked) => Box::pin(interaction::perform(scene.app, scene.caller, &facts, asked)).await,
         Err(error) => Err(interaction::refuse(scene.app, who(), &facts, about, error).await),

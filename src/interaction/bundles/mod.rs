@@ -17,8 +17,9 @@ use crate::error::{Error, Issue, Kind, Result, Severity};
 use crate::fhir::bundle::{self, BundleType};
 use crate::fhir::json::{self, Node};
 use crate::fhir::patch::Patch;
+use crate::fhir::sent::{Held, SentBundle};
 
-pub(super) async fn perform(scene: Scene<'_>, body: Node) -> Result<Answer> {
+pub(super) async fn perform(scene: Scene<'_>, body: SentBundle) -> Result<Answer> {
     let kind = bundle::type_of(&body)?;
     let mut entries = bundle::entries(body, scene.app.config.bundle_entries_max.size())?;
     states_once(scene, &mut entries);
@@ -61,11 +62,16 @@ fn facts_of(scene: Scene<'_>, entry: &bundle::Entry) -> Facts {
     facts
 }
 
-/// What an entry asks for.
+/// What an entry asks for. `body` opens what it creates or updates, or puts it elsewhere.
 ///
 /// # Errors
 /// As the same request on its own would give, with the place of the entry.
-fn asked(scene: Scene<'_>, entry: &mut bundle::Entry, n: usize) -> Result<Interaction> {
+fn asked(
+    scene: Scene<'_>,
+    entry: &mut bundle::Entry,
+    n: usize,
+    body: impl FnOnce(Held) -> Result<Node>,
+) -> Result<Interaction> {
     let Some(method) = Method::parse(&entry.method) else {
         let text = "The method must be GET, HEAD, POST, PUT, PATCH or DELETE.";
         return Err(Error::invalid(text).at(at(n, "request.method")));
@@ -81,7 +87,8 @@ fn asked(scene: Scene<'_>, entry: &mut bundle::Entry, n: usize) -> Result<Intera
             return Err(absent());
         }
         let (kind, id) = (found.kind, found.id.map(str::to_owned));
-        return Ok(Interaction::Operation { operation, method, kind, id, query, body: entry.resource.take() });
+        let body = entry.resource.take().map(Held::into_tree).transpose()?;
+        return Ok(Interaction::Operation { operation, method, kind, id, query, body });
     }
     match found.route.verb {
         Verb::Capabilities => return Ok(Interaction::Capabilities { query }),
@@ -103,14 +110,14 @@ fn asked(scene: Scene<'_>, entry: &mut bundle::Entry, n: usize) -> Result<Intera
             Interaction::Vread { kind, id: id()?, vid, query }
         }
         Verb::Delete => Interaction::Delete { kind, target: target(found.id, query).map_err(at_url)? },
-        Verb::Create => Interaction::Create { kind, body: resource(entry.resource.take(), n)? },
+        Verb::Create => Interaction::Create { kind, body: body(resource(entry.resource.take(), n)?)? },
         Verb::Update => {
             let target = target(found.id, query).map_err(at_url)?;
-            Interaction::Update { kind, target, body: resource(entry.resource.take(), n)? }
+            Interaction::Update { kind, target, body: body(resource(entry.resource.take(), n)?)? }
         }
         Verb::Patch => {
             let target = target(found.id, query).map_err(at_url)?;
-            Interaction::Patch { kind, target, patch: patch(resource(entry.resource.take(), n)?, n)? }
+            Interaction::Patch { kind, target, patch: patch(resource(entry.resource.take(), n)?.into_tree()?, n)? }
         }
         Verb::SearchType
         | Verb::Bundle
@@ -159,8 +166,8 @@ fn patch(node: Node, n: usize) -> Result<Patch> {
     }
 }
 
-fn resource(node: Option<Node>, n: usize) -> Result<Node> {
-    node.ok_or_else(|| Error::invalid("The entry must hold the resource that is to be written.").at(at(n, "resource")))
+fn resource(held: Option<Held>, n: usize) -> Result<Held> {
+    held.ok_or_else(|| Error::invalid("The entry must hold the resource that is to be written.").at(at(n, "resource")))
 }
 
 fn at(n: usize, rest: &str) -> String {

@@ -49,7 +49,7 @@ pub(super) async fn settle(
     if own.is_empty() {
         return Ok(());
     }
-    let written = written(scene, steps, &own);
+    let written = written(scene, steps, &own)?;
     let conditional: HashSet<usize> = own.iter().map(|own| own.n).collect();
     let is_create = |step: &Option<Step>| matches!(step, Some(Step::Create { .. }));
     own.sort_by_key(|own| (!is_create(&steps[own.n]), own.n));
@@ -91,7 +91,7 @@ pub(super) async fn settle(
     Ok(())
 }
 
-fn written(scene: Scene<'_>, steps: &[Option<Step>], own: &[Own]) -> Written {
+fn written(scene: Scene<'_>, steps: &[Option<Step>], own: &[Own]) -> Result<Written> {
     let mut wanted: HashMap<TypeId, HashSet<ParamId>> = HashMap::new();
     for own in own {
         wanted.entry(own.kind).or_default().extend(own.codes.as_ref().map(|(param, _)| *param));
@@ -109,14 +109,14 @@ fn written(scene: Scene<'_>, steps: &[Option<Step>], own: &[Own]) -> Written {
         for n in entries {
             let Some((_, id, body)) = steps[*n].as_ref().and_then(Step::written) else { continue };
             // What is not valid is told at its own entry.
-            let Ok(mut resource) = Resource::check(body.clone()) else { continue };
+            let Ok(mut resource) = Resource::check(body.tree()?.into_owned()) else { continue };
             resource.stamp(id, 1, scene.app.world.now());
             for (param, code) in scene.app.store.codes(&resource, params).unwrap_or_default() {
                 written.by_code.entry((*kind, param, code)).or_default().push(*n);
             }
         }
     }
-    written
+    Ok(written)
 }
 
 impl Written {
@@ -142,7 +142,7 @@ async fn satisfying(scene: Scene<'_>, steps: &[Option<Step>], own: &Own, others:
     let mut found = Vec::new();
     for m in others {
         let Some((_, id, body)) = steps[m].as_ref().and_then(Step::written) else { continue };
-        let Ok(mut resource) = Resource::check(body.clone()) else { continue };
+        let Ok(mut resource) = Resource::check(body.tree()?.into_owned()) else { continue };
         resource.stamp(id, 1, scene.app.world.now());
         // Two entries with one address are told as such.
         if Some(id) != own_id.as_deref() && condition.holds(scene, &resource)? {

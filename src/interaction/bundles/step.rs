@@ -1,9 +1,11 @@
 //! An entry of a transaction, understood: its condition is looked at, so that its address is known before references
 //! are rewritten.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use super::overlap::Own;
+use super::resolve::Links;
 use super::{asked, at, facts_of, in_entry};
 use crate::access::{Create, Delete, Update, authorize};
 use crate::audit::Touched;
@@ -11,11 +13,12 @@ use crate::error::{Error, Result};
 use crate::fhir::bundle;
 use crate::fhir::json::Node;
 use crate::fhir::patch::Patch;
+use crate::fhir::sent::Held;
 use crate::fhir::{TypeId, definitions};
 use crate::interaction::conditional::Condition;
 use crate::interaction::write::patch;
 use crate::interaction::write::plan::Goal;
-use crate::interaction::write::stage::{self, Change};
+use crate::interaction::write::stage::{self, Change, Ready};
 use crate::interaction::{Conditions, Facts, Interaction, Scene, VersionOf};
 use crate::store::Premise;
 
@@ -24,12 +27,12 @@ pub(super) enum Step {
     Create {
         kind: TypeId,
         id: String,
-        body: Node,
+        body: Held,
     },
     Update {
         kind: TypeId,
         id: String,
-        body: Node,
+        body: Held,
         conditions: Conditions,
         fresh: bool,
         /// By its address; a conditional one need not carry its id.
@@ -86,20 +89,28 @@ impl Step {
     /// As the same request on its own, with the place of the entry.
     pub async fn of(scene: Scene<'_>, entry: &mut bundle::Entry, n: usize, looked: &mut Looked) -> Result<Step> {
         let head = entry.method == "HEAD";
-        let asked = asked(scene, entry, n)?;
+        // What is written stays as it is until its turn comes.
+        let mut held = None;
+        let asked = asked(scene, entry, n, |body| {
+            held = Some(body);
+            Ok(Node::Null)
+        })?;
+        let held = || held.ok_or_else(|| Error::internal("a write without a resource"));
         let facts = facts_of(scene, entry);
         let at_url = |error: Error| error.at(at(n, "request.url"));
         Ok(match asked {
-            Interaction::Create { kind, body } => Step::create(scene, (kind, body), &facts, n, looked).await?,
-            Interaction::Update { kind, target, body } => {
+            Interaction::Create { kind, .. } => Step::create(scene, (kind, held()?), &facts, n, looked).await?,
+            Interaction::Update { kind, target, .. } => {
                 authorize::<Update>(scene.caller, kind)?;
                 let goal = Goal::of(scene, kind, target).map_err(at_url)?;
-                let own = body.get("id").and_then(Node::as_str);
+                let (body, named) = (held()?, matches!(goal, Goal::Id(_)));
+                let tree = if named { Cow::Owned(Node::Null) } else { body.tree()? };
+                let own = tree.get("id").and_then(Node::as_str);
                 let put = goal.update(scene, own, &mut looked.premises).await.map_err(at_url)?;
+                drop(tree);
                 if let Goal::Matching(condition) = &goal {
                     looked.own.push(Own::of(n, kind, condition));
                 }
-                let named = matches!(goal, Goal::Id(_));
                 Step::Update { kind, id: put.id, body, conditions: facts.conditions, fresh: put.fresh, named }
             }
             Interaction::Patch { kind, target, patch: operations } => {
@@ -125,7 +136,7 @@ impl Step {
 
     async fn create(
         scene: Scene<'_>,
-        (kind, body): (TypeId, Node),
+        (kind, body): (TypeId, Held),
         facts: &Facts,
         n: usize,
         looked: &mut Looked,
@@ -168,7 +179,7 @@ impl Step {
     }
 
     /// Type, id and content of what it writes.
-    pub fn written(&self) -> Option<(TypeId, &str, &Node)> {
+    pub fn written(&self) -> Option<(TypeId, &str, &Held)> {
         match self {
             Step::Create { kind, id, body, .. } | Step::Update { kind, id, body, .. } => Some((*kind, id, body)),
             _ => None,
@@ -193,30 +204,26 @@ impl Step {
         }
     }
 
-    pub fn body(&mut self) -> Option<&mut Node> {
-        match self {
-            Step::Create { body, .. } | Step::Update { body, .. } => Some(body),
-            _ => None,
-        }
-    }
-
     /// Authorizes and checks a write.
     ///
     /// # Errors
     /// With the place of each fault.
-    pub fn changes(self, scene: Scene<'_>, n: usize) -> Result<Vec<Change>> {
-        let place = at(n, "resource");
+    pub fn changes(self, scene: Scene<'_>, n: usize, links: &Links) -> Result<Vec<Change>> {
         let checked = || match self {
             Step::Create { kind, id, body } => {
                 let grant = authorize::<Create>(scene.caller, kind)?;
-                Ok(vec![Change::Create { grant, resource: stage::checked_at(kind, body, &place)?, id }])
+                let is_small = body.has_tree();
+                let resource = Ready::of(links.checked(kind, body, n)?, is_small);
+                Ok(vec![Change::Create { grant, resource, id }])
             }
             Step::Update { kind, id, body, conditions, fresh, named } => {
                 let grant = authorize::<Update>(scene.caller, kind)?;
-                let resource = stage::checked_at(kind, body, &place)?;
+                let is_small = body.has_tree();
+                let resource = links.checked(kind, body, n)?;
                 if named {
                     stage::same_id(&resource, &id)?;
                 }
+                let resource = Ready::of(resource, is_small);
                 Ok(vec![Change::Update { grant, resource, id, conditions, fresh }])
             }
             Step::Patch { kind, id, patch: operations, conditions } => {

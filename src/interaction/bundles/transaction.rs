@@ -4,12 +4,13 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::resolve::Links;
 use super::step::{Looked, Step};
-use super::{Faults, answered, at, failed, in_entry, overlap, resolve, without_content};
+use super::{Faults, answered, at, failed, in_entry, overlap, without_content};
 use crate::audit::{Touched, What};
 use crate::error::{Error, Kind, Result};
 use crate::fhir::bundle::{self, Addresses};
-use crate::fhir::{Resource, TypeId, json};
+use crate::fhir::{Resource, TypeId};
 use crate::interaction::write::patch::Bases;
 use crate::interaction::write::references;
 use crate::interaction::write::stage::{Change, Staged};
@@ -18,7 +19,6 @@ use crate::interaction::{
     self, Answer, Body, Bundle, BundleKind, Conditions, Content, Done, Entry, Facts, Interaction, Response, Return,
     Scene, Shape,
 };
-use crate::search::custom::is_composite;
 use crate::store::{Premise, Tx};
 
 /// A change and the entry it came from.
@@ -51,41 +51,15 @@ pub(super) async fn transaction(scene: Scene<'_>, entries: Vec<Result<bundle::En
         read.extend(faults.take(entry, n)?);
     }
     faults.told()?;
-    let aside = Aside::of(&mut read);
     for _ in 1..TRIES_MAX {
+        // Put aside for another try after a lost race, which has to look at conditions again.
+        let again = read.clone();
         match once(scene, read).await {
-            Err(error) if lost_race(&error) => read = aside.entries()?,
+            Err(error) if lost_race(&error) => read = again,
             other => return other,
         }
     }
-    drop(aside);
     once(scene, read).await
-}
-
-/// The entries of a transaction put aside for another try after a lost race, which has to look at conditions again. As
-/// text: trees take several times as much.
-#[derive(Default)]
-struct Aside(Vec<(bundle::Entry, Option<Vec<u8>>)>);
-
-impl Aside {
-    fn of(entries: &mut [bundle::Entry]) -> Aside {
-        let each = entries.iter_mut().map(|entry| {
-            let resource = entry.resource.take();
-            let bare = entry.clone();
-            let text = resource.as_ref().map(json::write);
-            entry.resource = resource;
-            (bare, text)
-        });
-        Aside(each.collect())
-    }
-
-    fn entries(&self) -> Result<Vec<bundle::Entry>> {
-        let each = self.0.iter().map(|(bare, text)| {
-            let resource = text.as_deref().map(json::parse).transpose()?;
-            Ok(bundle::Entry { resource, ..bare.clone() })
-        });
-        each.collect()
-    }
 }
 
 async fn once(scene: Scene<'_>, entries: Vec<bundle::Entry>) -> Result<Answer> {
@@ -160,14 +134,13 @@ async fn understood(scene: Scene<'_>, sent: Vec<bundle::Entry>) -> Result<Unders
     for (n, full_url) in full_urls.iter().enumerate() {
         let address = steps[n].as_ref().and_then(Step::address);
         let (Some(full_url), Some(address)) = (full_url, address) else { continue };
-        let mut step = steps[n].take();
-        let same = addresses.entries_of(full_url).any(|other| same_content(&mut steps, other, &mut step));
-        steps[n] = step;
+        let same = addresses.entries_of(full_url).any(|other| same_content(&steps, other, n));
         if !same {
             addresses.add(full_url, n, address);
         }
     }
-    resolve::resolve(scene, &mut steps, &full_urls, &addresses, &mut looked.premises, &mut faults).await?;
+    let links = (full_urls, addresses);
+    let links = Links::resolve(scene, &steps, links, &mut looked.premises, &mut faults).await?;
     let mut understood = Understood {
         changes: Vec::with_capacity(steps.len()),
         touched: Vec::new(),
@@ -191,7 +164,7 @@ async fn understood(scene: Scene<'_>, sent: Vec<bundle::Entry>) -> Result<Unders
                 understood.entries[n].response = Some(Response::Done { done: Done::NoContent, version: None });
             }
             Some(step) => {
-                let changes = faults.take(step.changes(scene, n), n)?;
+                let changes = faults.take(step.changes(scene, n, &links), n)?;
                 understood.changes.extend(changes.into_iter().flatten().map(|change| (n, change)));
             }
         }
@@ -201,9 +174,9 @@ async fn understood(scene: Scene<'_>, sent: Vec<bundle::Entry>) -> Result<Unders
 }
 
 /// Whether two entries would make the same resource.
-fn same_content(steps: &mut [Option<Step>], other: usize, step: &mut Option<Step>) -> bool {
-    let other = steps.get_mut(other).and_then(Option::as_mut).and_then(Step::body);
-    match (other, step.as_mut().and_then(Step::body)) {
+fn same_content(steps: &[Option<Step>], one: usize, other: usize) -> bool {
+    let body = |n: usize| Some(steps[n].as_ref()?.written()?.2.tree().ok()?.into_owned());
+    match (body(one), body(other)) {
         (Some(a), Some(b)) => a == b,
         _ => false,
     }
@@ -220,10 +193,10 @@ fn in_order(mut changes: Vec<Numbered>) -> Result<Vec<Numbered>> {
         }
     }
     faults.told()?;
-    changes.sort_by_key(|(_, change)| match change {
+    changes.sort_by_cached_key(|(_, change)| match change {
         Change::Delete { .. } => 0,
         // After what it is made of.
-        Change::Create { resource, .. } | Change::Update { resource, .. } if is_composite(resource) => 3,
+        Change::Create { resource, .. } | Change::Update { resource, .. } if resource.is_composite() => 3,
         Change::Create { .. } => 1,
         Change::Update { .. } | Change::Patch { .. } => 2,
     });

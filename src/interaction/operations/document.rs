@@ -165,7 +165,7 @@ async fn keep(scene: Scene<'_>, id: String, bundle: Node) -> Result<Answer> {
     let mut prefer = scene.facts.prefer;
     prefer.returns = Some(Return::Representation);
     let facts = Facts { prefer, conditions: Default::default(), ..scene.facts.clone() };
-    let change = Change::Create { grant, resource, id };
+    let change = Change::Create { grant, resource: resource.into(), id };
     let answer = Box::pin(single(Scene { facts: &facts, ..scene }, change)).await?;
     // The document is the answer; that it was stored is told by Location and ETag.
     Ok(Answer { done: Done::Ok, ..answer })

@@ -189,7 +189,7 @@ fn ordered(scene: Scene<'_>, node: Node) -> Result<(Change, String)> {
     let resource = Resource::check_at(node, "Parameters")?;
     let grant = authorize::<Create>(&Caller::task(TASK), resource.kind())?;
     let id = scene.app.world.uuid();
-    Ok((Change::Create { grant, resource, id: id.clone() }, id))
+    Ok((Change::Create { grant, resource: resource.into(), id: id.clone() }, id))
 }
 
 fn stamp(at: Instant) -> String {

@@ -130,7 +130,7 @@ pub(super) async fn change(scene: Scene<'_>, mut call: Call, apply: fn(&mut Vec<
         let facts = Facts { prefer, ..scene.facts.clone() };
         let grant = authorize::<Update>(scene.caller, kind)?;
         let resource = Resource::check(node)?;
-        let change = Change::Update { grant, resource, id: id.clone(), conditions, fresh: false };
+        let change = Change::Update { grant, resource: resource.into(), id: id.clone(), conditions, fresh: false };
         match Box::pin(single(Scene { facts: &facts, ..scene }, change)).await {
             // Someone else wrote in the meantime: their version is the one to change.
             Err(error) if error.kind == Kind::Precondition => {}

@@ -134,7 +134,7 @@ async fn create(scene: Scene<'_>, kind: TypeId, resource: Resource) -> Result<Ve
         Ok(grant) => grant,
         Err(error) => return Ok(together(error.issues, undefined)),
     };
-    let change = Change::Create { grant, resource, id: scene.app.world.uuid() };
+    let change = Change::Create { grant, resource: resource.into(), id: scene.app.world.uuid() };
     Ok(together(foreseen(scene, &change).await?, undefined))
 }
 
@@ -150,7 +150,13 @@ async fn update(scene: Scene<'_>, call: &Call, resource: Resource) -> Result<Vec
         Ok(grant) => grant,
         Err(error) => return Ok(together(error.issues, undefined)),
     };
-    let change = Change::Update { grant, resource, id, conditions: scene.facts.conditions.clone(), fresh: false };
+    let change = Change::Update {
+        grant,
+        resource: resource.into(),
+        id,
+        conditions: scene.facts.conditions.clone(),
+        fresh: false,
+    };
     Ok(together(foreseen(scene, &change).await?, undefined))
 }
 

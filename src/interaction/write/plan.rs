@@ -133,12 +133,12 @@ impl Plan {
                     return Ok(Settled::Existing(found));
                 }
                 let grant = authorize::<Create>(scene.caller, kind)?;
-                vec![Change::Create { grant, resource: resource.clone(), id: scene.app.world.uuid() }]
+                vec![Change::Create { grant, resource: resource.clone().into(), id: scene.app.world.uuid() }]
             }
             Ask::Update { resource, goal } => {
                 let Put { id, fresh } = goal.update(scene, resource.id(), &mut premises).await?;
                 let grant = authorize::<Update>(scene.caller, kind)?;
-                vec![Change::Update { grant, resource: resource.clone(), id, conditions, fresh }]
+                vec![Change::Update { grant, resource: resource.clone().into(), id, conditions, fresh }]
             }
             Ask::Patch { patch: operations, goal } => {
                 let id = goal.patch(scene, &mut premises).await?;

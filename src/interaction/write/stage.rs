@@ -1,18 +1,21 @@
 //! Puts one change into a transaction: conditions, business rules, version and stamp. Used by single requests and by
 //! transactions alike.
 
+use zeroize::Zeroizing;
+
 use super::patch::{Bases, Patched};
 use super::references::{self, Refers};
 use crate::access::{Create, Delete, Grant, Read, Update};
 use crate::audit::What;
 use crate::domain::{self, Rules};
 use crate::error::{Error, Issue, Kind, Result};
-use crate::fhir::json::Node;
+use crate::fhir::json::{self, Node};
 use crate::fhir::patch::Patch;
 use crate::fhir::{Resource, TypeId, definitions};
 use crate::interaction::{Conditions, Done, Scene, VersionOf, is_audit};
 use crate::mapping::sections;
 use crate::search::Values;
+use crate::search::custom;
 use crate::search::values::content_digest;
 use crate::store::tx::Current;
 use crate::store::{Draft, Tx};
@@ -22,12 +25,12 @@ pub(in crate::interaction) enum Change {
     /// `id` is given by the server.
     Create {
         grant: Grant<Create>,
-        resource: Resource,
+        resource: Ready,
         id: String,
     },
     Update {
         grant: Grant<Update>,
-        resource: Resource,
+        resource: Ready,
         id: String,
         conditions: Conditions,
         /// A condition matched nothing: the resource must not be there.
@@ -48,6 +51,52 @@ pub(in crate::interaction) enum Change {
         id: String,
         conditions: Conditions,
     },
+}
+
+/// A checked resource that waits for its turn.
+pub(in crate::interaction) enum Ready {
+    Tree(Resource),
+    /// Its text, as one of very many: a tree takes several times as much memory.
+    Text(TypeId, Zeroizing<Vec<u8>>),
+}
+
+impl Ready {
+    pub fn of(resource: Resource, is_small: bool) -> Ready {
+        match is_small {
+            true => Ready::Tree(resource),
+            false => {
+                let mut text = json::write(resource.node());
+                text.shrink_to_fit();
+                Ready::Text(resource.kind(), Zeroizing::new(text))
+            }
+        }
+    }
+
+    fn kind(&self) -> TypeId {
+        match self {
+            Ready::Tree(resource) => resource.kind(),
+            Ready::Text(kind, _) => *kind,
+        }
+    }
+
+    /// As [`custom::is_composite`].
+    pub fn is_composite(&self) -> bool {
+        definitions().type_name(self.kind()) == "SearchParameter"
+            && self.open().is_ok_and(|resource| custom::is_composite(&resource))
+    }
+
+    fn open(&self) -> Result<Resource> {
+        match self {
+            Ready::Tree(resource) => Ok(resource.clone()),
+            Ready::Text(_, text) => Resource::stored(json::parse(text)?),
+        }
+    }
+}
+
+impl From<Resource> for Ready {
+    fn from(resource: Resource) -> Ready {
+        Ready::Tree(resource)
+    }
 }
 
 /// A change that lies in the transaction.
@@ -140,7 +189,7 @@ impl Change {
         match self {
             Change::Create { grant, resource, id } => {
                 let put = Put { id, current: None };
-                put.into(scene, tx, grant, resource.clone()).await
+                put.into(scene, tx, grant, resource.open()?).await
             }
             Change::Update { grant, resource, id, conditions, fresh } => {
                 let current = tx.current(grant, id).await?;
@@ -155,7 +204,7 @@ impl Change {
                     return Err(Error::with_issues(Kind::Conflict, vec![Issue::error("duplicate", text)]));
                 }
                 let put = Put { id, current: current.as_ref() };
-                put.into(scene, tx, grant, resource.clone()).await
+                put.into(scene, tx, grant, resource.open()?).await
             }
             Change::Patch { grant, reads, kind, id, patch, conditions } => {
                 let patched = Patched { grant, reads: reads.as_ref(), id, patch, conditions };

@@ -14,6 +14,7 @@ use crate::audit::Request;
 use crate::error::{Error, Issue, Kind, Result};
 use crate::fhir::definitions;
 use crate::fhir::json::Node;
+use crate::fhir::sent::SentBundle;
 use crate::interaction::{Answer, Body, Done, Facts, Interaction, Prefer, Response, Return, lost_race, perform};
 
 /// How often a unit that lost a race against others is tried again.
@@ -187,7 +188,7 @@ impl Loader<'_> {
             let request = Request { id: self.app.world.uuid(), raw: format!("import {file}"), ..Request::default() };
             let prefer = Prefer { returns: Some(Return::Minimal), ..Prefer::default() };
             let facts = Facts { request, prefer, unchanged_ok: true, ..Facts::default() };
-            match perform(self.app, &self.caller, &facts, Interaction::Bundle { body }).await {
+            match perform(self.app, &self.caller, &facts, Interaction::Bundle { body: SentBundle::of(body) }).await {
                 Err(error) if lost_race(&error) => {}
                 other => return other,
             }
