@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use phial::fhir::{ParamId, Resource, json as tree};
 use phial::search::Customs;
-use phial::search::custom::{Defined, Definition, Standing};
+use phial::search::custom::{Defined, Definition, Known, Standing};
 use serde_json::{Value, json};
 
 use super::population::EXTENSIONS;
@@ -155,7 +155,8 @@ pub fn customs(parameters: &[Value]) -> Arc<Customs> {
     for parameter in parameters {
         let bytes = serde_json::to_vec(parameter).expect("JSON");
         let resource = Resource::check(tree::parse(&bytes).expect("JSON")).expect("a resource");
-        let definition = Definition::read(&resource, &customs).expect("can be followed").expect("defines something");
+        let known = Known { customs: &customs, made: Vec::new() };
+        let definition = Definition::read(&resource, &known).expect("can be followed").expect("defines something");
         // The oracle of the other database is in this process too, and gives numbers of its own.
         let numbers = (1..).filter_map(ParamId::custom);
         let param = numbers.filter_map(|id| definition.param(id).expect("can be followed")).next();
