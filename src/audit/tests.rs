@@ -526,11 +526,14 @@ async fn an_untouched_trail_verifies() {
 
 #[tokio::test]
 async fn every_tampering_is_named() {
-    let cases: [(&str, &[Flaw]); 11] = [
+    let cases: [(&str, &[Flaw]); 14] = [
         ("delete from audit where seq = 3", &[Flaw::Gap, Flaw::Unrecorded]),
         ("delete from audit where seq = 0", &[Flaw::Gap, Flaw::Unrecorded]),
         ("update audit set sealed = (select sealed from audit where seq = 5) where seq = 6", &[Flaw::Entry]),
         ("update audit set commitment = zeroblob(32) where seq = 6", &[Flaw::Link, Flaw::Entry]),
+        ("delete from audit where seq = (select max(seq) from audit)", &[Flaw::Gap]),
+        ("update audit set commitment = substr(commitment, 1, 31) where seq = 6", &[Flaw::Link, Flaw::Entry]),
+        ("update audit set prev = x'' where seq = 6", &[Flaw::Link]),
         (
             "update audit set seq = case seq when 5 then -6 else -5 end where seq in (5, 6)",
             &[Flaw::Gap, Flaw::Link, Flaw::Entry],

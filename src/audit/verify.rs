@@ -128,6 +128,10 @@ pub async fn verify(trail: &Trail) -> Result<Report> {
     // Versions first: whatever is stored now has its entry by the time the chains are walked.
     let mut stored = versions(trail, &mut report).await?;
     let said = chains(trail, &mut stored, &mut report).await?;
+    // The end of a chain that was cut off leaves no gap in it.
+    for n in trail.store.audit_dangling(CHUNK).await? {
+        report.add(Flaw::Gap, format!("segment {n}, to which terms still lead"));
+    }
     let mut unrecorded: Vec<_> = stored.into_keys().collect();
     unrecorded.sort_unstable();
     for (rid, version) in unrecorded {
