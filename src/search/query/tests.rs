@@ -407,6 +407,7 @@ fn what_is_wrong_is_named() {
         ("Patient", "_has:Observation:patient:_has:AuditEvent:entity:action=R", Kind::Unsupported, "on their own"),
         ("Patient", "_revinclude=AuditEvent:entity", Kind::Unsupported, "on their own"),
         ("Patient", "_revinclude:iterate=AuditEvent:*", Kind::Unsupported, "on their own"),
+        ("AuditEvent", "_include=AuditEvent:patient", Kind::Unsupported, "on their own"),
         ("List", "_include=List:item:AuditEvent", Kind::Unsupported, "on their own"),
         ("List", "item:AuditEvent.action=R", Kind::Unsupported, "on their own"),
         ("Observation", "code.name=x", Kind::Invalid, "no reference"),
