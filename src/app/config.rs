@@ -316,7 +316,7 @@ settings! {
     keyring: PathBuf = "phial-data/keyring";
     /// Database connections for reading.
     readers: Within<1, 256> = "4";
-    /// Writers that commit in groups. SQLite always has one.
+    /// Writers that commit in groups; of several one takes accesses alone. SQLite always has one.
     lanes: Within<1, 64> = "4";
     /// IANA name of the time zone in which dates without an offset are read.
     time_zone: String = "UTC";

@@ -25,7 +25,6 @@ pub struct Lanes {
     senders: Vec<mpsc::Sender<Job>>,
     closing: tokio::sync::watch::Sender<bool>,
     tasks: std::sync::Mutex<Vec<JoinHandle<()>>>,
-    turn: std::sync::atomic::AtomicUsize,
     /// Whether entries may be durable that the database does not hold yet.
     holds: bool,
 }
@@ -71,8 +70,7 @@ impl Lanes {
             senders.push(sender);
             tasks.push(tokio::spawn(lane.run(watch.clone())));
         }
-        let (tasks, turn) = (std::sync::Mutex::new(tasks), std::sync::atomic::AtomicUsize::new(0));
-        Lanes { senders, closing, tasks, turn, holds: db.file().is_some() }
+        Lanes { senders, closing, tasks: std::sync::Mutex::new(tasks), holds: db.file().is_some() }
     }
 
     /// Queues work and waits until it is durable or refused.
@@ -118,18 +116,20 @@ impl Lanes {
     }
 
     /// Writes to one resource meet in one lane, where they queue instead of blocking each other in the database; so do
-    /// small changes. Pure audit entries take turns.
+    /// small changes. Of several lanes the last has accesses alone: together they are many to a commit, and they wait
+    /// for no write.
     fn lane_of(&self, work: &Work) -> usize {
+        let last = self.senders.len() - 1;
         let number = match work {
+            Work::Append(_) => return last,
+            Work::Small(_) | Work::Settle => 0,
             // Writes that rest on conditions of one type queue here instead of waiting for its lock.
             Work::Write(set, _) => match set.premises.iter().find_map(Premise::locks) {
                 Some(kind) => usize::from(kind),
                 None => set.records.first().map_or(0, |row| usize::from(row.id_token[0])),
             },
-            Work::Small(_) | Work::Settle => 0,
-            Work::Append(_) => self.turn.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
         };
-        number % self.senders.len()
+        number % last.max(1)
     }
 }
 
