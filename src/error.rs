@@ -80,6 +80,14 @@ pub struct Error {
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// None: what was read is not what was stored. For those who go through everything and name all such places.
+pub fn unless_tampered<T>(read: Result<T>) -> Result<Option<T>> {
+    match read {
+        Err(error) if error.kind == Kind::Tampered => Ok(None),
+        other => other.map(Some),
+    }
+}
+
 impl Kind {
     /// The `issue-type` code that goes with this kind unless a better one is known.
     pub fn issue_code(self) -> &'static str {
@@ -142,6 +150,11 @@ impl Error {
     pub fn caused_by(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
+    }
+
+    /// Says of what did not open as it was stored what it is; another error stays as it is.
+    pub fn of_tampered(self, what: &'static str) -> Self {
+        if self.kind == Kind::Tampered { Error::tampered(what) } else { self }
     }
 
     /// Of something that a start needs: names the setting that says where it is.

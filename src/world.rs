@@ -95,6 +95,14 @@ impl World {
     }
 }
 
+/// The folder that a file lies in.
+pub fn folder_of(file: &std::path::Path) -> &std::path::Path {
+    match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => std::path::Path::new("."),
+    }
+}
+
 /// Bytes as lower-case hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";

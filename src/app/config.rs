@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use super::networks::{ClientRates, Networks};
 use crate::error::{Error, Issue, Kind, Result};
 use crate::fetch;
+use crate::fhir::reference::is_scheme;
 use crate::oauth::outside;
 use crate::oauth::{Endpoints, Limits, Registering, Settings};
 
@@ -647,13 +648,8 @@ impl Config {
 }
 
 fn is_absolute_uri(text: &str) -> bool {
-    let scheme = |scheme: &str| {
-        scheme.starts_with(|first: char| first.is_ascii_alphabetic())
-            && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
-    };
-    let rest =
-        |rest: &str| !rest.is_empty() && !rest.contains(|c: char| c.is_whitespace() || c.is_control() || c == '|');
-    text.split_once(':').is_some_and(|(before, after)| scheme(before) && rest(after))
+    let plain = |rest: &str| !rest.contains(|c: char| c.is_whitespace() || c.is_control() || c == '|');
+    text.split_once(':').is_some_and(|(scheme, rest)| is_scheme(scheme) && !rest.is_empty() && plain(rest))
 }
 
 fn path_of(url: &str) -> &str {

@@ -153,11 +153,11 @@ impl Condition {
         &self,
         scene: Scene<'_>,
         premises: &mut Vec<Premise>,
-        going: &HashSet<&str>,
+        going: &HashSet<String>,
     ) -> Result<Option<Match>> {
         let settled = self.settled(scene, premises).await?;
         let mut all = settled.all(scene, going.len() + 1).await?;
-        all.retain(|found| !going.contains(found.version.id.as_str()));
+        all.retain(|found| !going.contains(&found.version.id));
         match all.len() {
             0 | 1 => Ok(all.pop()),
             _ => Err(several()),

@@ -86,9 +86,7 @@ fn type_of(text: &str) -> std::result::Result<&str, Fault> {
 
 fn is_absolute(uri: &str) -> bool {
     let plain = uri.bytes().all(|byte| matches!(byte, 0x21..=0x7E));
-    let scheme = uri.split_once(':').filter(|(_, rest)| !rest.is_empty()).map(|(scheme, _)| scheme).unwrap_or_default();
-    let letters = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
-    plain && scheme.starts_with(|first: char| first.is_ascii_alphabetic()) && scheme.bytes().all(letters)
+    plain && uri.split_once(':').is_some_and(|(scheme, rest)| reference::is_scheme(scheme) && !rest.is_empty())
 }
 
 fn is_identifier(node: &Node) -> bool {

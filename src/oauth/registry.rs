@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::by::By;
 use super::client::{Client, Registration, Secret};
 use super::registration::{PENDING_SPACE, TICKET_SPACE, Ticket};
-use super::shelf::{Shelf, named};
+use super::shelf::Shelf;
 use crate::audit::{Trail, What};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, unless_tampered};
 use crate::fhir::json::Node;
 use crate::store::Store;
 use crate::vault::{SystemKey, Vault};
@@ -104,9 +104,8 @@ impl Clients {
     pub(super) async fn altered(&self) -> Result<Vec<String>> {
         let mut altered = [self.pending.altered().await?, self.tickets.altered().await?].concat();
         for (key, sealed) in self.store.kv_list(SPACE).await? {
-            match self.open(&key, &sealed).await {
-                Err(error) if error.kind == Kind::Tampered => altered.push(format!("{SPACE} {}", hex(&key))),
-                opened => drop(opened?),
+            if unless_tampered(self.open(&key, &sealed).await)?.is_none() {
+                altered.push(format!("{SPACE} {}", hex(&key)));
             }
         }
         Ok(altered)
@@ -181,7 +180,7 @@ impl Clients {
 
     async fn open(&self, key: &[u8], sealed: &[u8]) -> Result<Client> {
         let plain = self.vault.open_system(SystemKey::Secret, &aad(key), sealed).await;
-        let plain = plain.map_err(|error| named(error, SPACE))?;
+        let plain = plain.map_err(|error| error.of_tampered(SPACE))?;
         serde_json::from_slice(&plain).map_err(Error::internal)
     }
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, unless_tampered};
 use crate::store::{Life, Store};
 use crate::vault::{SystemKey, Vault};
 use crate::world::{Instant, hex};
@@ -17,11 +17,6 @@ use crate::world::{Instant, hex};
 const ALTERED_AT_ONCE: usize = 500;
 /// Times that a change is tried anew when somebody else was first.
 const TRIES_MAX: usize = 16;
-
-/// Says of what did not open what it is.
-pub(super) fn named(error: Error, space: &'static str) -> Error {
-    if error.kind == Kind::Tampered { Error::tampered(space) } else { error }
-}
 
 /// Things of one type. Clones are cheap.
 pub struct Shelf<T> {
@@ -103,7 +98,7 @@ impl<T: Serialize + DeserializeOwned + Clone> Shelf<T> {
         #[cfg(test)]
         self.opened.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         let plain = self.vault.open_system(SystemKey::Secret, &self.aad(&key), &sealed).await;
-        let plain = plain.map_err(|error| named(error, self.space))?;
+        let plain = plain.map_err(|error| error.of_tampered(self.space))?;
         let value = serde_json::from_slice(&plain).map_err(Error::internal)?;
         Ok(Held { value, key, sealed })
     }
@@ -208,9 +203,8 @@ impl<T: Serialize + DeserializeOwned + Clone> Shelf<T> {
             let Some((last, _)) = rows.last() else { return Ok(altered) };
             after = last.clone();
             for (key, sealed) in rows {
-                match self.open(key.clone(), sealed).await {
-                    Err(error) if error.kind == Kind::Tampered => altered.push(format!("{} {}", self.space, hex(&key))),
-                    opened => drop(opened?),
+                if unless_tampered(self.open(key.clone(), sealed).await)?.is_none() {
+                    altered.push(format!("{} {}", self.space, hex(&key)));
                 }
             }
         }

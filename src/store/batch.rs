@@ -49,13 +49,16 @@ impl Batch {
         Batch { jobs, outcomes }
     }
 
+    fn writes(&self) -> impl Iterator<Item = &WriteSet> {
+        self.jobs.iter().filter_map(|job| match &job.work {
+            Work::Write(set, _) => Some(&**set),
+            Work::Append(_) | Work::Small(_) | Work::Settle => None,
+        })
+    }
+
     /// Rows of `record` that the writes of this batch put.
     pub fn records(&self) -> usize {
-        let of = |job: &Job| match &job.work {
-            Work::Write(set, _) => set.records.len(),
-            Work::Append(_) | Work::Small(_) | Work::Settle => 0,
-        };
-        self.jobs.iter().map(of).sum()
+        self.writes().map(|set| set.records.len()).sum()
     }
 
     /// Nothing but audit entries.
@@ -76,11 +79,7 @@ impl Batch {
     /// The epoch of search parameters that writes must have been sealed under. Other transactions cannot change it any
     /// more; batches without writes need none.
     async fn epoch(&self, conn: &mut Conn) -> Result<i64, Fault> {
-        let sets = self.jobs.iter().filter_map(|job| match &job.work {
-            Work::Write(set, _) => Some(set),
-            Work::Append(_) | Work::Small(_) | Work::Settle => None,
-        });
-        match sets.map(|set| set.begins_epoch()).reduce(|a, b| a || b) {
+        match self.writes().map(WriteSet::begins_epoch).reduce(|a, b| a || b) {
             Some(alone) => custom::lock_epoch(conn, alone).await,
             None => Ok(0),
         }
@@ -102,16 +101,9 @@ impl Batch {
         let mut appended = held.insert(conn).await?;
         // A job alone needs no savepoint: the transaction is its own.
         let shared = self.jobs.len() > 1 || !held.is_empty();
-        let of = |job: &Job| match &job.work {
-            Work::Write(set, _) => set.premises.iter().filter_map(Premise::locks).collect(),
-            Work::Append(_) | Work::Small(_) | Work::Settle => Vec::new(),
-        };
-        Premise::lock(conn, self.jobs.iter().flat_map(of).collect()).await?;
-        let sets = self.jobs.iter().filter_map(|job| match &job.work {
-            Work::Write(set, _) => Some(&**set),
-            Work::Append(_) | Work::Small(_) | Work::Settle => None,
-        });
-        refer::lock(conn, sets).await?;
+        let premises = self.writes().flat_map(|set| &set.premises);
+        Premise::lock(conn, premises.filter_map(Premise::locks).collect()).await?;
+        refer::lock(conn, self.writes()).await?;
         let mut epoch = self.epoch(conn).await?;
         for (job, outcome) in self.jobs.iter().zip(&mut self.outcomes) {
             match &job.work {

@@ -7,11 +7,11 @@ use super::Store;
 use super::apply::{Chunks, DOMAIN_TABLES};
 use super::compartment::{Home, Surrogates};
 use super::db::{Param, Row, placeholder_list};
-use super::index::{IndexFlaw, IndexReport, Opened, tampered};
+use super::index::{IndexFlaw, IndexReport, Opened};
 use super::past::Line;
 use super::sealed::Spot;
 use super::small::select_compartments;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, unless_tampered};
 use crate::fhir::TypeId;
 use crate::mapping::mapping;
 use crate::search::View;
@@ -59,7 +59,9 @@ impl Store {
             let params = chunk.iter().map(|token| Param::Bytes(token.to_vec())).collect();
             for row in self.inner.lookups.rows(&select_compartments(chunk.len()), params).await? {
                 let token = row.array(0)?;
-                if let Some(surrogates) = tampered(Surrogates::open(&token, row.bytes(1)?, &self.inner.vault).await)? {
+                if let Some(surrogates) =
+                    unless_tampered(Surrogates::open(&token, row.bytes(1)?, &self.inner.vault).await)?
+                {
                     standing.insert(token, surrogates);
                 }
             }
@@ -154,11 +156,11 @@ impl Store {
         let (Some(Ok(kind)), Ok(version)) = (row.opt_int(4)?.map(u16::try_from), u32::try_from(version)) else {
             return Ok(false);
         };
-        let Some(keys) = tampered(self.keys(Pk(pk)).await)? else { return Ok(false) };
+        let Some(keys) = unless_tampered(self.keys(Pk(pk)).await)? else { return Ok(false) };
         // Erased: what is left of it says nothing.
         let Some(keys) = keys else { return Ok(true) };
         let spot = Spot { rid: Rid(row.int(0)?), kind: TypeId(kind), version };
-        Ok(tampered(spot.open_domain(&keys, at, row.bytes(3)?))?.is_some())
+        Ok(unless_tampered(spot.open_domain(&keys, at, row.bytes(3)?))?.is_some())
     }
 
     /// Every version has its line. Versions first: what is stored now has its line by the time the log is walked.
@@ -172,7 +174,7 @@ impl Store {
             after = last.int(0)?;
             for row in &rows {
                 let line = match u16::try_from(row.int(1)?) {
-                    Ok(kind) => tampered(Line::open(row.bytes(2)?, TypeId(kind), &self.inner.vault).await)?,
+                    Ok(kind) => unless_tampered(Line::open(row.bytes(2)?, TypeId(kind), &self.inner.vault).await)?,
                     Err(_) => None,
                 };
                 match line {

@@ -70,11 +70,7 @@ impl Chain {
     /// Inserts the entries in order, inside the open transaction; gives what is to be indexed. The state moves on at
     /// once: whoever rolls the transaction back must put the old state back too.
     pub async fn append(&mut self, conn: &mut Conn, vault: &Vault, rows: &[&AuditRow]) -> Result<Vec<Appended>, Fault> {
-        let mut appended = Vec::new();
-        for link in self.links(vault, rows).await? {
-            appended.push(link.insert(conn, dialect::audit_insert(conn)).await?);
-        }
-        Ok(appended)
+        insert(conn, &self.links(vault, rows).await?).await
     }
 
     /// The entries as the next links, which are nowhere yet. The state moves on at once, as in [`Chain::append`].
@@ -139,7 +135,7 @@ impl Link {
     }
 
     /// Gives its number and the terms to be indexed.
-    pub async fn insert(&self, conn: &mut Conn, sql: &str) -> Result<Appended, Fault> {
+    async fn insert(&self, conn: &mut Conn, sql: &str) -> Result<Appended, Fault> {
         let params = vec![
             Param::Int(self.place.month.into()),
             Param::Int(self.place.instance),
@@ -154,6 +150,15 @@ impl Link {
         let row = given.first().ok_or_else(|| Fault::Sealing(Error::internal("a segment without a number")))?;
         Ok((row.int(0)?, self.terms.clone()))
     }
+}
+
+/// Inserts links in order, inside the open transaction; gives what is to be indexed.
+pub async fn insert(conn: &mut Conn, links: &[Link]) -> Result<Vec<Appended>, Fault> {
+    let mut appended = Vec::with_capacity(links.len());
+    for link in links {
+        appended.push(link.insert(conn, dialect::audit_insert(conn)).await?);
+    }
+    Ok(appended)
 }
 
 /// Reads the columns n and terms of a row of `audit_pending`.

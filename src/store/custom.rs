@@ -9,7 +9,6 @@ use std::sync::{Arc, PoisonError};
 use super::Store;
 use super::apply::Refusal;
 use super::db::{Conn, Fault, Param, Row};
-use super::index::tampered;
 use super::premise::LOCKS;
 use crate::error::{Error, Issue, Kind, Result};
 use crate::fhir::{ParamId, TypeId, definitions};
@@ -202,7 +201,7 @@ impl Store {
                 Some(known) => (known.definition.clone(), known.param),
                 None => {
                     let opened = self.inner.vault.open_system(SystemKey::Secret, &place(n), row.bytes(2)?).await;
-                    let plain = tampered(opened)?.ok_or_else(|| Error::tampered("search parameter of the site"))?;
+                    let plain = opened.map_err(|error| error.of_tampered("search parameter of the site"))?;
                     let definition: Definition = serde_json::from_slice(&plain).map_err(Error::internal)?;
                     let param = definition.param(number(n)?)?;
                     let other = || Error::internal("the number of a search parameter stands for another");

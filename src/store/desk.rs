@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::backlog::Backlog;
-use super::chain::Link;
+use super::chain::{self, Link};
 use super::db::{Conn, Db, Fault, Use};
-use super::dialect;
 use crate::error::Error;
 
 pub struct Desk {
@@ -32,11 +31,7 @@ impl Desk {
     }
 
     pub async fn conn(&mut self) -> Result<&mut Conn, Fault> {
-        let conn = match self.conn.take() {
-            Some(conn) => conn,
-            None => self.db.connect_for(Use::Keyed).await?,
-        };
-        Ok(self.conn.insert(conn))
+        connected(&self.db, &mut self.conn).await
     }
 
     pub async fn reset(&mut self) {
@@ -78,10 +73,7 @@ impl Desk {
     async fn insert(&mut self, links: &[Link]) -> Result<(), Fault> {
         let conn = self.conn().await?;
         conn.begin().await?;
-        let mut appended = Vec::with_capacity(links.len());
-        for link in links {
-            appended.push(link.insert(conn, dialect::audit_insert(conn)).await?);
-        }
+        let appended = chain::insert(conn, links).await?;
         conn.commit().await?;
         self.backlog.add(appended);
         Ok(())
@@ -96,11 +88,8 @@ impl Desk {
 
     /// False when it failed.
     async fn step(&mut self) -> bool {
-        let done = match self.conn().await {
-            Ok(_) => match &mut self.conn {
-                Some(conn) => self.backlog.step(conn).await,
-                None => Ok(()),
-            },
+        let done = match connected(&self.db, &mut self.conn).await {
+            Ok(conn) => self.backlog.step(conn).await,
             Err(fault) => Err(fault),
         };
         let Err(fault) = done else { return true };
@@ -117,4 +106,12 @@ impl Desk {
         }
         self.reset().await;
     }
+}
+
+async fn connected<'a>(db: &Db, slot: &'a mut Option<Conn>) -> Result<&'a mut Conn, Fault> {
+    let conn = match slot.take() {
+        Some(conn) => conn,
+        None => db.connect_for(Use::Keyed).await?,
+    };
+    Ok(slot.insert(conn))
 }

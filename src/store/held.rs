@@ -6,9 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::chain::{Appended, Chain, Link};
+use super::chain::{self, Appended, Chain, Link};
 use super::db::{Conn, Db, Fault};
-use super::dialect;
 use super::journal::Journal;
 use crate::world::Stopwatch;
 
@@ -91,11 +90,7 @@ impl Held {
 
     /// Inserts them inside the open transaction; gives what is to be indexed.
     pub async fn insert(&self, conn: &mut Conn) -> Result<Vec<Appended>, Fault> {
-        let mut appended = Vec::new();
-        for link in &self.links {
-            appended.push(link.insert(conn, dialect::audit_insert(conn)).await?);
-        }
-        Ok(appended)
+        chain::insert(conn, &self.links).await
     }
 
     /// Gives them all to be moved, while others come in; until [`Held::settled`] or [`Held::failed`].

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::db::{Param, Row, placeholders};
 use super::read::{STORED, STORED_FROM, State, Stored};
 use super::{Store, apply};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, unless_tampered};
 use crate::fhir::TypeId;
 use crate::search::{View, terms};
 use crate::vault::{Keys, Rid};
@@ -164,7 +164,7 @@ impl Store {
                     continue;
                 }
             };
-            let keys = match tampered(self.keys(stored.pk).await)? {
+            let keys = match unless_tampered(self.keys(stored.pk).await)? {
                 Some(keys) => keys,
                 None => {
                     flaws.push((stored.rid.0, IndexFlaw::Keyless));
@@ -194,7 +194,7 @@ impl Store {
         keys: Option<Arc<Keys>>,
         report: Option<&mut IndexReport>,
     ) -> Result<Option<Opened>, Result<Rid>> {
-        let state = match tampered(stored.open(kind, None, keys.as_deref())) {
+        let state = match unless_tampered(stored.open(kind, None, keys.as_deref())) {
             Ok(Some(state)) => state,
             Ok(None) => return Err(Ok(stored.rid)),
             Err(error) => return Err(Err(error)),
@@ -254,13 +254,5 @@ impl Store {
             report.add(IndexFlaw::Missing, format!("row {}", row.int(0).map_err(Error::from)?));
         }
         Ok(())
-    }
-}
-
-/// None: it was tampered with.
-pub(super) fn tampered<T>(result: Result<T>) -> Result<Option<T>> {
-    match result {
-        Err(error) if error.kind == Kind::Tampered => Ok(None),
-        other => other.map(Some),
     }
 }

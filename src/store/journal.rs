@@ -19,14 +19,16 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use super::chain::Link;
+use super::chain::{self, Link};
 use super::db::{Conn, Db};
-use super::dialect;
 use super::segment::SegmentPlace;
 use crate::error::{Error, Kind, Result};
+use crate::world::folder_of;
 
 /// The file has both halves from the start: writing over what is there needs no flush of the file's own data.
 const HALF_BYTES: usize = 2 << 20;
+/// Length and hash of a record.
+const HEAD_BYTES: usize = 4 + 32;
 const NAME: &str = "-trail-";
 /// Until the lock is held, so that nobody adopts a journal that is about to be used.
 const NEW: &str = "-trail.new-";
@@ -54,7 +56,7 @@ impl Journal {
                 file.write_all_at(&vec![0; 2 * HALF_BYTES], 0)?;
                 file.sync_all()?;
                 std::fs::rename(&new, &path)?;
-                File::open(folder(&database))?.sync_all()
+                File::open(folder_of(&database))?.sync_all()
             });
             match made {
                 Ok(()) => Ok(Journal { file: Arc::new(file), path, start: 0, end: 0 }),
@@ -72,7 +74,8 @@ impl Journal {
     /// # Errors
     /// Those of the file system: some of the links may be there all the same.
     pub async fn write(&mut self, links: &[Link]) -> io::Result<bool> {
-        let bytes = links.iter().flat_map(record).collect::<Vec<u8>>();
+        let mut bytes = Vec::new();
+        links.iter().for_each(|link| add_record(link, &mut bytes));
         let (file, at) = (self.file.clone(), (self.start + self.end) as u64);
         let end = self.end + bytes.len();
         if end > HALF_BYTES {
@@ -116,16 +119,19 @@ pub async fn adopt(db: &Db, conn: &mut Conn) -> Result<()> {
         let read = path.clone();
         let Some((links, lock)) = blocking(move || records(&read)).await.map_err(unreadable)? else { continue };
         conn.begin().await?;
-        let mut moved = 0;
+        let mut missing = Vec::new();
         for link in links {
             if !link.stands(conn).await? {
-                link.insert(conn, dialect::audit_insert(conn)).await?;
-                moved += 1;
+                missing.push(link);
             }
         }
+        chain::insert(conn, &missing).await?;
         conn.commit().await?;
-        if moved > 0 {
-            tracing::info!(segments = moved, "audit entries of a server that crashed were moved into the database");
+        if !missing.is_empty() {
+            tracing::info!(
+                segments = missing.len(),
+                "audit entries of a server that crashed were moved into the database"
+            );
         }
         std::fs::remove_file(&path).or_else(ignore_missing).map_err(unreadable)?;
         drop(lock);
@@ -168,32 +174,31 @@ fn consecutive(mut half: &[u8]) -> Vec<Link> {
 
 /// The journals beside a database, those included that were never finished.
 fn left_behind(database: &Path) -> io::Result<Vec<PathBuf>> {
-    let in_folder = folder(database);
-    let database = database.file_name().unwrap_or_default().as_encoded_bytes();
+    let before = database.file_name().unwrap_or_default().as_encoded_bytes();
     let is_journal = |name: &OsStr| {
-        let ending = name.as_encoded_bytes().strip_prefix(database).unwrap_or_default();
+        let ending = name.as_encoded_bytes().strip_prefix(before).unwrap_or_default();
         ending.starts_with(NAME.as_bytes()) || ending.starts_with(NEW.as_bytes())
     };
-    let files = std::fs::read_dir(in_folder)?.collect::<io::Result<Vec<_>>>()?;
+    let files = std::fs::read_dir(folder_of(database))?.collect::<io::Result<Vec<_>>>()?;
     Ok(files.into_iter().filter(|file| is_journal(&file.file_name())).map(|file| file.path()).collect())
 }
 
-fn record(link: &Link) -> Vec<u8> {
+fn add_record(link: &Link, out: &mut Vec<u8>) {
     let SegmentPlace { month, instance, lane, seq } = link.place;
-    let mut body = Vec::with_capacity(96 + link.terms.len() * 8 + link.sealed.len());
-    body.extend_from_slice(&month.to_be_bytes());
-    body.extend_from_slice(&instance.to_be_bytes());
-    body.extend_from_slice(&lane.to_be_bytes());
-    body.extend_from_slice(&seq.to_be_bytes());
-    body.extend_from_slice(&link.prev);
-    body.extend_from_slice(&link.commitment);
-    body.extend_from_slice(&(link.terms.len() as u32).to_be_bytes());
-    link.terms.iter().for_each(|term| body.extend_from_slice(&term.to_be_bytes()));
-    body.extend_from_slice(&link.sealed);
-    let mut record = (body.len() as u32).to_be_bytes().to_vec();
-    record.extend_from_slice(digest(&SHA256, &body).as_ref());
-    record.append(&mut body);
-    record
+    let start = out.len();
+    out.resize(start + HEAD_BYTES, 0);
+    out.extend_from_slice(&month.to_be_bytes());
+    out.extend_from_slice(&instance.to_be_bytes());
+    out.extend_from_slice(&lane.to_be_bytes());
+    out.extend_from_slice(&seq.to_be_bytes());
+    out.extend_from_slice(&link.prev);
+    out.extend_from_slice(&link.commitment);
+    out.extend_from_slice(&(link.terms.len() as u32).to_be_bytes());
+    link.terms.iter().for_each(|term| out.extend_from_slice(&term.to_be_bytes()));
+    out.extend_from_slice(&link.sealed);
+    let (head, body) = out[start..].split_at_mut(HEAD_BYTES);
+    head[..4].copy_from_slice(&(body.len() as u32).to_be_bytes());
+    head[4..].copy_from_slice(digest(&SHA256, body).as_ref());
 }
 
 /// The record at the start, and what follows it. None: no whole record is here.
@@ -227,13 +232,6 @@ fn beside(database: &Path, ending: &str) -> PathBuf {
     let mut name = database.as_os_str().to_owned();
     name.push(ending);
     name.into()
-}
-
-fn folder(database: &Path) -> &Path {
-    match database.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    }
 }
 
 fn ignore_missing(error: io::Error) -> io::Result<()> {

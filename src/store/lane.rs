@@ -425,12 +425,15 @@ impl Lane {
 
     /// Where the chain stands.
     async fn chain(&mut self) -> Result<&mut Chain, Fault> {
-        if self.chain.is_none() {
-            let (instance, lane) = (self.instance, self.lane);
-            let chain = Chain::load(self.home().await.conn().await?, instance, lane).await?;
-            self.chain = Some(self.held.resume(chain));
-        }
-        self.chain.as_mut().ok_or(Fault::Lost(sqlx::Error::WorkerCrashed))
+        let chain = match self.chain.take() {
+            Some(chain) => chain,
+            None => {
+                let (instance, lane) = (self.instance, self.lane);
+                let chain = Chain::load(self.home().await.conn().await?, instance, lane).await?;
+                self.held.resume(chain)
+            }
+        };
+        Ok(self.chain.insert(chain))
     }
 
     /// A new connection next time; the chain is read again on it.

@@ -3,8 +3,8 @@
 
 mod apply;
 mod backlog;
-mod beside;
 mod batch;
+mod beside;
 mod chain;
 mod compartment;
 mod cores;

@@ -1,5 +1,5 @@
-//! Connections for reading: at most so many at once, made when first needed, kept open while they are used. A connection whose query
-//! failed or was abandoned half way is closed, never handed on.
+//! Connections for reading: at most so many at once, made when first needed, kept open while they are used. A connection
+//! whose query failed or was abandoned half way is closed, never handed on.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};

@@ -11,7 +11,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 use super::RootKey;
 use super::crypto::{Key256, XAES_NONCE, Xaes, derive_key, random_key};
 use crate::error::{Error, Kind, Result};
-use crate::world::{self, World};
+use crate::world::{self, World, folder_of};
 
 const FORMAT: &str = "phial-keyring/v1";
 const WRAP_VERSION: u8 = 1;
@@ -179,10 +179,7 @@ impl RootKey for LocalKeyring {
 
 /// Writes a whole file beside `path`, makes it durable, and gives it the name only if nothing has it yet.
 fn create(path: &Path, keyring: &LocalKeyring) -> Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
-        _ => PathBuf::from("."),
-    };
+    let folder = folder_of(path);
     let name = path.file_name().ok_or_else(|| fault(path, "is not the name of a file"))?;
     let mut draft = name.to_owned();
     draft.push(format!(".{}.new", keyring.id));
@@ -198,7 +195,7 @@ fn create(path: &Path, keyring: &LocalKeyring) -> Result<()> {
     };
     written
         .and(cleared)
-        .and_then(|()| File::open(&folder)?.sync_all())
+        .and_then(|()| File::open(folder)?.sync_all())
         .map_err(|error| fault(path, "cannot be made").caused_by(error))
 }
 

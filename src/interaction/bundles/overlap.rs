@@ -3,10 +3,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::step::Step;
+use super::step::{Step, foreseen};
 use super::{Faults, at};
 use crate::error::{Error, Issue, Kind, Result};
-use crate::fhir::{ParamId, Resource, TypeId, definitions};
+use crate::fhir::{ParamId, TypeId, definitions};
 use crate::interaction::Scene;
 use crate::interaction::conditional::{Condition, several};
 
@@ -108,9 +108,7 @@ fn written(scene: Scene<'_>, steps: &[Option<Step>], own: &[Own]) -> Result<Writ
         let Some(params) = wanted.get(kind).filter(|params| !params.is_empty()) else { continue };
         for n in entries {
             let Some((_, id, body)) = steps[*n].as_ref().and_then(Step::written) else { continue };
-            // What is not valid is told at its own entry.
-            let Ok(mut resource) = Resource::check(body.tree()?.into_owned()) else { continue };
-            resource.stamp(id, 1, scene.app.world.now());
+            let Some(resource) = foreseen(scene, id, body.tree()?.into_owned()) else { continue };
             for (param, code) in scene.app.store.codes(&resource, params).unwrap_or_default() {
                 written.by_code.entry((*kind, param, code)).or_default().push(*n);
             }
@@ -142,8 +140,7 @@ async fn satisfying(scene: Scene<'_>, steps: &[Option<Step>], own: &Own, others:
     let mut found = Vec::new();
     for m in others {
         let Some((_, id, body)) = steps[m].as_ref().and_then(Step::written) else { continue };
-        let Ok(mut resource) = Resource::check(body.tree()?.into_owned()) else { continue };
-        resource.stamp(id, 1, scene.app.world.now());
+        let Some(resource) = foreseen(scene, id, body.tree()?.into_owned()) else { continue };
         // Two entries with one address are told as such.
         if Some(id) != own_id.as_deref() && condition.holds(scene, &resource)? {
             found.push(m);

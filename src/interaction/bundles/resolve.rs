@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::step::Step;
+use super::step::{Step, foreseen};
 use super::{Faults, at};
 use crate::error::{Error, Kind, Result};
 use crate::fhir::bundle::{self, Addresses};
@@ -136,9 +136,7 @@ impl Links {
                 continue;
             }
             let (node, _) = self.rewritten(body.tree()?.into_owned(), n);
-            // What is not valid is told at its own entry.
-            let Ok(mut resource) = Resource::check(node) else { continue };
-            resource.stamp(id, 1, scene.app.world.now());
+            let Some(resource) = foreseen(scene, id, node) else { continue };
             if condition.holds(scene, &resource)? {
                 ids.push(id.to_owned());
             }

@@ -14,7 +14,7 @@ use crate::fhir::bundle;
 use crate::fhir::json::Node;
 use crate::fhir::patch::Patch;
 use crate::fhir::sent::Held;
-use crate::fhir::{TypeId, definitions};
+use crate::fhir::{Resource, TypeId, definitions};
 use crate::interaction::conditional::Condition;
 use crate::interaction::write::patch;
 use crate::interaction::write::plan::Goal;
@@ -75,9 +75,17 @@ pub(super) struct Looked {
     /// What the transaction rests on.
     pub premises: Vec<Premise>,
     /// What it deletes: deletions come before everything else.
-    pub deleted: HashSet<(TypeId, String)>,
+    pub deleted: HashMap<TypeId, HashSet<String>>,
     /// Conditions that the transaction's own entries may meet.
     pub own: Vec<Own>,
+}
+
+/// The resource of an entry as conditions see it once it is written. None: it is not valid, which is told at its own
+/// entry.
+pub(super) fn foreseen(scene: Scene<'_>, id: &str, node: Node) -> Option<Resource> {
+    let mut resource = Resource::check(node).ok()?;
+    resource.stamp(id, 1, scene.app.world.now());
+    Some(resource)
 }
 
 fn address(kind: TypeId, id: &str) -> String {
@@ -123,7 +131,7 @@ impl Step {
                 authorize::<Delete>(scene.caller, kind)?;
                 let goal = Goal::of(scene, kind, target).map_err(at_url)?;
                 let ids = goal.delete(scene, &mut looked.premises, &facts.conditions).await.map_err(at_url)?;
-                looked.deleted.extend(ids.iter().map(|id| (kind, id.clone())));
+                looked.deleted.entry(kind).or_default().extend(ids.iter().cloned());
                 Step::Delete { kind, ids, conditions: facts.conditions }
             }
             Interaction::Operation { operation, .. } if operation.affects => {
@@ -152,11 +160,9 @@ impl Step {
         if let Some((of, address)) = looked.made.get(&text) {
             return Ok(Step::Again { of: *of, address: address.clone() });
         }
-        let going: HashSet<&str> =
-            looked.deleted.iter().filter(|(of, _)| *of == kind).map(|(_, id)| id.as_str()).collect();
-        let found = match going.is_empty() {
-            true => condition.one_or_none(scene, &mut looked.premises).await,
-            false => condition.one_without(scene, &mut looked.premises, &going).await,
+        let found = match looked.deleted.get(&kind).filter(|going| !going.is_empty()) {
+            None => condition.one_or_none(scene, &mut looked.premises).await,
+            Some(going) => condition.one_without(scene, &mut looked.premises, going).await,
         };
         if let Some(found) = found.map_err(at_condition)? {
             return Ok(Step::Existing { version: found.version, touched: found.touched });

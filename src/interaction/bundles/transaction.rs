@@ -175,7 +175,7 @@ async fn understood(scene: Scene<'_>, sent: Vec<bundle::Entry>) -> Result<Unders
 
 /// Whether two entries would make the same resource.
 fn same_content(steps: &[Option<Step>], one: usize, other: usize) -> bool {
-    let body = |n: usize| Some(steps[n].as_ref()?.written()?.2.tree().ok()?.into_owned());
+    let body = |n: usize| steps[n].as_ref()?.written()?.2.tree().ok();
     match (body(one), body(other)) {
         (Some(a), Some(b)) => a == b,
         _ => false,
