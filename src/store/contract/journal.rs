@@ -182,3 +182,24 @@ async fn without_a_journal_the_database_takes_them_at_once() {
     assert_eq!(trail(&bench.store).await, ["a", "b"]);
     bench.store.close().await;
 }
+
+/// What comes in while older entries are being moved is in neither of the two for a moment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_between_a_move_and_what_comes_in_meanwhile() {
+    let bench = Bench::sqlite().await;
+    let append = async |writer: usize| {
+        for n in 0..60 {
+            let mut noise = vec![0; 10_000];
+            crate::world::secret(&mut noise);
+            bench.append(&format!("{writer}-{n} {}", hex(&noise))).await.expect("appends");
+        }
+    };
+    futures_util::future::join_all((0..8).map(append)).await;
+    assert!(bench.count("audit").await > 0, "much more than may be held was moved meanwhile");
+    let texts = trail(&bench.store).await;
+    let mut named: Vec<&str> = texts.iter().filter_map(|text| text.split(' ').next()).collect();
+    named.sort_unstable();
+    named.dedup();
+    assert_eq!((texts.len(), named.len()), (480, 480));
+    bench.store.close().await;
+}
