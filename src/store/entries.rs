@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use super::Store;
 use super::chain::pending;
 use super::db::{Param, Row, placeholder_list};
+use super::journal;
 use super::segment::{self, AuditEntry, SegmentPlace};
 use crate::error::Result;
 use crate::vault::Rid;
@@ -46,6 +47,13 @@ impl AuditStored {
 }
 
 impl Store {
+    /// Waits until the database holds every entry that was appended before: by this process, and by `all` on this
+    /// database. A walk need not wait for others again at each of its pages.
+    async fn trail_settled(&self, all: bool) -> Result<()> {
+        self.inner.lanes.settle().await?;
+        if all { journal::settle_others(&self.inner.db, self.inner.instance).await } else { Ok(()) }
+    }
+
     /// Segments that have at least one term of every list, within the months, newest or oldest first, from beyond the
     /// segment `from` (exclusive) on.
     pub async fn audit_scan(
@@ -56,7 +64,7 @@ impl Store {
         newest_first: bool,
         limit: usize,
     ) -> Result<Vec<AuditStored>> {
-        self.inner.lanes.settle().await?;
+        self.trail_settled(from.is_none()).await?;
         if terms.iter().any(Vec::is_empty) {
             return Ok(Vec::new());
         }
@@ -141,7 +149,7 @@ impl Store {
 
     /// The segment at a place of a chain.
     pub async fn audit_at(&self, (instance, lane, seq): ChainPlace) -> Result<Option<AuditStored>> {
-        self.inner.lanes.settle().await?;
+        self.trail_settled(true).await?;
         let sql = format!("{COLUMNS} where a.instance = $1 and a.lane = $2 and a.seq = $3");
         let place = vec![Param::Int(instance), Param::Int(lane.into()), Param::Int(seq.cast_signed())];
         let rows = self.inner.readers.rows(&sql, place).await?;
@@ -158,7 +166,7 @@ impl Store {
 
     /// First and last month of which there are segments.
     pub async fn audit_months(&self) -> Result<Option<(i32, i32)>> {
-        self.inner.lanes.settle().await?;
+        self.trail_settled(true).await?;
         let sql =
             "select (select month from audit order by n limit 1), (select month from audit order by n desc limit 1)";
         let rows = self.inner.readers.rows(sql, Vec::new()).await?;
@@ -171,7 +179,7 @@ impl Store {
 
     /// Segments in the order of their chains: by instance, lane and number, after the place given.
     pub async fn audit_walk(&self, after: Option<ChainPlace>, limit: usize) -> Result<Vec<AuditStored>> {
-        self.inner.lanes.settle().await?;
+        self.trail_settled(after.is_none()).await?;
         let (instance, lane, seq) = after.map_or((i64::MIN, 0, -1), |(i, l, s)| (i, i64::from(l), s.cast_signed()));
         let sql = format!(
             "{COLUMNS} where (a.instance, a.lane, a.seq) > ($1, $2, $3) order by a.instance, a.lane, a.seq limit $4"
@@ -183,7 +191,7 @@ impl Store {
 
     /// The last number of every chain: (instance, lane, seq).
     pub async fn audit_heads(&self) -> Result<Vec<ChainPlace>> {
-        self.inner.lanes.settle().await?;
+        self.trail_settled(true).await?;
         let sql = "select instance, lane, max(seq) from audit group by instance, lane order by instance, lane";
         let rows = self.inner.readers.rows(sql, Vec::new()).await?;
         rows.iter().map(|row| Ok((row.int(0)?, row.small(1)?, row.int(2)?.cast_unsigned()))).collect()

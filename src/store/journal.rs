@@ -16,6 +16,7 @@ use std::io::{self, ErrorKind, Read as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
@@ -23,7 +24,7 @@ use super::chain::{self, Link};
 use super::db::{Conn, Db};
 use super::segment::SegmentPlace;
 use crate::error::{Error, Kind, Result};
-use crate::world::folder_of;
+use crate::world::{Stopwatch, folder_of};
 
 /// The file has both halves from the start: writing over what is there needs no flush of the file's own data.
 const HALF_BYTES: usize = 2 << 20;
@@ -32,6 +33,9 @@ const HEAD_BYTES: usize = 4 + 32;
 const NAME: &str = "-trail-";
 /// Until the lock is held, so that nobody adopts a journal that is about to be used.
 const NEW: &str = "-trail.new-";
+/// How long another server may take to move what it holds: it does so four times a second.
+const OTHERS_WAIT: Duration = Duration::from_secs(5);
+const OTHERS_PAUSE: Duration = Duration::from_millis(20);
 
 /// An open journal. Whoever holds one holds the lock of its file.
 pub struct Journal {
@@ -49,7 +53,7 @@ impl Journal {
     /// Those of the file system.
     pub async fn create(database: PathBuf, instance: i64) -> io::Result<Journal> {
         blocking(move || {
-            let path = beside(&database, &format!("{NAME}{instance:016x}"));
+            let path = beside(&database, &named(instance));
             let new = beside(&database, &format!("{NEW}{instance:016x}"));
             let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
             let made = file.try_lock().map_err(io::Error::from).and_then(|()| {
@@ -139,24 +143,67 @@ pub async fn adopt(db: &Db, conn: &mut Conn) -> Result<()> {
     Ok(())
 }
 
-/// What an ended server's journal holds, with its lock; None: its server lives.
-fn records(path: &Path) -> io::Result<Option<(Vec<Link>, File)>> {
-    let mut file = match File::open(path) {
-        Ok(file) => file,
-        // Somebody else has just done this.
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Ok(None),
-        Err(TryLockError::Error(error)) => return Err(error),
+/// Waits until the database holds what other servers' journals held when this was called; what crashed ones left is
+/// moved at once. Their accesses were answered: who asks for the trail is to see them.
+///
+/// # Errors
+/// As [`adopt`]; `Kind::Unavailable` too when a server that lives does not move what it holds.
+pub async fn settle_others(db: &Db, instance: i64) -> Result<()> {
+    let Some(database) = db.file() else { return Ok(()) };
+    let own = beside(&database, &named(instance));
+    let others = blocking(move || {
+        let mut others = left_behind(&database)?;
+        others.retain(|path| *path != own);
+        others.iter().map(|path| newest(path)).filter_map(io::Result::transpose).collect::<io::Result<Vec<_>>>()
+    });
+    let others = others.await.map_err(unreadable)?;
+    if others.is_empty() {
+        return Ok(());
     }
+    let mut conn = db.connect().await?;
+    adopt(db, &mut conn).await?;
+    let waited = Stopwatch::start();
+    for link in others {
+        while !link.stands(&mut conn).await? {
+            if waited.elapsed() > OTHERS_WAIT {
+                return Err(Error::new(
+                    Kind::Unavailable,
+                    "Another server on this database holds audit entries that it does not move into it; its log says why.",
+                ));
+            }
+            tokio::time::sleep(OTHERS_PAUSE).await;
+        }
+    }
+    conn.close().await;
+    Ok(())
+}
+
+/// The last link of a journal, whether its server lives or not. Links move in the order of their chain: once it stands
+/// in the database, all before it do.
+fn newest(path: &Path) -> io::Result<Option<Link>> {
+    let opened = File::open(path).map(Some).or_else(|error| ignore_missing(error).map(|()| None))?;
+    let links = opened.map(links_of).transpose()?;
+    Ok(links.and_then(|mut links| links.pop()))
+}
+
+/// What an ended server's journal holds, with its lock; None: its server lives, or somebody else has just done this.
+fn records(path: &Path) -> io::Result<Option<(Vec<Link>, File)>> {
+    let opened = File::open(path).map(Some).or_else(|error| ignore_missing(error).map(|()| None))?;
+    let Some(file) = opened else { return Ok(None) };
+    match file.try_lock() {
+        Ok(()) => Ok(Some((links_of(&file)?, file))),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// The links in both halves, in the order of their chain.
+fn links_of(file: impl io::Read) -> io::Result<Vec<Link>> {
     let mut bytes = Vec::new();
-    (&mut file).take(2 * HALF_BYTES as u64).read_to_end(&mut bytes)?;
+    file.take(2 * HALF_BYTES as u64).read_to_end(&mut bytes)?;
     let mut links: Vec<Link> = bytes.chunks(HALF_BYTES).flat_map(consecutive).collect();
     links.sort_by_key(|link| link.place.seq);
-    Ok(Some((links, file)))
+    Ok(links)
 }
 
 /// The records of one half.
@@ -226,6 +273,10 @@ fn parse(bytes: &[u8]) -> Option<(Link, &[u8])> {
     let terms = terms.as_chunks::<8>().0.iter().map(|term| i64::from_be_bytes(*term)).collect();
     let link = Link { place, prev: *prev, commitment: *commitment, sealed: sealed.to_vec(), terms };
     Some((link, after))
+}
+
+fn named(instance: i64) -> String {
+    format!("{NAME}{instance:016x}")
 }
 
 fn beside(database: &Path, ending: &str) -> PathBuf {

@@ -134,6 +134,40 @@ async fn a_record_that_was_cut_off_ends_the_journal_and_the_one_of_a_living_serv
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_server_sees_what_was_answered_before_it_asked() {
+    let bench = Bench::sqlite().await;
+    let beside = bench.beside().await;
+    for text in ["a", "b", "c"] {
+        bench.append(text).await.expect("appends");
+    }
+    assert_eq!(bench.count("audit").await, 0, "the journal alone has them");
+    assert_eq!(beside.audit_scan(&[vec![7]], 0..=i32::MAX, None, true, 9).await.expect("scans").len(), 3);
+    bench.append("d").await.expect("appends");
+    assert_eq!(trail(&beside).await, ["a", "b", "c", "d"]);
+    bench.append("e").await.expect("appends");
+    assert_eq!(beside.audit_heads().await.expect("heads").iter().map(|head| head.2).collect::<Vec<_>>(), [4]);
+
+    // Of one that has crashed since, nobody moves them but who asks.
+    let crashed = bench.crash();
+    bench.append("f").await.expect("appends");
+    let journal = &journals(bench._folder.path())[0];
+    let next = bench.after(&crashed).await;
+    fs::copy(journal, crashed.folder.path().join(journal.file_name().expect("a name"))).expect("copies");
+    assert_eq!(trail(&next).await, ["a", "b", "c", "d", "e", "f"]);
+    assert!(journals(crashed.folder.path()).is_empty());
+
+    // One that cannot move them is not passed over in silence.
+    bench.append("g").await.expect("appends");
+    bench.ask("create trigger refuse before insert on audit begin select raise(abort, 'refused'); end", vec![]).await;
+    bench.append("h").await.expect("appends");
+    assert_eq!(kind_of(beside.audit_heads().await), Some(Kind::Unavailable));
+    bench.ask("drop trigger refuse", vec![]).await;
+    for store in [next, beside, bench.store] {
+        store.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_takes_nothing_ends_the_answers_and_loses_none() {
     let bench = Bench::sqlite().await;
     bench.append("a").await.expect("appends");
