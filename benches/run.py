@@ -6,7 +6,7 @@ to leave audit, authorization and encryption out, for the ratios). The client is
 closed-loop harness that refuses any address off this machine. All loops are bounded in time.
 
 Environment: SECONDS_PER_CASE (5), PATIENTS (500), ENGINES (sqlite,postgres), CONNECTIONS (1,16,64), RATIO_CONNECTIONS
-(16,64), PARTS (load,import,ratios).
+(16,64), ROUNDS (3) of the ratios, PARTS (load,import,ratios).
 """
 import glob
 import json
@@ -16,6 +16,7 @@ import re
 import shutil
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -37,6 +38,7 @@ PARTS = os.environ.get("PARTS", "load,import,ratios").split(",")
 CASES = "read,obs-code,family,identifier,obs-sort,create-single,create-bundle"
 RATIO_CASES = "read,obs-code,create-bundle"
 RATIO_CONNECTIONS = os.environ.get("RATIO_CONNECTIONS", "16,64")
+ROUNDS = int(os.environ.get("ROUNDS", "3"))
 OFF = ["", "audit", "authorization", "encryption", "audit,authorization,encryption"]
 # A token lives five minutes: one run of the harness has to end before.
 TOKEN_S = 280
@@ -213,16 +215,22 @@ def imports(engine):
     return rows
 
 
+def rates(engine, off):
+    """Requests a second of each (case, connections) with parts left out."""
+    server = Server(engine, SWITCHED, off)
+    try:
+        server.start()
+        return {(row["case"], row["conc"]): row["per_s"] for row in server.load(RATIO_CASES, RATIO_CONNECTIONS)}
+    finally:
+        server.stop()
+
+
 def ratios(engine):
-    rows, on = [], {}
-    for off in OFF:
-        server = Server(engine, SWITCHED, off)
-        try:
-            server.start()
-            measured = {(row["case"], row["conc"]): row["per_s"] for row in server.load(RATIO_CASES, RATIO_CONNECTIONS)}
-        finally:
-            server.stop()
-        on = on or measured
+    """Medians over rounds that each run every variant: two runs of the same differ by a tenth and more."""
+    rounds = [[rates(engine, off) for off in OFF] for _ in range(ROUNDS)]
+    medians = [{one: statistics.median(run[one] for run in runs) for one in runs[0]} for runs in zip(*rounds)]
+    rows, on = [], medians[0]
+    for off, measured in zip(OFF, medians):
         for connections in map(int, RATIO_CONNECTIONS.split(",")):
             of = [(case, connections) for case in RATIO_CASES.split(",")]
             cells = [f"{measured[one]:.0f} ({on[one] / measured[one]:.2f})" for one in of]
@@ -250,8 +258,8 @@ def main():
     if "ratios" in PARTS and SWITCHED.exists():
         rows = [row for engine in ENGINES for row in ratios(engine)]
         out += (
-            "## What protection costs\n\nRequests a second with a part left out (a bench-only build); in brackets what "
-            "everything on keeps of that.\n\n"
+            "## What protection costs\n\nRequests a second with a part left out (a bench-only build), medians of "
+            f"{ROUNDS} rounds; in brackets what everything on keeps of that.\n\n"
             + table(["database", "connections", "left out", *RATIO_CASES.split(",")], rows)
         )
     (ROOT / "benches/RESULTS.md").write_text(out)

@@ -1,5 +1,6 @@
 //! What a request says beside its address and body: conditions, preferences, facts for the audit.
 
+use super::Interaction;
 use crate::audit;
 use crate::error::{Error, Result};
 use crate::store::Pledge;
@@ -92,6 +93,21 @@ impl Facts {
 }
 
 impl Conditions {
+    /// Refuses what an interaction would pass over: whoever sends a condition relies on it (http.html#ccreate, #concurrency).
+    ///
+    /// # Errors
+    /// `Kind::Invalid`, naming the condition.
+    pub fn fit(&self, interaction: &Interaction) -> Result<()> {
+        let creates = matches!(interaction, Interaction::Create { .. });
+        if !creates && self.if_none_exist.is_some() {
+            return Err(Error::invalid("If-None-Exist is a condition of creating (POST) and of nothing else."));
+        }
+        if creates && self.if_match.is_some() {
+            return Err(Error::invalid("If-Match names a version of what is there: creating (POST) has none."));
+        }
+        Ok(())
+    }
+
     /// What If-Match names: `W/"3"`, also `"3"` and `3`, or `*`.
     ///
     /// # Errors

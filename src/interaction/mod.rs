@@ -204,7 +204,11 @@ pub async fn perform(app: &App, caller: &Caller, facts: &Facts, interaction: Int
         }
         _ => facts,
     };
-    let caller = match reach::resolved(app, caller).await {
+    let resolved = match facts.conditions.fit(&interaction) {
+        Ok(()) => reach::resolved(app, caller).await,
+        Err(error) => Err(error),
+    };
+    let caller = match resolved {
         Ok(caller) => caller,
         Err(error) => return Err(refuse(app, Some(caller.who().clone()), facts, about, error).await),
     };

@@ -187,6 +187,37 @@ async fn concurrent_conditional_creates_make_one_resource() {
 }
 
 #[tokio::test]
+async fn conditions_that_do_not_fit_are_refused_and_not_passed_over() {
+    let app = TestApp::new().await;
+    let backend = app.persona("system/*.cruds").await;
+    let body = json!({"resourceType": "Organization", "id": "a", "name": "A"});
+    let json_body = ("content-type", "application/fhir+json");
+    for (method, path, condition) in [
+        ("PUT", "Organization/a", ("if-none-exist", "name=A")),
+        ("PUT", "Organization?name=A", ("if-none-exist", "name=A")),
+        ("DELETE", "Organization/a", ("if-none-exist", "name=A")),
+        ("POST", "Organization", ("if-match", "W/\"1\"")),
+    ] {
+        let reply = backend.call(method, path, &[json_body, condition], body.to_string()).await;
+        assert_eq!(reply.status, 400, "{method} {path}: {}", reply.text());
+        let asked = match condition.0 {
+            "if-match" => json!({"method": method, "url": path, "ifMatch": condition.1}),
+            _ => json!({"method": method, "url": path, "ifNoneExist": condition.1}),
+        };
+        for kind in ["batch", "transaction"] {
+            let bundle =
+                json!({"resourceType": "Bundle", "type": kind, "entry": [{"resource": body, "request": asked}]});
+            let reply = backend.post("", &bundle).await;
+            let status = reply.json()["entry"][0]["response"]["status"].as_str().map_or(reply.status, |status| {
+                status.split(' ').next().and_then(|code| code.parse().ok()).unwrap_or_default()
+            });
+            assert_eq!(status, 400, "{kind} {method} {path}: {}", reply.text());
+        }
+    }
+    assert_eq!(backend.get("Organization").await.ids().len(), 0);
+}
+
+#[tokio::test]
 async fn the_reply_of_a_write_is_what_was_preferred() {
     let app = TestApp::new().await;
     let backend = app.persona("system/*.cruds").await;

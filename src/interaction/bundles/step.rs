@@ -105,6 +105,7 @@ impl Step {
         })?;
         let held = || held.ok_or_else(|| Error::internal("a write without a resource"));
         let facts = facts_of(scene, entry);
+        facts.conditions.fit(&asked).map_err(|error| error.at(at(n, "request")))?;
         let at_url = |error: Error| error.at(at(n, "request.url"));
         Ok(match asked {
             Interaction::Create { kind, .. } => Step::create(scene, (kind, held()?), &facts, n, looked).await?,
