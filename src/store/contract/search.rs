@@ -347,12 +347,16 @@ async fn too_many_candidates_are_refused_with_advice(bench: Bench) {
             .expect("puts");
     }
     commit(tx, NOW).await.expect("commits");
-    let config = StoreConfig { candidates_max: 1000, ..bench.config.clone() };
-    let store = Store::open(config, bench.vault.clone(), bench.world.clone()).await.expect("opens");
-    let select = async |kind: &str, text: &str| {
+    let open = async |candidates_max| {
+        let config = StoreConfig { candidates_max, ..bench.config.clone() };
+        Store::open(config, bench.vault.clone(), bench.world.clone()).await.expect("opens")
+    };
+    let select_in = async |store: &Store, kind: &str, text: &str| {
         let query = parse(kind, text);
         store.select(&Grants::of(&caller(ALL), &query).expect("granted"), &query, None).await
     };
+    let store = open(1000).await;
+    let select = async |kind: &str, text: &str| select_in(&store, kind, text).await;
     for text in ["code=1-1&_sort=date", "_sort=date", "_total=accurate", "code=1-1&_summary=count", "status=amended"] {
         let refused = select("Observation", text).await.err().unwrap_or_else(|| panic!("{text}"));
         assert_eq!(refused.kind, Kind::TooCostly, "{text}");
@@ -366,10 +370,15 @@ async fn too_many_candidates_are_refused_with_advice(bench: Bench) {
     // Who may not see every row is told nothing that was scaled from them.
     let few = bench.select("system/Observation.s?status:not=amended", "Observation", "_total=estimate&_count=5", None);
     assert_eq!(few.await.expect("searches").total, None);
-    // An inner search may hand on 1,000 ids: ten patients are fine, 1,200 observations are not.
-    assert_eq!(kind_of(bench.select(ALL, "Patient", "_has:Observation:patient:code=1-1", None).await), None);
-    let chain = bench.select(ALL, "DiagnosticReport", "result:Observation.code=1-1", None).await;
-    assert_eq!(kind_of(chain), Some(Kind::TooCostly));
+    // Then an inner search may hand on 1,000 ids: ten patients are fine, 1,200 observations are not.
+    let store = open(20_000).await;
+    let of_patients = select_in(&store, "Patient", "_has:Observation:patient:code=1-1").await;
+    assert_eq!(kind_of(of_patients), None);
+    let chain = "result:Observation.code=1-1";
+    let refused = select_in(&store, "DiagnosticReport", chain).await.err().expect("too many");
+    assert!(refused.kind == Kind::TooCostly && refused.to_string().contains("finds more than 1000"), "{refused}");
+    let store = open(200_000).await;
+    assert_eq!(select_in(&store, "DiagnosticReport", chain).await.expect("searches").matches.len(), 0);
 }
 
 /// Not by going through all rows of the type, which is what SQLite makes of it when left to itself.

@@ -34,8 +34,13 @@ pub use scan::Judge;
 use scan::Scan;
 pub use survey::{Narrows, Plan};
 
-/// Most resources an inner search (a chain, `_has`) may find.
-const INNER_MAX: usize = 1_000;
+/// Most resources an inner search (a chain, `_has`) may find, and what part of the candidates of a search when that is
+/// less: what searches it becomes a list of the next.
+const INNER_MAX: usize = 10_000;
+const INNER_PART: usize = 20;
+
+/// Most that all inner searches of one may find.
+const INNER_TOTAL_MAX: usize = 100_000;
 
 /// Inner searches that one search may come to (a hierarchy takes one a level).
 const INNER_SEARCHES_MAX: usize = 100;
@@ -63,7 +68,7 @@ impl Store {
     /// exact when asked for accurately or when everything was seen anyway.
     ///
     /// # Errors
-    /// `Kind::Forbidden` without a grant for the type; `Kind::TooCostly` past `candidates_max` candidates or 1,000
+    /// `Kind::Forbidden` without a grant for the type; `Kind::TooCostly` past `candidates_max` candidates or 10,000
     /// results of an inner search, with advice.
     pub async fn select(&self, grants: &Grants, query: &Query, after: Option<Position>) -> Result<Selection> {
         self.page(grants, query, Reach::After(after)).await
@@ -142,7 +147,7 @@ impl Store {
         let (mut searches, mut found) = (0, 0);
         while let Some(inner) = pending(criteria) {
             searches += 1;
-            if searches > INNER_SEARCHES_MAX || found > INNER_SEARCHES_MAX * INNER_MAX {
+            if searches > INNER_SEARCHES_MAX || found > INNER_TOTAL_MAX {
                 let text = "The chains and hierarchies of this search need too many inner searches. Make it narrower.";
                 return Err(Error::new(Kind::TooCostly, text));
             }
@@ -175,7 +180,8 @@ impl Store {
             Take::References { param, of } => view.named(param, of),
         });
         // What has a canonical url has up to three names.
-        let most = INNER_MAX * if canonical_params(kind).is_some() { 3 } else { 1 };
+        let resources = INNER_MAX.min(self.inner.candidates_max / INNER_PART);
+        let most = resources * if canonical_params(kind).is_some() { 3 } else { 1 };
         let mut ids = HashSet::new();
         let mut scan = Scan::open(self, kind, criteria, Rid(0), true).await?;
         while let Some(found) = scan.next(&judge).await? {
@@ -185,7 +191,7 @@ impl Store {
                 return Err(Error::new(
                     Kind::TooCostly,
                     format!(
-                        "An inner search on {name} (a chain or _has) finds more than {INNER_MAX} resources. Make it \
+                        "An inner search on {name} (a chain or _has) finds more than {resources} resources. Make it \
                          narrower, or search {name} first."
                     ),
                 ));
