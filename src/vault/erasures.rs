@@ -51,7 +51,7 @@ impl Erasures {
     ///
     /// # Errors
     /// `Kind::Unavailable` when the key database has not answered for too long.
-    pub async fn look(&self, store: &dyn KeyStore, forget: impl Fn(Pk)) -> Result<()> {
+    pub async fn look(&self, store: &dyn KeyStore, forget: impl Fn(&[Pk])) -> Result<()> {
         if self.are_known() {
             return Ok(());
         }
@@ -70,18 +70,17 @@ impl Erasures {
         Ok(())
     }
 
-    async fn ask(&self, store: &dyn KeyStore, forget: impl Fn(Pk)) -> Result<()> {
+    async fn ask(&self, store: &dyn KeyStore, forget: impl Fn(&[Pk])) -> Result<()> {
         let count = store.count_destroyed().await?;
-        // First the number, then the keys: who puts one into memory meanwhile looks at the number afterwards.
-        if self.count.swap(count, Ordering::SeqCst) != count {
-            match store.destroyed().await {
-                Ok(destroyed) => destroyed.into_iter().for_each(forget),
-                Err(error) => {
-                    self.count.store(UNKNOWN, Ordering::SeqCst);
-                    return Err(error);
-                }
-            }
+        if self.count() == count {
+            return Ok(());
         }
+        // Whoever asks may fail or be given up while waiting: then nobody has asked, and the next one forgets all of them.
+        self.count.store(UNKNOWN, Ordering::SeqCst);
+        let destroyed = store.destroyed().await?;
+        // First the number, then the keys: who puts one into memory meanwhile looks at the number afterwards.
+        self.count.store(count, Ordering::SeqCst);
+        forget(&destroyed);
         Ok(())
     }
 }
@@ -97,8 +96,8 @@ mod tests {
     fn destroyed_ones_are_forgotten_once_it_is_asked_again() {
         let (erasures, store) = (Erasures::new(), MemoryKeys::default());
         let look = || {
-            let forgotten = std::cell::RefCell::new(Vec::new());
-            let looked = erasures.look(&store, |pk| forgotten.borrow_mut().push(pk)).now_or_never();
+            let forgotten = std::cell::RefCell::new(Vec::<Pk>::new());
+            let looked = erasures.look(&store, |destroyed| forgotten.borrow_mut().extend(destroyed)).now_or_never();
             looked.expect("at once").expect("it answers");
             forgotten.into_inner()
         };
@@ -113,5 +112,21 @@ mod tests {
         assert_ne!(erasures.count(), before);
         erasures.asked.invalidate_all();
         assert!(look().is_empty(), "nothing is new");
+    }
+
+    #[test]
+    fn a_question_that_was_broken_off_was_not_asked() {
+        let (erasures, store) = (Erasures::new(), MemoryKeys::default());
+        let forgotten = std::cell::RefCell::new(Vec::<Pk>::new());
+        let look = || erasures.look(&store, |destroyed| forgotten.borrow_mut().extend(destroyed)).now_or_never();
+        look().expect("at once").expect("it answers");
+        store.destroy_data_keys(Pk(1)).now_or_never().expect("at once").expect("destroys");
+        erasures.asked.invalidate_all();
+        store.be_silent(true);
+        assert!(look().is_none(), "it waits");
+        assert!(forgotten.borrow().is_empty());
+        store.be_silent(false);
+        look().expect("at once").expect("it answers");
+        assert_eq!(*forgotten.borrow(), [Pk(1)]);
     }
 }

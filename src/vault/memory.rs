@@ -1,10 +1,11 @@
 //! A key database and a root key that live in memory: for tests of every room, never for a server.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, ready};
+use futures_util::future::{BoxFuture, pending, ready};
 use zeroize::Zeroizing;
 
 use super::keyring::LocalKeyring;
@@ -17,6 +18,8 @@ use crate::world::World;
 pub struct MemoryKeys {
     system: Mutex<BTreeMap<String, SystemRow>>,
     data: Mutex<BTreeMap<(i64, u16), DekRow>>,
+    /// Whether it never says which keys are destroyed.
+    silent: AtomicBool,
 }
 
 impl MemoryKeys {
@@ -28,6 +31,11 @@ impl MemoryKeys {
     /// Lets a test alter the rows of the system keys.
     pub fn alter_system(&self, change: impl FnMut(&mut SystemRow)) {
         self.system.lock().unwrap_or_else(PoisonError::into_inner).values_mut().for_each(change);
+    }
+
+    /// Lets a test break off the question which keys are destroyed.
+    pub fn be_silent(&self, silent: bool) {
+        self.silent.store(silent, Ordering::SeqCst);
     }
 
     /// Removes a system key, as a damaged or partly restored database would.
@@ -80,6 +88,9 @@ impl KeyStore for MemoryKeys {
     }
 
     fn destroyed(&self) -> BoxFuture<'_, Result<Vec<Pk>>> {
+        if self.silent.load(Ordering::SeqCst) {
+            return pending().boxed();
+        }
         let data = self.data.lock().unwrap_or_else(PoisonError::into_inner);
         ready(Ok(data.values().filter(|row| row.is_destroyed()).map(|row| row.pk).collect())).boxed()
     }

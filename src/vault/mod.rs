@@ -230,7 +230,7 @@ impl Vault {
     /// What is known of these surrogates, in the same order.
     async fn known(&self, pks: &[Pk]) -> Result<Vec<Known>> {
         let Inner { system, cache, erasures, .. } = &*self.inner;
-        erasures.look(system.store(), |pk| cache.invalidate(&pk)).await?;
+        erasures.look(system.store(), |destroyed| destroyed.iter().for_each(|pk| cache.invalidate(pk))).await?;
         let before = erasures.count();
         let cached: Vec<Option<Arc<Keys>>> = pks.iter().map(|pk| cache.get(pk)).collect();
         let missing = missing(pks, &cached);
