@@ -7,7 +7,7 @@ use super::custom;
 use super::db::{Conn, Fault, Param, chunk_sizes, placeholder_list, placeholders};
 use super::dialect;
 use super::premise::Premise;
-use super::refer::{self, Orphaning, Target};
+use super::refer::{self, Orphaning, Standing, Target};
 use crate::error::{Error, Issue, Kind};
 use crate::fhir::definitions;
 use crate::vault::{Pk, Rid};
@@ -133,7 +133,9 @@ impl WriteSet {
     }
 
     /// Applies it inside the open transaction of `conn`. The caller undoes what was done when it is refused.
-    pub async fn apply(&self, conn: &mut Conn) -> Result<(), Refusal> {
+    pub async fn apply(&self, conn: &mut Conn, standing: &mut Standing) -> Result<(), Refusal> {
+        // Before anything is touched: a write whose references do not hold costs the others nothing.
+        standing.holds(self)?;
         for premise in &self.premises {
             premise.check(conn).await?;
         }
@@ -144,19 +146,21 @@ impl WriteSet {
             pledge.apply(conn).await?;
         }
         let moves = matches!(conn, Conn::Sqlite(_));
-        let standing = if moves && self.terms_may_move { self.standing_terms(conn).await? } else { HashMap::new() };
+        let moved = if moves && self.terms_may_move { self.standing_terms(conn).await? } else { HashMap::new() };
         self.insert_records(conn).await?;
         self.update_records(conn).await?;
         self.insert_versions(conn).await?;
         self.log_versions(conn).await?;
         if moves {
-            self.move_postings(conn, &standing).await?;
+            self.move_postings(conn, &moved).await?;
         }
         self.put_domain(conn).await?;
         self.put_claims(conn).await?;
         self.raise_counters(conn).await?;
         self.count_consents(conn).await?;
-        refer::check(conn, self).await
+        refer::check(conn, self).await?;
+        standing.follow(self);
+        Ok(())
     }
 
     async fn insert_records(&self, conn: &mut Conn) -> Result<(), Refusal> {

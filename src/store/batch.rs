@@ -104,6 +104,7 @@ impl Batch {
         let premises = self.writes().flat_map(|set| &set.premises);
         Premise::lock(conn, premises.filter_map(Premise::locks).collect()).await?;
         refer::lock(conn, self.writes()).await?;
+        let mut standing = refer::Standing::read(conn, self.writes()).await?;
         let mut epoch = self.epoch(conn).await?;
         for (job, outcome) in self.jobs.iter().zip(&mut self.outcomes) {
             match &job.work {
@@ -126,7 +127,7 @@ impl Batch {
                 Work::Write(set, _) if set.epoch != epoch => *outcome = Some(Err(custom::stale())),
                 Work::Write(set, _) => {
                     protect(conn, shared).await?;
-                    match set.apply(conn).await {
+                    match set.apply(conn, &mut standing).await {
                         Ok(()) => {
                             keep(conn, shared).await?;
                             epoch += set.parameters.iter().filter(|change| change.begins_epoch()).count() as i64;

@@ -228,14 +228,10 @@ struct Inner {
     compartments: Cache<[u8; 16], Surrogates>,
     customs: RwLock<Arc<Customs>>,
     turns: turns::Turns,
-    /// Resources that were referred to lately, and the version that stood then: most references are to few. The
-    /// writer looks for them again, so that one which is gone by now costs another try and no more.
-    standing: Cache<(u16, [u8; 16]), u32>,
 }
 
 /// Compartments whose surrogates are remembered; they never change.
 const COMPARTMENTS_CACHED: u64 = 100_000;
-const STANDING_CACHED: u64 = 50_000;
 
 impl Store {
     /// Opens, migrates, registers this process as an audit instance.
@@ -278,7 +274,6 @@ impl Store {
             compartments,
             customs,
             turns: turns::Turns::default(),
-            standing: Cache::builder().max_capacity(STANDING_CACHED).build(),
         };
         let store = Store { inner: Arc::new(inner) };
         store.customs_at_start().await?;

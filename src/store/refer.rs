@@ -1,13 +1,13 @@
-//! References between resources hold under concurrency: what a write refers to is looked for once more in the writer's
-//! transaction, and so is what refers to a resource that is deleted. Both come after the rows of the write, so that what
-//! it makes and removes itself counts. On PostgreSQL the two kinds of writes exclude each other by advisory locks, shared
-//! for those that refer and exclusive for those that delete. See `docs/adr/0015-references.md`.
+//! References between resources hold under concurrency: what the writes of a commit refer to is looked for in its
+//! transaction, and so is what refers to a resource that is deleted. What the commit makes and removes itself counts. On
+//! PostgreSQL the two kinds of writes exclude each other by advisory locks, shared for those that refer and exclusive for
+//! those that delete. See `docs/adr/0015-references.md`.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::apply::{Chunks, Refusal, WriteSet};
+use super::apply::{Chunks, RecordRow, Refusal, WriteSet, padded};
 use super::compartment::Home;
-use super::db::{Conn, Fault, Param, Row, placeholder_list};
+use super::db::{Conn, Fault, Param, Row, placeholders};
 use super::read::{State, Stored, within};
 use super::tx::Tx;
 use super::{Store, dialect};
@@ -23,8 +23,6 @@ const BUCKETS: u8 = 64;
 const LOCKS: i64 = 0x5048_4952 << 32;
 /// Targets looked for in one statement.
 const LOOKUP_MAX: usize = 64;
-/// The same, of several types.
-const TOGETHER_MAX: usize = 8;
 /// Resources that are looked at of those that refer to one that is deleted.
 pub const REFERRERS_MAX: usize = 100;
 
@@ -95,26 +93,58 @@ pub async fn lock<'a>(conn: &mut Conn, sets: impl Iterator<Item = &'a WriteSet>)
     Ok(())
 }
 
-/// Whether all references of a write hold, inside the open transaction and after its rows are put.
-pub async fn check(conn: &mut Conn, set: &WriteSet) -> Result<(), Refusal> {
-    let mut targets: Vec<&Target> = set.targets.iter().collect();
-    targets.sort_unstable_by_key(|target| target.rtype);
-    for chunk in Chunks::of(&targets, LOOKUP_MAX) {
-        // Few and of several types, as a single resource has them: in one statement. With many, that would be another
-        // statement each time.
-        let kinds = chunk.chunk_by(|one, next| one.rtype == next.rtype);
-        let statements = match chunk.len() <= TOGETHER_MAX {
-            true => vec![standing(kinds)],
-            false => kinds.map(|kind| standing(std::iter::once(kind))).collect(),
-        };
-        let mut found = HashMap::with_capacity(chunk.len());
-        for (sql, params) in statements {
-            found.extend(versions(&conn.rows(&sql, params).await?)?);
+/// What stands of all that the writes of a commit refer to, in its transaction: looked for once for all of them, under the
+/// locks, and kept in step with what the commit itself makes and removes.
+pub struct Standing(HashMap<[u8; 16], u32>);
+
+impl Standing {
+    /// Inside the open transaction, with the locks taken.
+    pub async fn read<'a>(conn: &mut Conn, sets: impl Iterator<Item = &'a WriteSet>) -> Result<Standing, Fault> {
+        let mut targets: Vec<&Target> = sets.flat_map(|set| &set.targets).collect();
+        targets.sort_unstable_by_key(|target| (target.rtype, target.token));
+        targets.dedup_by_key(|target| target.token);
+        let mut standing = HashMap::with_capacity(targets.len());
+        for chunk in Chunks::of(&padded(targets, LOOKUP_MAX), LOOKUP_MAX) {
+            let (sql, params) = statement(chunk);
+            standing.extend(versions(&conn.rows(&sql, params).await?)?);
         }
-        if chunk.iter().any(|target| found.get(&target.token).is_none_or(|version| *version < target.version)) {
-            return Err(raced("What the resource refers to was deleted by another request at the same time."));
+        Ok(Standing(standing))
+    }
+
+    /// Whether everything is there that a write refers to, what it makes and removes itself included.
+    pub fn holds(&self, set: &WriteSet) -> Result<(), Refusal> {
+        if set.targets.is_empty() {
+            return Ok(());
+        }
+        let own: HashMap<[u8; 16], Option<u32>> = set.records.iter().map(after).collect();
+        let stands = |target: &Target| match own.get(&target.token) {
+            Some(version) => *version,
+            None => self.0.get(&target.token).copied(),
+        };
+        match set.targets.iter().all(|target| stands(target).is_some_and(|version| version >= target.version)) {
+            true => Ok(()),
+            false => Err(raced("What the resource refers to was deleted by another request at the same time.")),
         }
     }
+
+    /// A write was applied: those after it in the same commit see what it made and removed.
+    pub fn follow(&mut self, set: &WriteSet) {
+        for (token, version) in set.records.iter().map(after) {
+            match version {
+                Some(version) => drop(self.0.insert(token, version)),
+                None => drop(self.0.remove(&token)),
+            }
+        }
+    }
+}
+
+/// The version in which a resource stands after a write; None: deleted.
+fn after(row: &RecordRow) -> ([u8; 16], Option<u32>) {
+    (row.id_token, (!row.deleted).then_some(row.ver))
+}
+
+/// Whether nothing refers to what a write deletes, inside the open transaction and after its rows are put.
+pub async fn check(conn: &mut Conn, set: &WriteSet) -> Result<(), Refusal> {
     for gone in &set.orphaning {
         let (sql, params) = gone.statement(matches!(conn, Conn::Postgres(_)), 1);
         if !conn.rows(&sql, params).await?.is_empty() {
@@ -128,18 +158,12 @@ fn raced(text: &'static str) -> Refusal {
     Refusal::Conflict(Error::new(Kind::Conflict, text))
 }
 
-/// Tokens and versions of those that are there and not deleted, those of one type together.
-fn standing<'a>(kinds: impl Iterator<Item = &'a [&'a Target]>) -> (String, Vec<Param>) {
-    let (mut alternatives, mut params) = (Vec::new(), Vec::new());
-    for kind in kinds {
-        let Some(first) = kind.first() else { continue };
-        let list = placeholder_list(kind.len(), params.len() + 1);
-        alternatives.push(format!("(rtype = ${} and id_token in ({list}))", params.len() + 1));
-        params.push(Param::Int(first.rtype.into()));
-        params.extend(kind.iter().map(|target| Param::Bytes(target.token.to_vec())));
-    }
-    let sql = format!("select id_token, ver from record where deleted = 0 and ({})", alternatives.join(" or "));
-    (sql, params)
+/// Tokens and versions of those that are there and not deleted, of whatever types.
+fn statement(targets: &[&Target]) -> (String, Vec<Param>) {
+    let listed = placeholders(targets.len(), 2, 0);
+    let sql = format!("select id_token, ver from record where deleted = 0 and (rtype, id_token) in (values {listed})");
+    let each = |target: &&Target| [Param::Int(target.rtype.into()), Param::Bytes(target.token.to_vec())];
+    (sql, targets.iter().flat_map(each).collect())
 }
 
 fn versions(rows: &[Row]) -> Result<HashMap<[u8; 16], u32>, Fault> {
@@ -156,37 +180,31 @@ impl Orphaning {
 }
 
 impl Store {
-    /// Which of these resources of a type (id, least version) are not there within the rows. `held`: a write will be held
-    /// to the answer, so what stood lately may be taken to stand.
+    /// Which of these resources (type, id, least version) are not there, whoever asks. `among`: the rows of some of the
+    /// types that may be seen; of the others all.
     ///
     /// # Errors
     /// `Kind::Tampered` when what is stored does not verify.
-    pub async fn absent(&self, rows: &Rows, kind: TypeId, wanted: &[(&str, u32)], held: bool) -> Result<Vec<bool>> {
-        let tokens: Vec<[u8; 16]> = wanted.iter().map(|(id, _)| self.id_token(kind, id)).collect();
-        let mut found: HashMap<[u8; 16], u32> = HashMap::with_capacity(tokens.len());
-        let all = matches!(rows, Rows::All);
-        if all && held {
-            let known = tokens.iter().zip(wanted).filter_map(|(token, (_, version))| {
-                let standing = self.inner.standing.get(&(kind.0, *token)).filter(|standing| standing >= version)?;
-                Some((*token, standing))
-            });
-            found.extend(known);
+    pub async fn absent(&self, among: &HashMap<TypeId, Rows>, wanted: &[(TypeId, &str, u32)]) -> Result<Vec<bool>> {
+        let targets: Vec<Target> = wanted.iter().map(|(kind, id, version)| self.target(*kind, id, *version)).collect();
+        let (some, mut all): (Vec<&Target>, Vec<&Target>) = targets
+            .iter()
+            .partition(|target| among.get(&TypeId(target.rtype)).is_some_and(|rows| !matches!(rows, Rows::All)));
+        all.sort_unstable_by_key(|target| (target.rtype, target.token));
+        all.dedup_by_key(|target| target.token);
+        let mut found: HashMap<[u8; 16], u32> = HashMap::with_capacity(targets.len());
+        for chunk in Chunks::of(&padded(all, LOOKUP_MAX), LOOKUP_MAX) {
+            let (sql, params) = statement(chunk);
+            found.extend(versions(&self.inner.lookups.rows(&sql, params).await?)?);
         }
-        let mut distinct: Vec<[u8; 16]> = tokens.iter().filter(|token| !found.contains_key(*token)).copied().collect();
-        distinct.sort_unstable();
-        distinct.dedup();
-        if all {
-            let targets: Vec<Target> =
-                distinct.into_iter().map(|token| Target { rtype: kind.0, token, version: 0 }).collect();
-            for chunk in Chunks::of(&targets.iter().collect::<Vec<_>>(), LOOKUP_MAX) {
-                let (sql, params) = standing(std::iter::once(chunk));
-                for (token, version) in versions(&self.inner.lookups.rows(&sql, params).await?)? {
-                    self.inner.standing.insert((kind.0, token), version);
-                    found.insert(token, version);
-                }
-            }
-        } else {
-            for row in self.stored(kind, &distinct, false).await? {
+        let mut kinds: BTreeMap<u16, Vec<[u8; 16]>> = BTreeMap::new();
+        some.iter().for_each(|target| kinds.entry(target.rtype).or_default().push(target.token));
+        for (kind, mut tokens) in kinds {
+            tokens.sort_unstable();
+            tokens.dedup();
+            let kind = TypeId(kind);
+            let Some(rows) = among.get(&kind) else { continue };
+            for row in self.stored(kind, &tokens, false).await? {
                 let keys = self.keys(row.pk).await?;
                 let State::Live(plain) = row.open(kind, None, keys.as_deref())? else { continue };
                 if within(rows, &View::new(&plain)?)? {
@@ -194,13 +212,19 @@ impl Store {
                 }
             }
         }
-        let absent = |(token, (_, version)): (&[u8; 16], &(&str, u32))| found.get(token).is_none_or(|is| is < version);
-        Ok(tokens.iter().zip(wanted).map(absent).collect())
+        let absent = |target: &Target| found.get(&target.token).is_none_or(|version| *version < target.version);
+        Ok(targets.iter().map(absent).collect())
     }
 
-    /// What a write that failed referred to: the next look is at what there is.
-    pub(super) fn forget_standing(&self, targets: &[Target]) {
-        targets.iter().for_each(|target| self.inner.standing.invalidate(&(target.rtype, target.token)));
+    /// Whether a resource can be taken to be there until the writer looks. A patient that nobody here has heard of cannot:
+    /// what refers to it would be given keys first.
+    pub fn may_be(&self, kind: TypeId, id: &str) -> bool {
+        let patient = definitions().type_id("Patient") == Some(kind);
+        !patient || Home::Patient(id.to_owned()).token(&self.inner.vault).is_some_and(|home| self.knows(&home))
+    }
+
+    fn target(&self, kind: TypeId, id: &str, version: u32) -> Target {
+        Target { rtype: kind.0, token: self.id_token(kind, id), version }
     }
 
     async fn orphaning(&self, kind: TypeId, id: &str) -> Result<Orphaning> {
@@ -229,10 +253,10 @@ impl Tx {
         })
     }
 
-    /// The write refers to this resource, which was found: if it is gone at commit, that shows as Conflict.
+    /// The write refers to this resource: if it is not there at commit, that shows as Conflict.
     pub fn refers_to(&mut self, kind: TypeId, id: &str, version: u32) {
-        let token = self.store.id_token(kind, id);
-        self.targets.push(Target { rtype: kind.0, token, version });
+        let target = self.store.target(kind, id, version);
+        self.targets.push(target);
     }
 
     /// Who refers to a resource that it deletes, beside what it writes itself. When there is nobody it is held to that:
@@ -292,5 +316,41 @@ mod tests {
     fn every_bucket_has_a_lock_of_its_own() {
         let keys: HashSet<i64> = (0..=255).map(|last| LOCKS | i64::from(bucket(&[last; 16]))).collect();
         assert_eq!(keys.len(), usize::from(BUCKETS));
+    }
+
+    fn row(resource: u8, ver: u32, deleted: bool) -> RecordRow {
+        RecordRow {
+            rid: Rid(resource.into()),
+            rtype: 1,
+            id_token: [resource; 16],
+            base: None,
+            pk: crate::vault::Pk(1),
+            yr: None,
+            ver,
+            deleted,
+            capsule: Vec::new(),
+            terms: Vec::new(),
+            terms_before: Vec::new(),
+        }
+    }
+
+    fn write(rows: &[RecordRow], to: &[(u8, u32)]) -> WriteSet {
+        let target = |(resource, version): &(u8, u32)| Target { rtype: 1, token: [*resource; 16], version: *version };
+        WriteSet { records: rows.to_vec(), targets: to.iter().map(target).collect(), ..WriteSet::default() }
+    }
+
+    #[test]
+    fn a_commit_keeps_step_with_what_its_writes_make_and_delete() {
+        let mut standing = Standing(HashMap::from([([1; 16], 2), ([2; 16], 1)]));
+        let holds = |standing: &Standing, rows: &[RecordRow], to| standing.holds(&write(rows, to)).is_ok();
+        assert!(holds(&standing, &[], &[(1, 0), (1, 2), (2, 1)]));
+        assert!(!holds(&standing, &[], &[(1, 3)]) && !holds(&standing, &[], &[(1, 0), (3, 0)]));
+        // What it does itself counts.
+        assert!(holds(&standing, &[row(3, 1, false)], &[(3, 1)]) && holds(&standing, &[row(1, 3, false)], &[(1, 3)]));
+        assert!(!holds(&standing, &[row(1, 3, true)], &[(1, 0)]));
+        // And what those before it did.
+        standing.follow(&write(&[row(1, 3, true), row(3, 1, false), row(2, 2, false)], &[]));
+        assert!(!holds(&standing, &[], &[(1, 0)]));
+        assert!(holds(&standing, &[], &[(3, 1), (2, 2)]));
     }
 }

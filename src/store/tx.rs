@@ -366,11 +366,8 @@ impl SealedTx {
     /// `Kind::Conflict` when a version it was based on has changed or something unique is taken (issue code
     /// `duplicate`): nothing is kept.
     pub(crate) async fn commit(self, row: AuditRow) -> Result<Receipt> {
-        let (defines, targets) = (self.set.begins_epoch(), self.set.targets.clone());
+        let defines = self.set.begins_epoch();
         let done = self.store.receipt(Work::Write(Box::new(self.set), row)).await;
-        if done.as_ref().is_err_and(|error| error.kind == Kind::Conflict) {
-            self.store.forget_standing(&targets);
-        }
         // What is done again, or comes next, goes by the parameters there are now.
         if defines || done.as_ref().is_err_and(|error| error.kind == Kind::Conflict) {
             self.store.customs_again().await;

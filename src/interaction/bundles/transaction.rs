@@ -12,7 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::fhir::bundle::{self, Addresses};
 use crate::fhir::{Resource, TypeId};
 use crate::interaction::write::patch::Bases;
-use crate::interaction::write::references;
+use crate::interaction::write::references::{self, Look};
 use crate::interaction::write::stage::{Change, Staged};
 use crate::interaction::write::{TRIES_MAX, lost_race, nothing_written, outcome};
 use crate::interaction::{
@@ -248,7 +248,8 @@ async fn commit(scene: Scene<'_>, changes: Vec<Numbered>, rests: &Rests, entries
 async fn unreferenced(scene: Scene<'_>, tx: &mut Tx, staged: &[(usize, Staged)]) -> Result<()> {
     let mut faults = Faults::default();
     let mut found = Vec::new();
-    for (kind, id, error) in references::faults(scene, tx, staged.iter().map(|(_, staged)| staged)).await? {
+    let resources = staged.iter().map(|(_, staged)| staged);
+    for (kind, id, error) in references::faults(scene, tx, resources, Look::Now).await? {
         let of = |staged: &Staged| staged.version.as_ref().is_some_and(|it| it.kind == kind && it.id == id);
         found.push((staged.iter().find(|(_, staged)| of(staged)).map_or(0, |(n, _)| *n), error));
     }

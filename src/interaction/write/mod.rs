@@ -7,6 +7,7 @@ pub(super) mod stage;
 
 use patch::Bases;
 use plan::{Plan, Settled};
+use references::Look;
 use stage::{Change, Staged};
 
 use super::conditional::Match;
@@ -41,11 +42,14 @@ pub(super) async fn delete(scene: Scene<'_>, kind: TypeId, target: Target) -> Re
 /// Writes, and tries again when another write came in between, from the condition on. With If-Match the second look
 /// tells the client.
 async fn perform(scene: Scene<'_>, plan: &Plan) -> Result<Answer> {
-    let mut turn = None;
+    let (mut turn, mut look) = (None, Look::AtCommit);
     for _ in 0..TRIES_MAX {
         let done = match plan.settle(scene).await? {
             Settled::Existing(found) => return existing(scene, plan, found).await,
-            Settled::Changes(changes, premises) => attempt(scene, (plan.what(), plan.kind()), &changes, premises).await,
+            Settled::Changes(changes, premises) => {
+                let of = (plan.what(), plan.kind());
+                attempt(scene, of, &changes, premises, std::mem::replace(&mut look, Look::Now)).await
+            }
         };
         match done {
             // Those who lost go one after the other: each of many at once would lose to all before it.
@@ -91,9 +95,9 @@ pub(super) fn nothing_written() -> Content {
 pub(super) async fn single(scene: Scene<'_>, change: Change) -> Result<Answer> {
     let (what, kind) = (change.what(), change.target().0);
     let changes = [change];
-    let mut turn = None;
+    let (mut turn, mut look) = (None, Look::AtCommit);
     for _ in 0..TRIES_MAX {
-        match attempt(scene, (what, kind), &changes, Vec::new()).await {
+        match attempt(scene, (what, kind), &changes, Vec::new(), std::mem::replace(&mut look, Look::Now)).await {
             Err(error) if lost_race(&error) && turn.is_none() => {
                 turn = Some(scene.app.store.turn(plan::contended(changes[0].target())).await);
             }
@@ -118,6 +122,7 @@ async fn attempt(
     (what, kind): (What, TypeId),
     changes: &[Change],
     premises: Vec<Premise>,
+    look: Look,
 ) -> Result<Answer> {
     let bases = Bases::open(scene, changes.iter()).await?;
     let mut tx = scene.app.store.begin();
@@ -126,8 +131,10 @@ async fn attempt(
     for change in changes {
         all.push(change.stage(scene, &mut tx, &bases).await?);
     }
+    // What writes nothing has no writer to look.
+    let look = if all.iter().any(|staged| staged.writes) { look } else { Look::Now };
     // Of a conditional delete several may be referred to: they are told together.
-    let mut faults = references::faults(scene, &mut tx, all.iter()).await?.into_iter();
+    let mut faults = references::faults(scene, &mut tx, all.iter(), look).await?.into_iter();
     if let Some((.., mut error)) = faults.next() {
         error.issues.extend(faults.flat_map(|(.., error)| error.issues));
         return Err(error);
@@ -166,7 +173,7 @@ pub(in crate::interaction) async fn foreseen(scene: Scene<'_>, change: &Change) 
         Err(error) if error.kind.is_ours() => return Err(error),
         Err(error) => return Ok(error.issues),
     };
-    let mut faults = references::faults(scene, &mut tx, std::iter::once(&staged)).await?;
+    let mut faults = references::faults(scene, &mut tx, std::iter::once(&staged), Look::Now).await?;
     let mut issues: Vec<Issue> = faults.drain(..).flat_map(|(.., error)| error.issues).collect();
     issues.extend(tx.taken().await?.into_iter().flat_map(|error| error.issues));
     Ok(issues)

@@ -4,13 +4,13 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::stage::Staged;
-use crate::access::referable;
+use crate::access::{Rows, referable};
 use crate::app::config::References;
 use crate::error::{Error, Issue, Kind, Result};
 use crate::fhir::literal;
 use crate::fhir::reference::{self, Reference};
 use crate::fhir::{Resource, TypeId, definitions};
-use crate::interaction::{Facts, Scene, is_audit};
+use crate::interaction::{Scene, is_audit};
 use crate::store::{Fate, REFERRERS_MAX, Referrers, Tx};
 
 /// What stands against one resource of a transaction.
@@ -76,9 +76,17 @@ pub(in crate::interaction) async fn lost(scene: Scene<'_>, resource: &Resource) 
             wanted.entry(*kind).or_default().insert((id.clone(), *version));
         }
     }
-    let facts = Facts { trial: true, ..scene.facts.clone() };
-    let absent = absent(Scene { facts: &facts, ..scene }, &mut scene.app.store.begin(), wanted).await?;
+    let absent = absent(scene, &mut scene.app.store.begin(), wanted, Look::Now).await?;
     Ok(refers.iter().filter_map(|refers| issue(refers, &absent)).collect())
+}
+
+/// When what a write refers to is looked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::interaction) enum Look {
+    /// By the writer alone, where the caller may refer to whatever there is. It says only that something is missing: the
+    /// next try finds out what.
+    AtCommit,
+    Now,
 }
 
 /// Looks for everything that the resources of a transaction refer to, and for what refers to those it deletes.
@@ -89,6 +97,7 @@ pub(in crate::interaction) async fn faults<'a>(
     scene: Scene<'_>,
     tx: &mut Tx,
     staged: impl Iterator<Item = &'a Staged> + Clone,
+    look: Look,
 ) -> Result<Vec<Fault>> {
     if scene.app.config.references == References::Allow {
         return Ok(Vec::new());
@@ -101,7 +110,9 @@ pub(in crate::interaction) async fn faults<'a>(
             wanted.entry(*kind).or_default().insert((id.clone(), *version));
         }
     }
-    let absent = absent(scene, tx, wanted).await?;
+    // What is refused anyway is told with everything that is.
+    let refused = staged.clone().flat_map(|staged| &staged.refers).any(|refers| refers.to.is_none());
+    let absent = absent(scene, tx, wanted, if refused { Look::Now } else { look }).await?;
     let mut faults = Vec::new();
     for staged in staged {
         let issues: Vec<Issue> = staged.refers.iter().filter_map(|refers| issue(refers, &absent)).collect();
@@ -132,24 +143,32 @@ async fn absent(
     scene: Scene<'_>,
     tx: &mut Tx,
     wanted: BTreeMap<TypeId, HashSet<Wanted>>,
+    look: Look,
 ) -> Result<HashMap<TypeId, HashSet<Wanted>>> {
+    let store = &scene.app.store;
     let mut absent: HashMap<TypeId, HashSet<Wanted>> = HashMap::new();
-    for (kind, wanted) in wanted {
-        let rows = referable(scene.caller, kind)?;
-        // What it deletes itself, or has in an earlier version.
-        let (own, others): (Vec<Wanted>, Vec<Wanted>) =
-            wanted.into_iter().partition(|(id, _)| tx.fate(kind, id).is_some());
-        let asked: Vec<(&str, u32)> = others.iter().map(|(id, version)| (id.as_str(), *version)).collect();
-        let gone = scene.app.store.absent(&rows, kind, &asked, !scene.facts.trial).await?;
-        absent.entry(kind).or_default().extend(own);
-        for (wanted, gone) in others.into_iter().zip(gone) {
-            match gone {
-                true => drop(absent.entry(kind).or_default().insert(wanted)),
-                false => tx.refers_to(kind, &wanted.0, wanted.1),
+    let (mut among, mut asked) = (HashMap::new(), Vec::new());
+    for (kind, wanted) in &wanted {
+        among.insert(*kind, referable(scene.caller, *kind)?);
+        for (id, version) in wanted {
+            match tx.fate(*kind, id) {
+                // What it deletes itself, or has in an earlier version.
+                Some(_) => drop(absent.entry(*kind).or_default().insert((id.clone(), *version))),
+                None => asked.push((*kind, id.as_str(), *version)),
             }
         }
     }
-    absent.retain(|_, of| !of.is_empty());
+    // All or none: who is told of one is told of the others too.
+    let open = among.values().all(|rows| matches!(rows, Rows::All)) && absent.is_empty();
+    if look == Look::AtCommit && open && asked.iter().all(|(kind, id, _)| store.may_be(*kind, id)) {
+        asked.drain(..).for_each(|(kind, id, version)| tx.refers_to(kind, id, version));
+    }
+    for ((kind, id, version), gone) in asked.iter().zip(store.absent(&among, &asked).await?) {
+        match gone {
+            true => drop(absent.entry(*kind).or_default().insert(((*id).to_owned(), *version))),
+            false => tx.refers_to(*kind, id, *version),
+        }
+    }
     Ok(absent)
 }
 
