@@ -89,6 +89,7 @@ impl Loader<'_> {
                 self.refuse(&origin, "", &error.issues);
                 Ok(())
             }
+            Unit::Turn => Ok(()),
         }
     }
 

@@ -10,7 +10,7 @@ pub mod unit;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use load::{Loader, Tallies};
 use unit::{Unit, Units};
@@ -18,6 +18,7 @@ use unit::{Unit, Units};
 use super::progress::Progress;
 use crate::access::Caller;
 use crate::app::App;
+use crate::app::config::References;
 use crate::error::{Error, Result};
 
 /// Units that are read ahead.
@@ -47,9 +48,14 @@ pub async fn run(app: &App, paths: &[PathBuf]) -> Result<Summary> {
     let read = AtomicU64::new(0);
     let progress = Progress::new(&app.world, "import", found.documents.iter().map(|document| document.size).sum());
     let produce = |give: Give<'_>| {
+        let mut before = None;
         for document in &found.documents {
             let mut units = Units::default();
             let mut open = true;
+            let next = before.replace(document.turn).is_some_and(|before| before != document.turn);
+            if next && app.config.references == References::Reject {
+                open = give(Unit::Turn);
+            }
             document.read(&read, &mut |origin, node| {
                 units.add(origin, node, &mut |unit| open = open && give(unit));
                 open
@@ -86,7 +92,7 @@ pub(super) fn pipeline(
         deferred: Mutex::default(),
     };
     let (sender, receiver) = sync_channel(AHEAD);
-    let receiver = Mutex::new(receiver);
+    let queue = Queue { units: Mutex::new(receiver), under_way: RwLock::default() };
     let stopped = AtomicBool::new(false);
     let runtime = tokio::runtime::Handle::current();
     let after = || {
@@ -96,7 +102,7 @@ pub(super) fn pipeline(
     let failure = tokio::task::block_in_place(|| {
         std::thread::scope(|scope| {
             scope.spawn(|| feed(sender, &stopped, produce));
-            let work = || work(&runtime, &loader, &receiver, &stopped, &after);
+            let work = || work(&runtime, &loader, &queue, &stopped, &after);
             let workers: Vec<_> = (0..WORKERS).map(|_| scope.spawn(work)).collect();
             let ends = workers.into_iter().map(|worker| worker.join().unwrap_or_else(|_| Err(panicked())));
             ends.fold(Ok(()), Result::and)
@@ -115,17 +121,35 @@ fn feed(sender: SyncSender<Unit>, stopped: &AtomicBool, produce: &dyn Fn(Give<'_
     produce(&mut |unit| !stopped.load(Ordering::Relaxed) && sender.send(unit).is_ok());
 }
 
+/// What was read, in its order.
+struct Queue {
+    units: Mutex<Receiver<Unit>>,
+    /// Read while a unit is performed, written where a turn ends.
+    under_way: RwLock<()>,
+}
+
+impl Queue {
+    /// The next unit, with what a turn waits for until it is dropped. None: the reader is at its end.
+    fn next(&self) -> Option<(Unit, RwLockReadGuard<'_, ()>)> {
+        let units = self.units.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            match units.recv().ok()? {
+                // Nobody takes another unit until those that others are at are done.
+                Unit::Turn => drop(self.under_way.write().unwrap_or_else(PoisonError::into_inner)),
+                unit => return Some((unit, self.under_way.read().unwrap_or_else(PoisonError::into_inner))),
+            }
+        }
+    }
+}
+
 fn work(
     runtime: &tokio::runtime::Handle,
     loader: &Loader<'_>,
-    receiver: &Mutex<Receiver<Unit>>,
+    queue: &Queue,
     stopped: &AtomicBool,
     after: &dyn Fn(),
 ) -> Result<()> {
-    loop {
-        let unit = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        // The reader is at its end.
-        let Ok(unit) = unit else { return Ok(()) };
+    while let Some((unit, _under_way)) = queue.next() {
         // After a failure the queue is only emptied, so that the reader ends.
         if stopped.load(Ordering::Relaxed) {
             continue;
@@ -136,6 +160,7 @@ fn work(
         }
         after();
     }
+    Ok(())
 }
 
 /// The summary: one line a type.
@@ -158,4 +183,34 @@ fn table(tallies: &Tallies, seconds: f64) -> String {
     line("all", &sum);
     let rate = tallies.done as f64 / seconds;
     out + &format!("{} resources in {seconds:.1} s, {rate:.0} a second\n", tallies.done)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn nothing_of_a_turn_is_taken_while_something_of_the_one_before_is_under_way() {
+        let group = || Unit::Group(Vec::new());
+        let (sender, receiver) = sync_channel(AHEAD);
+        for unit in [group(), group(), Unit::Turn, group()] {
+            sender.send(unit).unwrap();
+        }
+        drop(sender);
+        let queue = Queue { units: Mutex::new(receiver), under_way: RwLock::default() };
+        let first = queue.next().unwrap();
+        let second = queue.next().expect("units of one turn are performed at the same time");
+        let (taken, other) = sync_channel(1);
+        std::thread::scope(|scope| {
+            scope.spawn(|| taken.send(queue.next().is_some()));
+            assert!(other.recv_timeout(Duration::from_millis(100)).is_err(), "two are under way");
+            drop(first);
+            assert!(other.recv_timeout(Duration::from_millis(100)).is_err(), "one is under way");
+            drop(second);
+            assert!(other.recv_timeout(Duration::from_secs(10)).unwrap());
+        });
+        assert!(queue.next().is_none());
+    }
 }

@@ -1,5 +1,6 @@
 //! Paths to documents: folders are walked, gzip is opened, NDJSON is read line by line. Nothing is skipped unsaid.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -9,9 +10,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use flate2::read::MultiGzDecoder;
 
 use super::lines;
+use crate::access::policy::owned;
 use crate::error::{Error, Result};
 use crate::fhir::json::{self, Node};
-use crate::fhir::xml;
+use crate::fhir::{TypeId, definitions, xml};
 
 /// Largest document, and largest line of NDJSON, in bytes after decompression.
 const DOCUMENT_BYTES_MAX: u64 = 1 << 30;
@@ -81,7 +83,12 @@ pub struct Document {
     gzip: bool,
     /// Bytes on disk, for the progress bar.
     pub size: u64,
+    /// Documents of another turn than the one before may refer to what that one holds.
+    pub turn: Turn,
 }
+
+/// Whether resources of the type can be of a patient, and its place among these.
+pub type Turn = (bool, usize);
 
 /// What lies under the given paths.
 #[derive(Default)]
@@ -91,7 +98,8 @@ pub struct Found {
     pub others: Vec<PathBuf>,
 }
 
-/// Lists the documents under the paths: those of a folder sorted by name, hidden files left out.
+/// Lists the documents under the paths: those of a folder by the type that their names begin with, so that what others
+/// refer to comes first, then by name; hidden files left out.
 ///
 /// # Errors
 /// A path that is not there, cannot be read or was named itself but has no known ending.
@@ -115,7 +123,7 @@ fn walk(folder: &Path, depth: usize, found: &mut Found) -> Result<()> {
     }
     let entries = fs::read_dir(folder).and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
     let mut paths: Vec<PathBuf> = entries.map_err(|e| unreadable(folder, &e))?.iter().map(fs::DirEntry::path).collect();
-    paths.sort();
+    paths.sort_by_cached_key(|path| (turn(path), path.clone()));
     for path in paths {
         let about = fs::metadata(&path).map_err(|e| unreadable(&path, &e))?;
         let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
@@ -128,6 +136,22 @@ fn walk(folder: &Path, depth: usize, found: &mut Found) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// When it is the turn of a file (`Patient.ndjson.gz`, `Patient-12.json`): first what belongs to no patient, those that
+/// refer to few types before others; then the rest, those that many types refer to (patients) before others.
+fn turn(path: &Path) -> Turn {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let letters = name.find(|letter: char| !letter.is_ascii_alphabetic()).unwrap_or(name.len());
+    let Some(kind) = definitions().type_id(&name[..letters]) else { return (true, usize::MAX) };
+    let refers = |from: TypeId| definitions().params(from).iter().flat_map(|param| &param.targets);
+    match owned(kind) {
+        false => (false, refers(kind).collect::<BTreeSet<_>>().len()),
+        true => {
+            let types = definitions().types().iter();
+            (true, usize::MAX - 1 - types.filter(|from| refers(**from).any(|to| *to == kind)).count())
+        }
+    }
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Error {
@@ -145,8 +169,8 @@ impl Found {
             _ => return false,
         };
         let gzip = plain.len() != name.len();
-        let name = path.display().to_string().into();
-        self.documents.push(Document { path: path.to_owned(), name, form, gzip, size });
+        let (turn, name) = (turn(path), path.display().to_string().into());
+        self.documents.push(Document { path: path.to_owned(), name, form, gzip, size, turn });
         true
     }
 }
@@ -273,6 +297,42 @@ mod tests {
         assert!(read[1].1.is_none() && read[0].1.is_some() && read[2].1.is_some());
         assert_eq!(read[3].1.as_ref().unwrap().to_string(), "{\"b\":1.50}");
         assert_eq!(others, 1);
+    }
+
+    #[test]
+    fn what_others_refer_to_is_read_before_them() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in [
+            "Appendix.ndjson",
+            "Composition.ndjson",
+            "Encounter-2.ndjson",
+            "Encounter-1.ndjson",
+            "Location.ndjson",
+            "Observation.ndjson.gz",
+            "Organization.ndjson",
+            "Patient.ndjson",
+            "PractitionerRole.ndjson",
+        ] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        let found = find(&[dir.path().to_owned()]).unwrap();
+        let names = found.documents.iter().map(|document| document.name.rsplit('/').next().unwrap());
+        assert_eq!(
+            names.collect::<Vec<_>>(),
+            [
+                "Organization.ndjson",
+                "Location.ndjson",
+                "PractitionerRole.ndjson",
+                "Patient.ndjson",
+                "Encounter-1.ndjson",
+                "Encounter-2.ndjson",
+                "Observation.ndjson.gz",
+                "Composition.ndjson",
+                "Appendix.ndjson",
+            ]
+        );
+        let turns: BTreeSet<Turn> = found.documents.iter().map(|document| document.turn).collect();
+        assert!(turns.len() == 8 && found.documents.is_sorted_by_key(|document| document.turn));
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub enum Unit {
     Group(Vec<Piece>),
     /// Nothing that could be performed.
     Fault { origin: Origin, error: Error },
+    /// What comes next may refer to what came before: all of that is performed first.
+    Turn,
 }
 
 /// Which name of a resource wins when it has two.
@@ -265,6 +267,7 @@ mod tests {
         let pieces = match unit {
             Unit::Transaction { pieces, .. } | Unit::Group(pieces) => pieces,
             Unit::Fault { error, .. } => return vec![error.to_string()],
+            Unit::Turn => return Vec::new(),
         };
         pieces
             .iter()
