@@ -354,6 +354,10 @@ impl Row {
         column!(self, at, &str)
     }
 
+    pub fn opt_text(&self, at: usize) -> Result<Option<&str>, Fault> {
+        column!(self, at, Option<&str>)
+    }
+
     /// What was bound as [`Param::Ints`].
     pub fn ints(&self, at: usize) -> Result<Vec<i64>, Fault> {
         match self {

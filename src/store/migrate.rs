@@ -33,6 +33,7 @@ const SQLITE: &[Step] = &[
     step!(9, "sqlite", "0009_kv_owner"),
     step!(10, "sqlite", "0010_search_parameter"),
     step!(11, "sqlite", "0011_kv_owner_order"),
+    step!(12, "sqlite", "0012_record_versions"),
 ];
 const POSTGRES: &[Step] = &[
     step!(1, "postgres", "0001_records"),
@@ -43,6 +44,7 @@ const POSTGRES: &[Step] = &[
     step!(9, "postgres", "0009_kv_owner"),
     step!(10, "postgres", "0010_search_parameter"),
     step!(11, "postgres", "0011_kv_owner_order"),
+    step!(12, "postgres", "0012_record_versions"),
 ];
 // Numbered apart from the data, so that one database given for both is refused.
 const KEYS_SQLITE: &[Step] = &[step!(1001, "keys/sqlite", "0001_keys"), step!(1002, "keys/sqlite", "0002_destroyed")];

@@ -228,10 +228,13 @@ struct Inner {
     compartments: Cache<[u8; 16], Surrogates>,
     customs: RwLock<Arc<Customs>>,
     turns: turns::Turns,
+    /// What narrowed a search to many candidates lately, as a hash: the next one lists them at once.
+    broad: Cache<u64, ()>,
 }
 
 /// Compartments whose surrogates are remembered; they never change.
 const COMPARTMENTS_CACHED: u64 = 100_000;
+const BROAD_CACHED: u64 = 10_000;
 
 impl Store {
     /// Opens, migrates, registers this process as an audit instance.
@@ -274,6 +277,7 @@ impl Store {
             compartments,
             customs,
             turns: turns::Turns::default(),
+            broad: Cache::new(BROAD_CACHED),
         };
         let store = Store { inner: Arc::new(inner) };
         store.customs_at_start().await?;

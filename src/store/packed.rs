@@ -7,6 +7,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::db::{Fault, Row};
+
 /// A row cut from what [`joined`] gives.
 pub struct PackedRow {
     all: Arc<[u8]>,
@@ -24,6 +26,39 @@ pub fn joined(sql: &str, columns: usize) -> String {
     let each = |text: fn(usize) -> String| (0..columns).map(text).collect::<Vec<_>>().join(", ");
     let (names, fields) = (each(|n| format!("c{n}")), each(|n| format!("length(c{n}), ':', c{n}")));
     format!("with c({names}) as ({sql}) select cast(group_concat(concat({fields}), '') as blob) from c")
+}
+
+/// A query that gives the rows of `sql`, all of whose columns are numbers and none null, as one row: on SQLite as text, on
+/// PostgreSQL as an array of each column.
+pub fn numbered(postgres: bool, sql: &str, columns: usize) -> String {
+    let each = |text: fn(usize) -> String, between: &str| (0..columns).map(text).collect::<Vec<_>>().join(between);
+    let names = each(|n| format!("c{n}"), ", ");
+    match postgres {
+        true => {
+            let arrays = each(|n| format!("coalesce(array_agg(c{n}), '{{}}'::bigint[])"), ", ");
+            format!("select {arrays} from ({sql}) as c({names})")
+        }
+        false => {
+            let fields = each(|n| format!("c{n}"), ", ',', ");
+            format!("with c({names}) as ({sql}) select group_concat(concat({fields}), ',') from c")
+        }
+    }
+}
+
+/// The numbers of [`numbered`], row by row; None when they are no rows of so many.
+pub fn rows_of<const N: usize>(row: &Row) -> Result<Option<Vec<[i64; N]>>, Fault> {
+    if let Row::Postgres(_) = row {
+        let columns = (0..N).map(|n| row.ints(n)).collect::<Result<Vec<_>, _>>()?;
+        let length = columns.first().map_or(0, Vec::len);
+        let even = columns.iter().all(|column| column.len() == length);
+        return Ok(even.then(|| (0..length).map(|at| std::array::from_fn(|n| columns[n][at])).collect()));
+    }
+    let Some(text) = row.opt_text(0)? else { return Ok(Some(Vec::new())) };
+    let numbers = text.split(',').map(|number| number.parse().ok()).collect::<Option<Vec<i64>>>();
+    Ok(numbers.and_then(|numbers| {
+        let (rows, rest) = numbers.as_chunks::<N>();
+        rest.is_empty().then(|| rows.to_vec())
+    }))
 }
 
 /// The rows; None when the bytes are cut off or no rows of so many fields.
@@ -114,6 +149,14 @@ mod tests {
         // Cut off, or of another number of fields.
         assert!((1..all.len()).all(|end| parted(&all[..end], 3).is_none_or(|rows| rows.len() < 4)));
         assert!(parted(&all, 5).is_none());
+        for (sql, wanted) in [
+            ("select * from (values (-1, 2), (9223372036854775807, 0))", vec![[-1, 2], [i64::MAX, 0]]),
+            ("select 1, 2 where 1 = 0", Vec::new()),
+        ] {
+            let rows = conn.rows(&numbered(false, sql, 2), Vec::new()).await.ok().expect("answers");
+            assert_eq!(rows_of::<2>(&rows[0]).ok(), Some(Some(wanted.clone())));
+            assert_eq!(rows_of::<3>(&rows[0]).ok().flatten().is_none(), wanted.len() == 2);
+        }
         let none = conn.rows(&joined("select 1 where 1 = 0", 1), Vec::new()).await.ok().expect("answers");
         assert_eq!(none[0].opt_bytes(0).ok(), Some(None));
     }

@@ -95,6 +95,14 @@ impl Readers {
         }
     }
 
+    /// The rows of a query for so many numbers, none of them null.
+    pub async fn numbers<const N: usize>(&self, sql: &str, params: Vec<Param>) -> Result<Vec<[i64; N]>> {
+        let sql = packed::numbered(self.shared.db.is_postgres(), sql, N);
+        let row = self.rows(&sql, params).await?.pop();
+        let rows = row.map(|row| packed::rows_of(&row)).transpose()?.flatten();
+        rows.ok_or_else(|| shape("numbers are cut off").into())
+    }
+
     /// The outer error: no connection came free.
     async fn ask(&self, sql: &str, params: Vec<Param>) -> Result<Result<Vec<Row>, Fault>> {
         #[cfg(test)]

@@ -47,6 +47,11 @@ impl Erasures {
         self.count.load(Ordering::SeqCst)
     }
 
+    /// Whether all that are destroyed were forgotten when it was last asked.
+    pub fn are_counted(&self) -> bool {
+        self.count() != UNKNOWN
+    }
+
     /// Asks unless that was done just now, and has the destroyed ones forgotten.
     ///
     /// # Errors
@@ -124,7 +129,7 @@ mod tests {
         erasures.asked.invalidate_all();
         store.be_silent(true);
         assert!(look().is_none(), "it waits");
-        assert!(forgotten.borrow().is_empty());
+        assert!(forgotten.borrow().is_empty() && !erasures.are_counted());
         store.be_silent(false);
         look().expect("at once").expect("it answers");
         assert_eq!(*forgotten.borrow(), [Pk(1)]);

@@ -13,6 +13,7 @@ mod crypto;
 mod envelope;
 mod erasures;
 mod keys;
+mod opened;
 mod phi;
 mod system;
 #[cfg(test)]
@@ -30,10 +31,12 @@ use crate::error::{Error, Result};
 
 pub use envelope::PLAIN_MAX;
 pub use keys::Keys;
+pub use opened::{Plain, Which};
 pub use phi::Phi;
 
 use blind::Blind;
 use erasures::Erasures;
+use opened::Opened;
 use system::SystemKeys;
 
 /// Row id: random, never sequential, never the FHIR id.
@@ -170,6 +173,7 @@ struct Inner {
     system: SystemKeys,
     blind: Blind,
     cache: Cache<Pk, Arc<Keys>>,
+    opened: Opened,
     erasures: Erasures,
 }
 
@@ -194,8 +198,8 @@ impl Vault {
     pub async fn open(root: Arc<dyn RootKey>, keys: Arc<dyn KeyStore>) -> Result<Vault> {
         let (system, index) = SystemKeys::open(root, keys).await?;
         let cache = Cache::builder().max_capacity(CACHED_MAX).time_to_live(CACHED_FOR).build();
-        let (blind, erasures) = (Blind::new(&index), Erasures::new());
-        Ok(Vault { inner: Arc::new(Inner { system, blind, cache, erasures }) })
+        let (blind, erasures, opened) = (Blind::new(&index), Erasures::new(), Opened::new());
+        Ok(Vault { inner: Arc::new(Inner { system, blind, cache, opened, erasures }) })
     }
 
     /// The keys of these surrogates, from the cache or in one query, in the same order. None where destroyed.
@@ -224,13 +228,14 @@ impl Vault {
 
     /// Lets the key database go, so that all of it lies in its file.
     pub async fn close(&self) {
+        self.inner.opened.forget_all();
         self.inner.system.store().close().await;
     }
 
     /// What is known of these surrogates, in the same order.
     async fn known(&self, pks: &[Pk]) -> Result<Vec<Known>> {
         let Inner { system, cache, erasures, .. } = &*self.inner;
-        erasures.look(system.store(), |destroyed| destroyed.iter().for_each(|pk| cache.invalidate(pk))).await?;
+        self.look().await?;
         let before = erasures.count();
         let cached: Vec<Option<Arc<Keys>>> = pks.iter().map(|pk| cache.get(pk)).collect();
         let missing = missing(pks, &cached);
@@ -244,6 +249,21 @@ impl Vault {
             None => loaded.get(pk).cloned().unwrap_or(Known::Unknown),
         });
         Ok(known.collect())
+    }
+
+    /// Learns of keys that other processes destroyed, unless it did so just now.
+    async fn look(&self) -> Result<()> {
+        let Inner { system, cache, opened, erasures, .. } = &*self.inner;
+        let forget = |destroyed: &[Pk]| {
+            destroyed.iter().for_each(|pk| cache.invalidate(pk));
+            opened.forget_all();
+        };
+        let done = erasures.look(system.store(), forget).await;
+        // Whose keys are destroyed is not known: content may be anybody's.
+        if done.is_err() || !erasures.are_counted() {
+            opened.forget_all();
+        }
+        done
     }
 
     /// The same, from the cache alone; None when the key database has to be asked (hot path without await).
@@ -310,6 +330,7 @@ impl Vault {
     pub async fn destroy(&self, pk: Pk) -> Result<()> {
         self.inner.system.store().destroy_data_keys(pk).await?;
         self.inner.cache.invalidate(&pk);
+        self.inner.opened.forget_all();
         Ok(())
     }
 
@@ -323,6 +344,7 @@ impl Vault {
         let destroyed = self.inner.system.store().data_keys(&[pk]).await?.iter().any(DekRow::is_destroyed);
         if destroyed {
             self.inner.cache.invalidate(&pk);
+            self.inner.opened.forget_all();
         }
         Ok(destroyed)
     }

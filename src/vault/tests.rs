@@ -318,3 +318,22 @@ fn system_seals_open_under_their_key_and_aad_alone() {
     assert!(tampered(now(vault.open_system(SystemKey::Audit { month: 5 }, b"", &sealed))));
     assert_eq!(rows(), before);
 }
+
+#[tokio::test]
+async fn what_another_server_erased_is_in_no_memory_soon_though_nobody_asks() {
+    let site = Deployment::new();
+    let (first, second) = (site.start().unwrap(), site.start().unwrap());
+    keys(&second, 5);
+    let which = (102, Rid(77), 3);
+    let (_, mark) = first.opened(std::iter::once(which)).await.unwrap();
+    let plain = Arc::new(zeroize::Zeroizing::new(vec![7; 10]));
+    first.keep_opened(std::iter::once((which, plain.clone())), mark);
+    tokio::time::sleep(std::time::Duration::from_millis(600)).await;
+    assert_eq!(Arc::strong_count(&plain), 2, "it is kept while nothing is erased");
+    second.destroy(Pk(5)).await.unwrap();
+    let since = crate::world::Stopwatch::start();
+    while Arc::strong_count(&plain) > 1 {
+        assert!(since.elapsed() < std::time::Duration::from_secs(4), "it stays");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}

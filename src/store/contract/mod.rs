@@ -1,5 +1,6 @@
 //! The store contract: one suite of cases, run on SQLite and on PostgreSQL, each with an own data and key database.
 
+mod broad;
 mod domain;
 mod entries;
 mod index;

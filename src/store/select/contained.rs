@@ -89,7 +89,7 @@ impl Store {
     async fn containers(&self, grant: &Grant<Search>, criteria: &[Criterion], left: &mut usize) -> Result<Vec<Rid>> {
         let judge: Judge<Rid> = Arc::new(|rid, _, _: &View<'_>| Ok(rid));
         let mut rids = Vec::new();
-        let mut scan = Scan::open(self, grant.kind(), criteria.to_vec(), Rid(0), false).await?;
+        let mut scan = Scan::open(self, grant, criteria.to_vec(), Rid(0), false).await?;
         while let Some(found) = scan.next(&judge).await? {
             rids.extend(found);
             if rids.len() > *left {

@@ -180,7 +180,7 @@ impl Store {
         }
         let mut rids = BTreeSet::new();
         let judge: Judge<Rid> = Arc::new(|rid, _, _: &View<'_>| Ok(rid));
-        let mut scan = Scan::open(self, grant.kind(), criteria, Rid(0), false).await?;
+        let mut scan = Scan::open(self, grant, criteria, Rid(0), false).await?;
         while let Some(found) = scan.next(&judge).await? {
             rids.extend(found);
             if rids.len() > INCLUDED_MAX {

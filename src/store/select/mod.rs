@@ -183,7 +183,7 @@ impl Store {
         let resources = INNER_MAX.min(self.inner.candidates_max / INNER_PART);
         let most = resources * if canonical_params(kind).is_some() { 3 } else { 1 };
         let mut ids = HashSet::new();
-        let mut scan = Scan::open(self, kind, criteria, Rid(0), true).await?;
+        let mut scan = Scan::open(self, grant, criteria, Rid(0), true).await?;
         while let Some(found) = scan.next(&judge).await? {
             ids.extend(found.into_iter().flatten());
             if ids.len() > most {
@@ -227,7 +227,7 @@ impl Store {
         };
         let mut page = Page::new(wanted, reach);
         let mut matched = 0u64;
-        let mut scan = Scan::open(self, query.kind, criteria, start, whole).await?;
+        let mut scan = Scan::open(self, grant, criteria, start, whole).await?;
         let mut complete = true;
         while let Some(found) = scan.next(&judge).await? {
             matched += found.len() as u64;

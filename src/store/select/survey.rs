@@ -56,7 +56,7 @@ impl Store {
         let open = matches!(grant.rows(), Rows::All) && grant.mask().is_none();
         self.in_epoch(query.epoch).await?;
         let candidates = match open {
-            true => Some(Scan::open(self, query.kind, criteria, Rid(0), false).await?.count().await?),
+            true => Some(Scan::open(self, grant, criteria, Rid(0), false).await?.count().await?),
             false => None,
         };
         Ok(Plan { narrows, candidates, limit: self.inner.candidates_max })
@@ -88,7 +88,7 @@ impl Store {
             Some(mask) => Arc::new(move |rid, version, view: &View<'_>| judge(rid, version, &view.masked(&mask))),
             None => judge,
         };
-        let mut scan = Scan::open(self, query.kind, criteria, Rid(0), true).await?;
+        let mut scan = Scan::open(self, grant, criteria, Rid(0), true).await?.afresh();
         let mut all = Vec::new();
         while let Some(found) = scan.next(&judge).await? {
             all.extend(found);

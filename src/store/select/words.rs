@@ -45,7 +45,7 @@ impl Store {
         let matcher = Matcher::new(others.clone())?;
         let judge: Judge<Rid> = Arc::new(|rid, _, _: &View<'_>| Ok(rid));
         let mut rids = Vec::new();
-        let mut scan = Scan::open(self, grant.kind(), others, Rid(0), false).await?;
+        let mut scan = Scan::open(self, grant, others, Rid(0), false).await?;
         while let Some(found) = scan.next(&judge).await? {
             rids.extend(found);
             if rids.len() > BODIES_MAX {
