@@ -34,7 +34,7 @@ impl Store {
         let judge: Judge<Vec<String>> =
             Arc::new(|_, _, view: &View<'_>| Ok(view.patients()?.into_iter().map(str::to_owned).collect()));
         let mut patients = HashSet::new();
-        let mut scan = Scan::open(self, grant, resolved(grant, criteria)?, Rid(0), true).await?.afresh();
+        let mut scan = Scan::afresh(self, grant, resolved(grant, criteria)?).await?;
         while let Some(found) = scan.next(&judge).await? {
             patients.extend(found.into_iter().flatten());
             if patients.len() > PATIENTS_MAX {
@@ -68,7 +68,7 @@ impl Store {
         let matcher = Matcher::new(criteria.clone())?;
         let all: Judge<Rid> = Arc::new(|rid, _, _: &View<'_>| Ok(rid));
         let mut rids = Vec::new();
-        let mut scan = Scan::open(self, grant, criteria, Rid(0), true).await?.afresh();
+        let mut scan = Scan::afresh(self, grant, criteria).await?;
         while let Some(found) = scan.next(&all).await? {
             rids.extend(found);
             if rids.len() > OPENED_MAX {

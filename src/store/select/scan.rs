@@ -68,8 +68,10 @@ enum Capsule {
     Opened(Plain),
 }
 
-/// Candidates fetched in one go with their capsules before it is known whether there are more.
+/// Candidates fetched in one go with their capsules before it is known whether there are more: few where others may have
+/// opened them, and as many as are worth it where each is opened anyway.
 const PROBE: usize = 32;
+const PROBE_AFRESH: usize = 512;
 const CHUNK_FIRST: usize = 128;
 const CHUNK_MAX: usize = 1024;
 /// Fewer than this are opened and decided where they are, and so many decided that are open.
@@ -91,7 +93,23 @@ impl<'a> Scan<'a> {
         after: Rid,
         whole: bool,
     ) -> Result<Scan<'a>> {
-        let kind = grant.kind();
+        let keeps = store.customs().all.is_empty() && matches!(grant.rows(), Rows::All);
+        Scan::start(store, grant.kind(), criteria, (after, whole), keeps).await
+    }
+
+    /// As [`Scan::open`], of everything; every capsule is opened anew: what decides about access, or is answered from
+    /// capsules alone, notices what was altered.
+    pub async fn afresh(store: &'a Store, grant: &Grant<Search>, criteria: Vec<Criterion>) -> Result<Scan<'a>> {
+        Scan::start(store, grant.kind(), criteria, (Rid(0), true), false).await
+    }
+
+    async fn start(
+        store: &'a Store,
+        kind: TypeId,
+        criteria: Vec<Criterion>,
+        (after, whole): (Rid, bool),
+        keeps: bool,
+    ) -> Result<Scan<'a>> {
         let narrow = terms::narrow(kind, &criteria, &store.inner.vault)?;
         let matcher = Matcher::new(criteria)?;
         let chunk = if whole { CHUNK_MAX } else { CHUNK_FIRST };
@@ -107,7 +125,7 @@ impl<'a> Scan<'a> {
             candidates: Some(0),
             chunk,
             ahead: None,
-            keeps: store.customs().all.is_empty() && matches!(grant.rows(), Rows::All),
+            keeps,
             mark: None,
         };
         let Some(narrowing) = scan.narrowing(narrow).await? else { return Ok(scan) };
@@ -119,11 +137,6 @@ impl<'a> Scan<'a> {
             Source::Walk(after)
         };
         Ok(scan)
-    }
-
-    /// Opens every capsule anew: what decides about access, or is answered from capsules alone, notices what was altered.
-    pub fn afresh(self) -> Scan<'a> {
-        Scan { keeps: false, ..self }
     }
 
     /// The next matches, in the order of row ids; None when there are no more.
@@ -230,10 +243,11 @@ impl<'a> Scan<'a> {
         let mut hasher = DefaultHasher::new();
         (self.kind, &self.narrowing).hash(&mut hasher);
         let of = hasher.finish();
-        if !inner.broad.contains_key(&of) {
+        let probe = if self.keeps { PROBE } else { PROBE_AFRESH };
+        if !self.keeps || !inner.broad.contains_key(&of) {
             let statement = self.narrowing.statement(db, COLUMNS, self.kind.0);
-            let rows = self.rows(dialect::first_rows(db, statement, PROBE + 1), COLUMN_COUNT).await?;
-            if rows.len() <= PROBE {
+            let rows = self.rows(dialect::first_rows(db, statement, probe + 1), COLUMN_COUNT).await?;
+            if rows.len() <= probe {
                 let mut found = rows.into_iter().map(Candidate::read).collect::<Result<Vec<_>>>()?;
                 self.candidates = Some(found.len());
                 found.retain(|candidate| candidate.rid > self.after);

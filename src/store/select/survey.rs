@@ -88,7 +88,7 @@ impl Store {
             Some(mask) => Arc::new(move |rid, version, view: &View<'_>| judge(rid, version, &view.masked(&mask))),
             None => judge,
         };
-        let mut scan = Scan::open(self, grant, criteria, Rid(0), true).await?.afresh();
+        let mut scan = Scan::afresh(self, grant, criteria).await?;
         let mut all = Vec::new();
         while let Some(found) = scan.next(&judge).await? {
             all.extend(found);
