@@ -27,3 +27,4 @@ mod smoke;
 mod tidy;
 mod tls;
 mod two_servers;
+mod unread;

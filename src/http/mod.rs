@@ -18,6 +18,7 @@ mod serve;
 mod site;
 mod throttle;
 mod tls;
+mod unread;
 mod write;
 
 #[cfg(test)]

@@ -6,10 +6,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::Request;
-use axum::http::header::{HeaderValue, STRICT_TRANSPORT_SECURITY};
+use axum::http::header::{CONNECTION, HeaderValue, STRICT_TRANSPORT_SECURITY};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -24,7 +23,7 @@ use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove
 
 use super::site::origin_of;
 use super::tls::{Tls, redirect};
-use super::{Sample, Server, meter};
+use super::{Sample, Server, meter, unread};
 use crate::app::App;
 use crate::audit::What;
 use crate::error::{Error, Kind, Result};
@@ -136,11 +135,14 @@ where
 {
     let inner = service_fn(move |request: Request<Incoming>| {
         let (server, hsts) = (server.clone(), hsts.clone());
-        let mut request = request.map(Body::new);
+        let (mut request, unread) = unread::lend(request);
         request.extensions_mut().insert(ConnectInfo(peer));
         async move {
             let mut reply = server.serve(request).await;
             reply.headers_mut().extend(hsts.map(|value| (STRICT_TRANSPORT_SECURITY, value)));
+            if !unread.finish().await {
+                reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
             Ok::<_, Infallible>(reply)
         }
     });
