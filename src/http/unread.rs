@@ -54,23 +54,28 @@ impl hyper::body::Body for Lent {
 
 /// Where the body of a request will be once it was worked on.
 pub struct Unread {
-    back: oneshot::Receiver<Incoming>,
+    /// None: there was none.
+    back: Option<oneshot::Receiver<Incoming>>,
     /// The client waits to be asked for the body.
     expects: bool,
 }
 
 /// The request to be worked on, and what to ask afterwards.
 pub fn lend(request: Request<Incoming>) -> (Request<Body>, Unread) {
+    if request.body().is_end_stream() {
+        return (request.map(|_| Body::empty()), Unread { back: None, expects: false });
+    }
     let (sender, back) = oneshot::channel();
     let expects = request.headers().contains_key(EXPECT);
     let request = request.map(|body| Body::new(Lent { body: Some(body), back: Some(sender) }));
-    (request, Unread { back, expects })
+    (request, Unread { back: Some(back), expects })
 }
 
 impl Unread {
     /// Reads what is left, when that is little and comes soon; false: the connection cannot be used again.
-    pub async fn finish(mut self) -> bool {
-        match self.back.try_recv() {
+    pub async fn finish(self) -> bool {
+        let Some(mut back) = self.back else { return true };
+        match back.try_recv() {
             Ok(body) if body.is_end_stream() => true,
             Ok(_) if self.expects => false,
             Ok(body) => tokio::time::timeout(WAIT, read(body)).await.unwrap_or(false),

@@ -181,20 +181,23 @@ pub async fn settle_others(db: &Db, instance: i64) -> Result<()> {
 /// The last link of a journal, whether its server lives or not. Links move in the order of their chain: once it stands
 /// in the database, all before it do.
 fn newest(path: &Path) -> io::Result<Option<Link>> {
-    let opened = File::open(path).map(Some).or_else(|error| ignore_missing(error).map(|()| None))?;
-    let links = opened.map(links_of).transpose()?;
+    let links = open(path)?.map(links_of).transpose()?;
     Ok(links.and_then(|mut links| links.pop()))
 }
 
 /// What an ended server's journal holds, with its lock; None: its server lives, or somebody else has just done this.
 fn records(path: &Path) -> io::Result<Option<(Vec<Link>, File)>> {
-    let opened = File::open(path).map(Some).or_else(|error| ignore_missing(error).map(|()| None))?;
-    let Some(file) = opened else { return Ok(None) };
+    let Some(file) = open(path)? else { return Ok(None) };
     match file.try_lock() {
         Ok(()) => Ok(Some((links_of(&file)?, file))),
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => Err(error),
     }
+}
+
+/// None: it was removed meanwhile.
+fn open(path: &Path) -> io::Result<Option<File>> {
+    File::open(path).map(Some).or_else(|error| ignore_missing(error).map(|()| None))
 }
 
 /// The links in both halves, in the order of their chain.

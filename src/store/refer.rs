@@ -100,12 +100,8 @@ pub struct Standing(HashMap<[u8; 16], u32>);
 impl Standing {
     /// Inside the open transaction, with the locks taken.
     pub async fn read<'a>(conn: &mut Conn, sets: impl Iterator<Item = &'a WriteSet>) -> Result<Standing, Fault> {
-        let mut targets: Vec<&Target> = sets.flat_map(|set| &set.targets).collect();
-        targets.sort_unstable_by_key(|target| (target.rtype, target.token));
-        targets.dedup_by_key(|target| target.token);
-        let mut standing = HashMap::with_capacity(targets.len());
-        for chunk in Chunks::of(&padded(targets, LOOKUP_MAX), LOOKUP_MAX) {
-            let (sql, params) = statement(chunk);
+        let mut standing = HashMap::new();
+        for (sql, params) in statements(sets.flat_map(|set| &set.targets).collect()) {
             standing.extend(versions(&conn.rows(&sql, params).await?)?);
         }
         Ok(Standing(standing))
@@ -158,7 +154,13 @@ fn raced(text: &'static str) -> Refusal {
     Refusal::Conflict(Error::new(Kind::Conflict, text))
 }
 
-/// Tokens and versions of those that are there and not deleted, of whatever types.
+/// Queries for the tokens and versions of those that are there and not deleted, of whatever types, each asked for once.
+fn statements(mut targets: Vec<&Target>) -> Vec<(String, Vec<Param>)> {
+    targets.sort_unstable_by_key(|target| (target.rtype, target.token));
+    targets.dedup_by_key(|target| target.token);
+    Chunks::of(&padded(targets, LOOKUP_MAX), LOOKUP_MAX).map(statement).collect()
+}
+
 fn statement(targets: &[&Target]) -> (String, Vec<Param>) {
     let listed = placeholders(targets.len(), 2, 0);
     let sql = format!("select id_token, ver from record where deleted = 0 and (rtype, id_token) in (values {listed})");
@@ -187,14 +189,11 @@ impl Store {
     /// `Kind::Tampered` when what is stored does not verify.
     pub async fn absent(&self, among: &HashMap<TypeId, Rows>, wanted: &[(TypeId, &str, u32)]) -> Result<Vec<bool>> {
         let targets: Vec<Target> = wanted.iter().map(|(kind, id, version)| self.target(*kind, id, *version)).collect();
-        let (some, mut all): (Vec<&Target>, Vec<&Target>) = targets
+        let (some, all): (Vec<&Target>, Vec<&Target>) = targets
             .iter()
             .partition(|target| among.get(&TypeId(target.rtype)).is_some_and(|rows| !matches!(rows, Rows::All)));
-        all.sort_unstable_by_key(|target| (target.rtype, target.token));
-        all.dedup_by_key(|target| target.token);
         let mut found: HashMap<[u8; 16], u32> = HashMap::with_capacity(targets.len());
-        for chunk in Chunks::of(&padded(all, LOOKUP_MAX), LOOKUP_MAX) {
-            let (sql, params) = statement(chunk);
+        for (sql, params) in statements(all) {
             found.extend(versions(&self.inner.lookups.rows(&sql, params).await?)?);
         }
         let mut kinds: BTreeMap<u16, Vec<[u8; 16]>> = BTreeMap::new();
