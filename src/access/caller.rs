@@ -96,7 +96,7 @@ impl Caller {
         Ok(Caller { who, scopes, rules: rules.into(), person, reach: None })
     }
 
-    pub fn who(&self) -> &Who {
+    pub fn who(&self) -> &Arc<Who> {
         &self.who
     }
 

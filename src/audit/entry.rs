@@ -1,6 +1,8 @@
 //! One audit event as the rest of the server states it: what happened, who did it, what was touched. One entry may
 //! hold many patients; over FHIR it reads as one BALP AuditEvent per patient (`balp`).
 
+use std::sync::Arc;
+
 use crate::access::Who;
 use crate::fhir::TypeId;
 use crate::world::Instant;
@@ -117,8 +119,8 @@ pub struct Event {
     /// Why it was refused (fixed text, no PHI).
     pub reason: Option<String>,
     /// None: no genuine token.
-    pub who: Option<Who>,
-    pub request: Request,
+    pub who: Option<Arc<Who>>,
+    pub request: Arc<Request>,
     /// Type asked for, if any.
     pub kind: Option<TypeId>,
     pub touched: Vec<Touched>,
@@ -328,14 +330,14 @@ impl Outcome {
 
 impl Event {
     /// A successful event without caller or content; the rest is set field by field.
-    pub fn new(at: Instant, what: What, request: Request) -> Event {
+    pub fn new(at: Instant, what: What, request: impl Into<Arc<Request>>) -> Event {
         Event {
             at,
             what,
             outcome: Outcome::Success,
             reason: None,
             who: None,
-            request,
+            request: request.into(),
             kind: None,
             touched: Vec::new(),
             patients: Vec::new(),

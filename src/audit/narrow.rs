@@ -119,6 +119,6 @@ fn referred(wanted: &Wanted, patient: TypeId, of: &impl Fn(Subject<'_>) -> Vec<i
     let [kind] = kinds.as_slice() else { return None };
     Some(match *kind == patient {
         true => of(Subject::Patient(id)),
-        false => of(Subject::Entity(&format!("{}/{id}", definitions().type_name(*kind)))),
+        false => of(Subject::Entity(definitions().type_name(*kind), id)),
     })
 }

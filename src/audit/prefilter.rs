@@ -57,10 +57,12 @@ impl Prefilter {
     }
 
     /// Whether any slice of the entry can meet the criteria.
-    pub fn may_hold(&self, entry: &Entry) -> bool {
+    pub fn may_hold(&self, entry: &Entry<'_>) -> bool {
         let who = entry.who.as_ref();
         let is_agent = |list: &HashSet<String>| {
-            who.is_some_and(|who| list.contains(&who.client) || who.user.as_ref().is_some_and(|u| list.contains(u)))
+            who.is_some_and(|who| {
+                list.contains(&*who.client) || who.user.as_ref().is_some_and(|user| list.contains(&**user))
+            })
         };
         holds(&self.outcomes, &entry.outcome) && self.agents.iter().all(is_agent)
     }
@@ -69,7 +71,7 @@ impl Prefilter {
     pub fn may_be(&self, slice: &Slice<'_>) -> bool {
         let is_about = |list: &HashSet<String>| {
             slice.patient.is_some_and(|patient| list.contains(patient))
-                || slice.touched.iter().any(|touch| touch.0 == "Patient" && list.contains(&touch.1))
+                || slice.touched.iter().any(|touch| touch.0 == "Patient" && list.contains(&*touch.1))
         };
         holds(&self.actions, slice.what.action()) && self.patients.iter().all(is_about)
     }

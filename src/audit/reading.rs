@@ -193,7 +193,7 @@ impl Trail {
     ///
     /// # Errors
     /// `Kind::Tampered` when they are not what was recorded.
-    pub(super) async fn opened(&self, row: &AuditStored, terms: &[Vec<i64>]) -> Result<Vec<(u32, Entry)>> {
+    pub(super) async fn opened(&self, row: &AuditStored, terms: &[Vec<i64>]) -> Result<Vec<(u32, Entry<'static>)>> {
         let has = |entry: &AuditEntry| {
             terms.iter().all(|list| list.iter().any(|term| entry.terms.binary_search(term).is_ok()))
         };
@@ -410,7 +410,7 @@ fn plain_query(kind: TypeId, criteria: Vec<Criterion>, sort: Vec<SortBy>, count:
 /// The AuditEvent of a slice, if it meets the criteria.
 fn hit(
     place: HitPlace,
-    entry: &Entry,
+    entry: &Entry<'_>,
     slice: &balp::Slice<'_>,
     kind: TypeId,
     matcher: &Matcher,

@@ -3,6 +3,7 @@
 //! The bytes are JSON with fixed member order and type names instead of numbers, so that a verifier needs nothing of
 //! this server to read them. They are written once and hashed as written; they are never made again from a reading.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
@@ -18,9 +19,10 @@ use crate::world::{Instant, hex};
 /// Form of the canonical bytes.
 const FORM: u8 = 2;
 
-/// What one entry says, as it is stored. PHI: no Debug.
+/// What one entry says, as it is stored. Written, it borrows from the event: there is one for every request. PHI: no
+/// Debug.
 #[derive(Serialize, Deserialize)]
-pub struct Entry {
+pub struct Entry<'e> {
     form: u8,
     /// Of its place in the trail: not part of the bytes.
     #[serde(skip)]
@@ -28,55 +30,55 @@ pub struct Entry {
     /// Milliseconds since 1970.
     pub at: i64,
     /// `What::code`.
-    pub what: String,
+    pub what: Cow<'e, str>,
     /// `audit-event-outcome`.
-    pub outcome: String,
+    pub outcome: Cow<'e, str>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub reason: Option<String>,
+    pub reason: Option<Cow<'e, str>>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub who: Option<StoredWho>,
-    pub request: StoredRequest,
+    pub who: Option<StoredWho<'e>>,
+    pub request: StoredRequest<'e>,
     /// Type asked for.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub kind: Option<String>,
+    pub kind: Option<Cow<'e, str>>,
     /// Logical ids of all patients; others refer to them by place.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub patients: Vec<String>,
+    pub patients: Vec<Cow<'e, str>>,
     /// How many of `patients`, from the first, the request itself named.
     pub named: usize,
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub touched: Vec<StoredTouch>,
+    pub touched: Vec<StoredTouch<'e>>,
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub written: Vec<Written>,
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub detail: Vec<(String, String)>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty", default)]
+    pub detail: Cow<'e, [(String, String)]>,
 }
 
 #[derive(Serialize, Deserialize)]
-pub struct StoredWho {
-    pub client: String,
+pub struct StoredWho<'e> {
+    pub client: Cow<'e, str>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub jti: Option<String>,
+    pub jti: Option<Cow<'e, str>>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub iss: Option<String>,
+    pub iss: Option<Cow<'e, str>>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub user: Option<String>,
+    pub user: Option<Cow<'e, str>>,
     /// A task of the server itself.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub task: bool,
 }
 
 #[derive(Serialize, Deserialize)]
-pub struct StoredRequest {
-    pub id: String,
-    pub address: String,
-    pub host: String,
-    pub raw: String,
+pub struct StoredRequest<'e> {
+    pub id: Cow<'e, str>,
+    pub address: Cow<'e, str>,
+    pub host: Cow<'e, str>,
+    pub raw: Cow<'e, str>,
 }
 
 /// Type, id, version (0: none), what, places in `patients`.
 #[derive(Serialize, Deserialize)]
-pub struct StoredTouch(pub String, pub String, pub u32, pub String, pub Vec<usize>);
+pub struct StoredTouch<'e>(pub Cow<'e, str>, pub Cow<'e, str>, pub u32, pub Cow<'e, str>, pub Vec<usize>);
 
 /// Row id, version, and SHA-256 (hex) of what was written to it: makes the rollback of a row visible.
 #[derive(Serialize, Deserialize)]
@@ -106,78 +108,81 @@ pub fn entry_place(id: &str) -> Option<(ChainPlace, u32)> {
 
 /// Patients of an entry, each once, in the order they are named.
 #[derive(Default)]
-struct Patients {
-    ids: Vec<String>,
+struct Patients<'e> {
+    ids: Vec<&'e str>,
     /// Places by id, once there are too many to look through.
-    places: HashMap<String, usize>,
+    places: HashMap<&'e str, usize>,
 }
 
-impl Patients {
+impl<'e> Patients<'e> {
     /// Entries of more patients than this are looked up by hash.
     const FEW: usize = 16;
 
-    fn place(&mut self, patient: String) -> usize {
+    fn place(&mut self, patient: &'e str) -> usize {
         if self.ids.len() <= Self::FEW {
             if let Some(place) = self.ids.iter().position(|id| *id == patient) {
                 return place;
             }
         } else {
             if self.places.is_empty() {
-                self.places = self.ids.iter().cloned().zip(0..).collect();
+                self.places = self.ids.iter().copied().zip(0..).collect();
             }
-            if let Some(place) = self.places.get(&patient) {
+            if let Some(place) = self.places.get(patient) {
                 return *place;
             }
-            self.places.insert(patient.clone(), self.ids.len());
+            self.places.insert(patient, self.ids.len());
         }
         self.ids.push(patient);
         self.ids.len() - 1
     }
 }
 
-impl Entry {
-    /// Takes an event as it is to be stored; its id is given by the place where it will lie.
-    pub fn new(event: Event, written: &[(Rid, u32, [u8; 32])]) -> Entry {
-        let name = |kind| definitions().type_name(kind).to_owned();
+impl<'e> Entry<'e> {
+    /// An event as it is to be stored; its id is given by the place where it will lie.
+    pub fn new(event: &'e Event, written: &[(Rid, u32, [u8; 32])]) -> Entry<'e> {
+        let name = |kind| Cow::Borrowed(definitions().type_name(kind));
+        let text = |text: &'e String| Cow::Borrowed(text.as_str());
+        let code = Cow::Borrowed;
         let mut patients = Patients::default();
-        let named = event.patients.into_iter().map(|patient| patients.place(patient) + 1).max().unwrap_or(0);
-        let touched = event.touched.into_iter().map(|touch| {
-            let of = touch.patients.into_iter().map(|patient| patients.place(patient)).collect();
-            StoredTouch(name(touch.kind), touch.id, touch.version.unwrap_or(0), touch.what.code().to_owned(), of)
+        let named = event.patients.iter().map(|patient| patients.place(patient) + 1).max().unwrap_or(0);
+        let touched = event.touched.iter().map(|touch| {
+            let of = touch.patients.iter().map(|patient| patients.place(patient)).collect();
+            StoredTouch(name(touch.kind), text(&touch.id), touch.version.unwrap_or(0), code(touch.what.code()), of)
         });
         let touched = touched.collect();
         Entry {
             form: FORM,
             id: String::new(),
             at: event.at.0,
-            what: event.what.code().to_owned(),
-            outcome: event.outcome.code().to_owned(),
-            reason: event.reason,
-            who: event.who.map(|who| StoredWho {
-                client: who.client_id,
-                jti: who.token_id,
-                iss: who.issuer,
-                user: who.user,
+            what: code(event.what.code()),
+            outcome: code(event.outcome.code()),
+            reason: event.reason.as_ref().map(text),
+            who: event.who.as_ref().map(|who| StoredWho {
+                client: text(&who.client_id),
+                jti: who.token_id.as_ref().map(text),
+                iss: who.issuer.as_ref().map(text),
+                user: who.user.as_ref().map(text),
                 task: who.task.is_some(),
             }),
             request: StoredRequest {
-                id: event.request.id,
-                address: event.request.address,
-                host: event.request.host,
-                raw: event.request.raw,
+                id: text(&event.request.id),
+                address: text(&event.request.address),
+                host: text(&event.request.host),
+                raw: text(&event.request.raw),
             },
             kind: event.kind.map(name),
-            patients: patients.ids,
+            patients: patients.ids.into_iter().map(code).collect(),
             named,
             touched,
             written: written.iter().map(|(rid, version, hash)| Written(rid.0, *version, hex(hash))).collect(),
-            detail: event.detail,
+            detail: Cow::Borrowed(&event.detail),
         }
     }
 
     /// The canonical bytes.
     pub fn canonical(&self) -> Result<Zeroizing<Vec<u8>>> {
-        let mut bytes = Zeroizing::new(Vec::with_capacity(512));
+        // Most fit: a buffer that grows leaves what it held behind, not wiped.
+        let mut bytes = Zeroizing::new(Vec::with_capacity(1024));
         serde_json::to_writer(&mut *bytes, self).map_err(Error::internal)?;
         Ok(bytes)
     }
@@ -186,9 +191,9 @@ impl Entry {
     ///
     /// # Errors
     /// `Kind::Tampered` when they are no entry, or one of another month.
-    pub fn read(place: SegmentPlace, index: u32, bytes: &[u8]) -> Result<Entry> {
+    pub fn read(place: SegmentPlace, index: u32, bytes: &[u8]) -> Result<Entry<'static>> {
         let tampered = || Error::tampered("audit entry");
-        let mut entry: Entry =
+        let mut entry: Entry<'static> =
             serde_json::from_slice(bytes).map_err(|error| tampered().caused_by(json_fault(&error)))?;
         entry.id = entry_id((place.instance, place.lane, place.seq), index);
         let places = entry.touched.iter().flat_map(|touch| &touch.4);
@@ -211,7 +216,62 @@ fn json_fault(error: &serde_json::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use super::super::entry::{Request, Touched};
     use super::*;
+    use crate::access::Who;
+
+    /// Verifiers outside read these bytes, and every stored entry has them.
+    const WHOLE: &str = concat!(
+        r#"{"form":2,"at":1800000000000,"what":"transaction","outcome":"4","reason":"why","who":{"client":"c","jti":"j","#,
+        r#""iss":"i","user":"u"},"request":{"id":"r","address":"192.0.2.7","host":"h","raw":"/fhir?a=\"b\""},"#,
+        r#""kind":"Patient","patients":["p0","p1"],"named":1,"touched":[["Patient","p1",3,"read",[1,0]],"#,
+        r#"["Binary","b",0,"create",[]]],"written":[[-7,2,"#,
+        r#""0909090909090909090909090909090909090909090909090909090909090909"]],"detail":[["name","value"]]}"#
+    );
+
+    #[test]
+    fn the_canonical_bytes_stay_as_they_are_and_are_read_back_whole() {
+        let kind = |name| definitions().type_id(name).expect("a type of R4");
+        let who = Who {
+            client_id: "c".into(),
+            token_id: Some("j".into()),
+            issuer: Some("i".into()),
+            user: Some("u".into()),
+            expires: None,
+            task: None,
+        };
+        let request =
+            Request { id: "r".into(), address: "192.0.2.7".into(), raw: "/fhir?a=\"b\"".into(), host: "h".into() };
+        let patients = vec!["p1".to_owned(), "p0".to_owned()];
+        let touch = |name, id: &str, version, patients, what| Touched {
+            kind: kind(name),
+            id: id.to_owned(),
+            version,
+            patients,
+            what,
+        };
+        let event = Event {
+            outcome: crate::audit::Outcome::Minor,
+            reason: Some("why".into()),
+            who: Some(Arc::new(who)),
+            kind: Some(kind("Patient")),
+            touched: vec![
+                touch("Patient", "p1", Some(3), patients, What::Read),
+                touch("Binary", "b", None, Vec::new(), What::Create),
+            ],
+            patients: vec!["p0".into()],
+            detail: vec![("name".into(), "value".into())],
+            ..Event::new(Instant(1_800_000_000_000), What::Transaction, request)
+        };
+        let bytes = Entry::new(&event, &[(Rid(-7), 2, [9; 32])]).canonical().expect("bytes");
+        assert_eq!(String::from_utf8_lossy(&bytes), WHOLE);
+        let place = SegmentPlace { month: month(event.at), instance: 1, lane: 0, seq: 5 };
+        let read = Entry::read(place, 2, &bytes).expect("an entry");
+        assert_eq!(read.id, "0000000000000001-0-5-2");
+        assert_eq!(String::from_utf8_lossy(&read.canonical().expect("bytes")), WHOLE);
+    }
 
     #[test]
     fn each_patient_has_one_place_however_many_there_are() {
@@ -219,7 +279,7 @@ mod tests {
             let mut patients = Patients::default();
             let ids: Vec<String> = (0..count).map(|n| format!("p{n}")).collect();
             for _ in 0..2 {
-                let places: Vec<usize> = ids.iter().map(|id| patients.place(id.clone())).collect();
+                let places: Vec<usize> = ids.iter().map(|id| patients.place(id)).collect();
                 assert_eq!(places, (0..count).collect::<Vec<_>>());
             }
             assert_eq!(patients.ids, ids);

@@ -22,8 +22,8 @@ pub enum Subject<'a> {
     Patient(&'a str),
     User(&'a str),
     Client(&'a str),
-    /// `Type/id`.
-    Entity(&'a str),
+    /// Type and id.
+    Entity(&'a str, &'a str),
     /// The request did not succeed.
     Failed,
     /// More was touched than has terms of its own.
@@ -31,22 +31,22 @@ pub enum Subject<'a> {
 }
 
 impl Subject<'_> {
-    fn parts(&self) -> (u16, &[u8]) {
+    fn parts(&self) -> (u16, [&str; 3]) {
         match self {
-            Subject::Patient(id) => (1, id.as_bytes()),
-            Subject::User(id) => (2, id.as_bytes()),
-            Subject::Client(id) => (3, id.as_bytes()),
-            Subject::Entity(reference) => (4, reference.as_bytes()),
-            Subject::Failed => (5, &[]),
-            Subject::Bulk => (6, &[]),
+            Subject::Patient(id) => (1, [id, "", ""]),
+            Subject::User(id) => (2, [id, "", ""]),
+            Subject::Client(id) => (3, [id, "", ""]),
+            Subject::Entity(kind, id) => (4, [kind, "/", id]),
+            Subject::Failed => (5, [""; 3]),
+            Subject::Bulk => (6, [""; 3]),
         }
     }
 
     /// The term of one month.
     pub fn term(&self, vault: &Vault, month: i32) -> i64 {
-        let (param, value) = self.parts();
+        let (param, [one, two, three]) = self.parts();
         let place = TermPlace { rtype: RTYPE, param, form: FORM, partition: 0 };
-        vault.term(&place, &[&month.to_be_bytes()[..], value].concat())
+        vault.term_of(&place, &[&month.to_be_bytes(), one.as_bytes(), two.as_bytes(), three.as_bytes()])
     }
 
     /// The terms of all these months: an entry has at most one of them.
@@ -56,17 +56,17 @@ impl Subject<'_> {
 }
 
 /// The terms of an entry, sorted, distinct.
-pub fn terms(entry: &Entry, vault: &Vault, month: i32) -> Vec<i64> {
-    let mut terms: Vec<i64> =
-        entry.patients.iter().map(|patient| Subject::Patient(patient).term(vault, month)).collect();
+pub fn terms(entry: &Entry<'_>, vault: &Vault, month: i32) -> Vec<i64> {
+    let mut terms = Vec::with_capacity(entry.patients.len() + entry.touched.len().min(ENTITY_TERMS_MAX) + 3);
+    terms.extend(entry.patients.iter().map(|patient| Subject::Patient(patient).term(vault, month)));
     let bulk = entry.touched.len() > ENTITY_TERMS_MAX;
     if bulk {
         terms.push(Subject::Bulk.term(vault, month));
     } else {
-        let touched = entry.touched.iter().map(|touch| match touch.0.as_str() {
+        let touched = entry.touched.iter().map(|touch| match &*touch.0 {
             // Who looks for a patient and who looks for what was touched look for the same.
             "Patient" => Subject::Patient(&touch.1).term(vault, month),
-            kind => Subject::Entity(&format!("{kind}/{}", touch.1)).term(vault, month),
+            kind => Subject::Entity(kind, &touch.1).term(vault, month),
         });
         terms.extend(touched);
     }

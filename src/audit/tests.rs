@@ -202,11 +202,11 @@ async fn fill(bench: Bench) -> Bench {
     let found = vec![bench.found("Observation", "o-p1").await, bench.found("Observation", "o-p2").await];
     bench.trail.disclose(bench.event(What::SearchType, Some("Observation")), found).await.unwrap();
     bench.tick();
-    let user = Who { user: Some("dr-1".into()), client_id: "client-2".into(), ..bench.caller.who().clone() };
+    let user = Who { user: Some("dr-1".into()), client_id: "client-2".into(), ..(**bench.caller.who()).clone() };
     let refused = Event {
         outcome: Outcome::Minor,
         reason: Some("refused".into()),
-        who: Some(user),
+        who: Some(user.into()),
         ..bench.event(What::Read, Some("Patient"))
     };
     bench.trail.record(refused).await.unwrap();
@@ -229,7 +229,7 @@ async fn content_leaves_only_after_its_entry_is_durable() {
     assert_eq!(bench.disclosed("Patient", "p1").await, written);
     let rows = bench.store.audit_scan(&[], 0..=i32::MAX, None, true, 10).await.unwrap();
     let (_, newest) = bench.trail.opened(&rows[0], &[]).await.unwrap().remove(0);
-    assert_eq!((newest.what.as_str(), newest.touched[0].1.as_str()), ("read", "p1"));
+    assert_eq!((&*newest.what, &*newest.touched[0].1), ("read", "p1"));
     assert_eq!(newest.patients, ["p1"]);
 
     let sealed = bench.found("Patient", "p1").await;

@@ -39,7 +39,7 @@ impl Trail {
     /// `Kind::Audit` when the entry could not be written: nothing is opened.
     pub async fn disclose(&self, mut event: Event, sealed: Vec<Sealed>) -> Result<Vec<Released>> {
         name_read(&mut event, &sealed);
-        let row = self.row(event, &[], covers(&sealed))?;
+        let row = self.row(&event, &[], covers(&sealed))?;
         let receipt = self.store.append(row).await.map_err(not_recorded)?;
         self.open(&receipt, sealed).await
     }
@@ -60,7 +60,7 @@ impl Trail {
         let tx = tx.seal().await?;
         name_written(&mut event, tx.written());
         name_read(&mut event, &also);
-        let row = self.row(event, tx.written(), covers(&also))?;
+        let row = self.row(&event, tx.written(), covers(&also))?;
         let hashes = tx.written().to_vec();
         let receipt = tx.commit(row).await?;
         let also = self.open(&receipt, also).await?;
@@ -72,7 +72,7 @@ impl Trail {
     /// # Errors
     /// `Kind::Audit` when the entry could not be written.
     pub async fn record(&self, event: Event) -> Result<Receipt> {
-        let row = self.row(event, &[], Vec::new())?;
+        let row = self.row(&event, &[], Vec::new())?;
         self.store.append(row).await.map_err(not_recorded)
     }
 
@@ -92,12 +92,12 @@ impl Trail {
     /// # Errors
     /// `Kind::Conflict` when they were written meanwhile: nothing is kept.
     pub async fn reindex(&self, event: Event, done: Reindexed) -> Result<()> {
-        let row = self.row(event, &[], Vec::new())?;
+        let row = self.row(&event, &[], Vec::new())?;
         done.commit(row).await
     }
 
     /// The entry, ready to be sealed and written.
-    fn row(&self, event: Event, written: &[WrittenHash], covers: Vec<(Rid, u32)>) -> Result<AuditRow> {
+    fn row(&self, event: &Event, written: &[WrittenHash], covers: Vec<(Rid, u32)>) -> Result<AuditRow> {
         #[cfg(feature = "bench-switches")]
         if crate::world::bench::off().audit {
             return Ok(AuditRow::none(event.at, covers));
@@ -177,7 +177,12 @@ fn name_written(event: &mut Event, written: &[WrittenHash]) {
 }
 
 /// Adds what the event itself does not name already, as the caller of this room may.
-fn name(event: &mut Event, touches: impl Iterator<Item = Touched>) {
+fn name(event: &mut Event, mut touches: impl ExactSizeIterator<Item = Touched>) {
+    if event.touched.is_empty() && touches.len() == 1 {
+        // By far the most frequent.
+        event.touched.extend(touches.next());
+        return;
+    }
     let key = |touch: &Touched| (touch.kind, touch.id.clone(), touch.version);
     let mut named: HashSet<_> = event.touched.iter().map(key).collect();
     event.touched.extend(touches.filter(|touch| named.insert(key(touch))));

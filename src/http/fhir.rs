@@ -85,7 +85,7 @@ impl FhirRequest<'_> {
     /// Everything up to the interaction itself. What is refused here is put on record here; the interaction sees to
     /// its own.
     async fn take(&mut self, path: &str, found: Result<Found<'_>>, sent: Body) -> Result<Response> {
-        self.facts.request = facts_of(self.parts, self.request_id);
+        self.facts.request = facts_of(self.parts, self.request_id).into();
         self.facts.operation = found.as_ref().ok().and_then(|found| found.operation).map(|operation| operation.name);
         let about = about(&found, path);
         // A refusal, too, is in the form that was asked for, where that can be told; what cannot is told below.
@@ -337,10 +337,15 @@ impl FhirRequest<'_> {
             return Err(Error::new(Kind::MediaType, "The body of a search is application/x-www-form-urlencoded."));
         }
         let text = std::str::from_utf8(&bytes).map_err(|_| Error::invalid("The form is no UTF-8."))?;
-        let raw = &mut self.facts.request.raw;
-        raw.push(if raw.contains('?') { '&' } else { '?' });
-        raw.push_str(text);
+        self.asked_also(text);
         form::decode(text)
+    }
+
+    /// Parameters of the body, for the record as if they had stood in the address.
+    fn asked_also(&mut self, form: &str) {
+        let raw = &mut Arc::make_mut(&mut self.facts.request).raw;
+        raw.push(if raw.contains('?') { '&' } else { '?' });
+        raw.push_str(form);
     }
 
     /// Parameters, or a resource that stands for one of them; a call that needs none may have no body.
@@ -363,9 +368,7 @@ impl FhirRequest<'_> {
         }
         let before = query.len();
         let body = graphql::body(&negotiate::sent(headers)?, &bytes, query)?;
-        let raw = &mut self.facts.request.raw;
-        raw.push(if raw.contains('?') { '&' } else { '?' });
-        raw.push_str(&form::encode(&query[before..]));
+        self.asked_also(&form::encode(&query[before..]));
         Ok(body)
     }
 

@@ -19,7 +19,7 @@ use super::{cors, oauth, peer, reply, site};
 use crate::access::{Caller, Who};
 use crate::app::Config;
 use crate::app::networks::neighbourhood;
-use crate::audit::{Event, Outcome, What};
+use crate::audit::{Event, Outcome, Request, What};
 use crate::error::{Error, Kind};
 use crate::fhir::json::Node;
 use crate::oauth::Refusal;
@@ -233,14 +233,14 @@ impl Server {
     }
 
     /// Counts a refusal, and puts the first one on record: more would let anybody fill the trail.
-    async fn note(&self, over: &Over, parts: &Parts, who: Option<Who>, request_id: &str) {
+    async fn note(&self, over: &Over, parts: &Parts, who: Option<Arc<Who>>, request_id: &str) {
         metrics::counter!("phial_rate_limited_total", "limit" => over.limit.name()).increment(1);
         if !over.first {
             return;
         }
-        let mut event = Event::new(self.app.world.now(), What::RateLimited, facts_of(parts, request_id));
         // The query may hold codes and handles.
-        event.request.raw = String::new();
+        let request = Request { raw: String::new(), ..facts_of(parts, request_id) };
+        let mut event = Event::new(self.app.world.now(), What::RateLimited, request);
         event.outcome = Outcome::Minor;
         event.reason = Some("too many requests".to_owned());
         event.detail.push(("limit".to_owned(), over.limit.name().to_owned()));
@@ -256,7 +256,7 @@ impl Server {
         &self,
         over: &Over,
         parts: &Parts,
-        who: Option<Who>,
+        who: Option<Arc<Who>>,
         request_id: &str,
     ) -> Response<Body> {
         self.note(over, parts, who, request_id).await;

@@ -1,5 +1,7 @@
 //! What a request says beside its address and body: conditions, preferences, facts for the audit.
 
+use std::sync::Arc;
+
 use super::Interaction;
 use crate::audit;
 use crate::error::{Error, Result};
@@ -8,7 +10,7 @@ use crate::store::Pledge;
 /// Everything about a request that the interactions need.
 #[derive(Clone, Default)]
 pub struct Facts {
-    pub request: audit::Request,
+    pub request: Arc<audit::Request>,
     pub conditions: Conditions,
     pub prefer: Prefer,
     /// The operation that was called, for the record.

@@ -28,6 +28,8 @@ mod read;
 mod search;
 mod write;
 
+use std::sync::Arc;
+
 use crate::access::{Caller, Who};
 use crate::app::App;
 use crate::audit::{Event, Outcome, Touched, What};
@@ -252,7 +254,7 @@ fn is_audit(kind: TypeId) -> bool {
 }
 
 /// Puts a refused or failed request on record and gives back its error; when the record fails, that is the error.
-pub async fn refuse(app: &App, who: Option<Who>, facts: &Facts, about: About, error: Error) -> Error {
+pub async fn refuse(app: &App, who: Option<Arc<Who>>, facts: &Facts, about: About, error: Error) -> Error {
     if error.kind == Kind::Audit {
         return error;
     }

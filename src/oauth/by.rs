@@ -1,6 +1,8 @@
 //! Who administers, for the record: the server itself, an operator at the console, an administrator at the pages, or the
 //! person who takes up an invitation.
 
+use std::sync::Arc;
+
 use super::State;
 use super::invitation::Invitation;
 use super::login::{Live, PAGES_CLIENT};
@@ -11,8 +13,8 @@ use crate::world::Instant;
 /// In whose name something is administered.
 #[derive(Clone)]
 pub struct By {
-    who: Who,
-    request: Request,
+    who: Arc<Who>,
+    request: Arc<Request>,
     /// What else the record says of them.
     named: Vec<(String, String)>,
 }
@@ -25,7 +27,7 @@ pub(super) fn facts(of: &[(&str, &str)]) -> Vec<(String, String)> {
 impl By {
     /// The server itself, at its start or for a demonstration.
     pub fn server() -> By {
-        By { who: Caller::task("administration").who().clone(), request: Request::default(), named: Vec::new() }
+        By { who: Caller::task("administration").who().clone(), request: Arc::default(), named: Vec::new() }
     }
 
     /// An operator at the console, by the name that the operating system knows them under.
@@ -44,7 +46,7 @@ impl By {
             task: None,
         };
         let named = facts(&[("invitation", &invitation.id), ("invitedBy", &invitation.by)]);
-        By { who, request, named }
+        By { who: who.into(), request: request.into(), named }
     }
 
     /// The id of the user who administers; None for operators and the server.
@@ -53,7 +55,7 @@ impl By {
     }
 
     /// The request that they make it with.
-    pub(crate) fn request(&self) -> &Request {
+    pub(crate) fn request(&self) -> &Arc<Request> {
         &self.request
     }
 
@@ -81,6 +83,6 @@ impl State {
     /// The administrator whose session this is.
     pub fn by(&self, live: &Live, request: Request) -> By {
         let named = facts(&[("administrator", &live.user.username)]);
-        By { who: self.who(&live.user, &live.session.id), request, named }
+        By { who: self.who(&live.user, &live.session.id).into(), request: request.into(), named }
     }
 }

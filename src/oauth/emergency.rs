@@ -2,6 +2,8 @@
 //! revoking that ends this one too. Whether one may be given is `interaction`'s to decide, and to put on record. They
 //! are asked for by the operation `$emergency-access`, or here by token exchange (RFC 8693).
 
+use std::sync::Arc;
+
 use serde_json::json;
 
 use super::State;
@@ -125,6 +127,7 @@ impl State {
         let [patient, purpose] = asked;
         let EmergencyGiven { token, review } = given;
         if let Some(who) = &mut event.who {
+            let who = Arc::make_mut(who);
             who.token_id = Some(token.token_id);
             who.expires = Some(token.expires);
         }

@@ -1,5 +1,7 @@
 //! EHR launch contexts: made by an EHR (or by our own launch page), handed through the app, taken once.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::State;
@@ -30,7 +32,7 @@ impl State {
     ///
     /// # Errors
     /// `Kind::Invalid` with the place of the fault.
-    pub async fn launch(&self, launch: Launch, who: Who, request: Request) -> Result<String> {
+    pub async fn launch(&self, launch: Launch, who: Arc<Who>, request: Request) -> Result<String> {
         let id = |name: &str, id: &Option<String>| match id {
             Some(id) if !crate::fhir::reference::is_id(id) => {
                 Err(Error::invalid("This is the logical id of a resource.").at(name.to_owned()))

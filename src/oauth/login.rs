@@ -286,7 +286,7 @@ impl State {
 
     /// Puts an event of a person on the server's own pages on record.
     pub(super) async fn record_of(&self, user: &User, session: &str, mut event: Event) -> Result<()> {
-        event.who = Some(self.who(user, session));
+        event.who = Some(self.who(user, session).into());
         event.detail.push(("username".to_owned(), user.username.clone()));
         event.detail.push(("role".to_owned(), user.role.name().to_owned()));
         self.trail.record(event).await.map(drop)

@@ -1,5 +1,6 @@
 //! The token endpoint: clients prove themselves and get tokens, every answer on record.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use serde_json::{Map, Value as Json, json};
@@ -107,7 +108,7 @@ impl State {
         let asked = ClientForm::read(form, authorization)?;
         let wants = asked.wants();
         let client = self.authenticated(&asked, now).await?;
-        event.who = Some(self.client_who(&client));
+        event.who = Some(self.client_who(&client).into());
         match wants? {
             Wants::ClientCredentials { scope } => self.client_credentials(client, scope, now, event).await,
             Wants::Code { code, redirect_uri, verifier } => {
@@ -117,7 +118,7 @@ impl State {
             Wants::Exchange => {
                 let asked = self.exchange_asked(&client, &asked).await?;
                 if let Some(who) = &mut event.who {
-                    who.user = asked.caller.who().user.clone();
+                    Arc::make_mut(who).user = asked.caller.who().user.clone();
                 }
                 event.patients.push(asked.patient.clone());
                 let about = [asked.patient.clone(), asked.purpose.clone()];
@@ -177,6 +178,7 @@ impl State {
     pub(super) fn signed(&self, claims: Claims, event: &mut Event) -> Result<Granted, Refusal> {
         let access_token = self.ring().access().sign("at+jwt", &claims).map_err(unavailable)?;
         if let Some(who) = &mut event.who {
+            let who = Arc::make_mut(who);
             who.token_id = Some(claims.jti.clone());
             who.expires = Some(Instant(claims.exp * 1000));
             who.user = claims.person.is_some().then(|| claims.sub.clone());

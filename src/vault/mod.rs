@@ -379,6 +379,11 @@ impl Vault {
 
     /// Blind term: first 8 bytes of HMAC-SHA-256 under the index key, as i64.
     pub fn term(&self, place: &TermPlace, value: &[u8]) -> i64 {
+        self.inner.blind.term(place, &[value])
+    }
+
+    /// The same of a value in parts.
+    pub fn term_of(&self, place: &TermPlace, value: &[&[u8]]) -> i64 {
         self.inner.blind.term(place, value)
     }
 

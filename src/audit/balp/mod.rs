@@ -26,7 +26,7 @@ pub struct Slice<'e> {
     pub number: usize,
     pub what: What,
     pub patient: Option<&'e str>,
-    pub touched: Vec<&'e StoredTouch>,
+    pub touched: Vec<&'e StoredTouch<'e>>,
 }
 
 /// Whether what was touched is stated together, as the result of one question.
@@ -35,7 +35,7 @@ fn is_query(what: What) -> bool {
 }
 
 /// The AuditEvents that an entry reads as, in order. Never empty.
-pub fn slices(entry: &Entry) -> Vec<Slice<'_>> {
+pub fn slices<'e>(entry: &'e Entry<'_>) -> Vec<Slice<'e>> {
     let whole = entry.what().unwrap_or(What::Operation);
     let mut slices: Vec<Slice<'_>> = Vec::new();
     // Where later touches of the same question (or of the same resource's history) belong.
@@ -47,7 +47,7 @@ pub fn slices(entry: &Entry) -> Vec<Slice<'_>> {
             What::HistoryInstance => Some(Some((&touch.0, &touch.1))),
             _ => None,
         };
-        let patients = touch.4.iter().map(|place| Some(entry.patients[*place].as_str()));
+        let patients = touch.4.iter().map(|place| Some(&*entry.patients[*place]));
         let patients: Vec<Option<&str>> = if touch.4.is_empty() { vec![None] } else { patients.collect() };
         for patient in patients {
             let key = of.map(|of| (what.code(), of, patient));
@@ -63,7 +63,7 @@ pub fn slices(entry: &Entry) -> Vec<Slice<'_>> {
         }
     }
     let seen: HashSet<&str> = slices.iter().filter_map(|slice| slice.patient).collect();
-    for patient in entry.patients[..entry.named].iter().map(String::as_str).filter(|patient| !seen.contains(patient)) {
+    for patient in entry.patients[..entry.named].iter().map(|id| &**id).filter(|patient| !seen.contains(patient)) {
         slices.push(Slice { number: slices.len() + 1, what: whole, patient: Some(patient), touched: Vec::new() });
     }
     if slices.is_empty() {
@@ -73,12 +73,12 @@ pub fn slices(entry: &Entry) -> Vec<Slice<'_>> {
 }
 
 /// The logical id of the AuditEvent of a slice.
-pub fn id(entry: &Entry, slice: &Slice<'_>) -> String {
+pub fn id(entry: &Entry<'_>, slice: &Slice<'_>) -> String {
     format!("{}-{}", entry.id, slice.number)
 }
 
 /// The AuditEvent of a slice, without `id` and the rest of `meta` (they are stamped on it).
-pub fn render(entry: &Entry, slice: &Slice<'_>) -> Node {
+pub fn render(entry: &Entry<'_>, slice: &Slice<'_>) -> Node {
     let mut event = json!({ "resourceType": "AuditEvent" });
     let entities = entities(entry, slice);
     if let Some(profile) = profile(entry, slice, &entities) {
@@ -107,7 +107,7 @@ pub fn render(entry: &Entry, slice: &Slice<'_>) -> Node {
 }
 
 /// The profile that a successful event of a known caller conforms to.
-fn profile(entry: &Entry, slice: &Slice<'_>, entities: &[Json]) -> Option<String> {
+fn profile(entry: &Entry<'_>, slice: &Slice<'_>, entities: &[Json]) -> Option<String> {
     let name = match slice.what {
         What::Read | What::Vread => "Read",
         What::SearchType | What::SearchSystem => "Query",
@@ -179,8 +179,8 @@ fn concept(codings: &[(&str, &str)]) -> Json {
 }
 
 /// The server as `source.observer`.
-fn observer(entry: &Entry) -> Json {
-    match entry.request.host.as_str() {
+fn observer(entry: &Entry<'_>) -> Json {
+    match &*entry.request.host {
         "" => json!({ "display": "Phial" }),
         host => json!({ "identifier": { "value": host }, "display": "Phial" }),
     }
@@ -223,11 +223,11 @@ fn agent_types(what: What) -> (Json, Json, Json) {
 }
 
 /// Client, server and user, with the OAuth facts of the Comprehensive pattern: client id, issuer, subject, token id.
-fn agents(entry: &Entry, slice: &Slice<'_>) -> Vec<Json> {
+fn agents(entry: &Entry<'_>, slice: &Slice<'_>) -> Vec<Json> {
     let (client_type, server_type, user_type) = agent_types(slice.what);
     let who = entry.who.as_ref();
     let user = who.and_then(|who| who.user.as_deref().map(|user| (who, user)));
-    let policy = |who: &StoredWho| who.jti.as_ref().map(|jti| json!([format!("urn:ietf:params:oauth:jti:{jti}")]));
+    let policy = |who: &StoredWho<'_>| who.jti.as_ref().map(|jti| json!([format!("urn:ietf:params:oauth:jti:{jti}")]));
 
     let mut client = json!({ "type": client_type });
     match who {
@@ -242,7 +242,7 @@ fn agents(entry: &Entry, slice: &Slice<'_>) -> Vec<Json> {
     if let Some(policy) = who.filter(|_| user.is_none()).and_then(policy) {
         client["policy"] = policy;
     }
-    let address = match entry.request.address.as_str() {
+    let address = match &*entry.request.address {
         "" if who.is_some_and(|who| who.task) => Some(json!({ "address": "localhost", "type": "1" })),
         "" => None,
         address => Some(json!({ "address": address, "type": "2" })),
@@ -274,9 +274,9 @@ fn role(code: &str) -> Json {
 }
 
 /// What the event was about: the resource or the question, what came of it, the patient, the request id.
-fn entities(entry: &Entry, slice: &Slice<'_>) -> Vec<Json> {
+fn entities(entry: &Entry<'_>, slice: &Slice<'_>) -> Vec<Json> {
     let mut entities = Vec::new();
-    let raw = &entry.request.raw;
+    let raw = &*entry.request.raw;
     let single = if is_query(slice.what) { None } else { slice.touched.first() };
     if let Some(touch) = single {
         let mut data = json!({ "what": { "reference": reference(slice.what, touch) } });
@@ -327,7 +327,7 @@ fn entities(entry: &Entry, slice: &Slice<'_>) -> Vec<Json> {
 }
 
 /// Versions are named where the pattern asks for them.
-fn reference(what: What, touch: &StoredTouch) -> String {
+fn reference(what: What, touch: &StoredTouch<'_>) -> String {
     match (what, touch.2) {
         (What::Vread | What::Update | What::Patch, version) if version > 0 => {
             format!("{}/{}/_history/{version}", touch.0, touch.1)

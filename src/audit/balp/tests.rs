@@ -1,5 +1,7 @@
 //! The shape of every kind of event: the pattern of BALP it must keep, and the structure of R4.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::access::Who;
 use crate::audit::entry::{Event, Outcome, Request, Touched};
@@ -7,15 +9,15 @@ use crate::fhir::{Resource, definitions, validate};
 
 const AT: Instant = Instant(1_800_000_000_000);
 
-fn who(user: Option<&str>) -> Who {
-    Who {
+fn who(user: Option<&str>) -> Arc<Who> {
+    Arc::new(Who {
         client_id: "client-1".into(),
         token_id: Some("jti-1".into()),
         issuer: Some("https://phial.example".into()),
         user: user.map(str::to_owned),
         expires: None,
         task: None,
-    }
+    })
 }
 
 fn touched(kind: &str, id: &str, patients: &[&str], what: What) -> Touched {
@@ -40,7 +42,7 @@ fn event(what: What, touched: Vec<Touched>) -> Event {
 
 /// Every AuditEvent of the event, each checked against the structure of R4 and against what all of them share.
 fn rendered(event: &Event) -> Vec<Json> {
-    let mut entry = Entry::new(event.clone(), &[]);
+    let mut entry = Entry::new(event, &[]);
     entry.id = "7-0-1-2".into();
     let mut all = Vec::new();
     for slice in slices(&entry) {
@@ -231,7 +233,7 @@ fn a_refused_request_says_why_and_claims_no_profile() {
 #[test]
 fn tokens_follow_the_pattern_of_their_own() {
     let mut issued = event(What::TokenIssued, vec![]);
-    issued.request.raw = "grant_type=client_credentials&client_assertion=&scope=system/*.rs".into();
+    Arc::make_mut(&mut issued.request).raw = "grant_type=client_credentials&client_assertion=&scope=system/*.rs".into();
     issued.detail = vec![("scope".into(), "system/*.rs".into())];
     let all = rendered(&issued);
     let one = &all[0];
@@ -250,8 +252,8 @@ fn every_kind_of_event_keeps_to_r4() {
         for touches in [vec![], vec![touched("Patient", "p", &["p"], what)]] {
             for (address, raw, task) in [("", "", Some("import")), ("", "", None), ("192.0.2.7", "GET /fhir", None)] {
                 let mut one = event(what, touches.clone());
-                one.request = Request { address: address.into(), raw: raw.into(), ..Request::default() };
-                one.who = Some(Who { task, ..who(None) });
+                one.request = Arc::new(Request { address: address.into(), raw: raw.into(), ..Request::default() });
+                one.who = Some(Arc::new(Who { task, ..(*who(None)).clone() }));
                 rendered(&one);
                 rendered(&Event { who: None, ..one });
             }

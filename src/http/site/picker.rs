@@ -23,7 +23,7 @@ pub(super) struct Found {
 async fn perform(visit: &Visit<'_>, live: &Live, asked: Interaction) -> Result<Body> {
     let caller = visit.oauth().session_caller(live)?;
     visit.server.admit_page(&caller, visit.parts, visit.request_id).await?;
-    let facts = Facts { request: visit.facts(), ..Facts::default() };
+    let facts = Facts { request: visit.facts().into(), ..Facts::default() };
     // Boxed: an interaction's future is large, and pages hold several in turn.
     Ok(Box::pin(interaction::perform(&visit.server.app, &caller, &facts, asked)).await?.body)
 }

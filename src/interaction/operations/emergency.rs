@@ -59,7 +59,7 @@ pub(super) async fn emergency(scene: Scene<'_>, call: &Call) -> Result<Answer> {
 /// # Errors
 /// As the operation.
 pub async fn exchange(app: &App, request: crate::audit::Request, asked: EmergencyAsked) -> Result<EmergencyGiven> {
-    let facts = Facts { request, operation: Some("emergency-access"), ..Facts::default() };
+    let facts = Facts { request: request.into(), operation: Some("emergency-access"), ..Facts::default() };
     let EmergencyAsked { caller, patient, purpose, reason, scope } = asked;
     let places = ["purpose".to_owned(), "reason".to_owned()];
     let stated = Stated { patient: &patient, purpose: &purpose, reason: &reason, places };

@@ -188,7 +188,7 @@ impl Loader<'_> {
             let body = json!({"resourceType": "Bundle", "type": "transaction", "entry": entries});
             let request = Request { id: self.app.world.uuid(), raw: format!("import {file}"), ..Request::default() };
             let prefer = Prefer { returns: Some(Return::Minimal), ..Prefer::default() };
-            let facts = Facts { request, prefer, unchanged_ok: true, ..Facts::default() };
+            let facts = Facts { request: request.into(), prefer, unchanged_ok: true, ..Facts::default() };
             match perform(self.app, &self.caller, &facts, Interaction::Bundle { body: SentBundle::of(body) }).await {
                 Err(error) if lost_race(&error) => {}
                 other => return other,
