@@ -83,7 +83,10 @@ impl Server {
         let entered = match self.enter(parts) {
             Ok(entered) => entered,
             Err(over) => {
-                return Served { reply: self.too_many(&over, parts, None, request_id).await, route: "(limited)" };
+                return Served {
+                    reply: Box::pin(self.too_many(&over, parts, None, request_id)).await,
+                    route: "(limited)",
+                };
             }
         };
         let served = self.placed(parts, body, request_id).await;

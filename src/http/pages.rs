@@ -22,7 +22,7 @@ pub(super) async fn server_page(server: &Server, parts: &Parts) -> Option<Served
         return Some(Served { reply: reply::refusal(&error, Wanted::default(), &allowed), route });
     }
     let reply = match route {
-        "/readyz" => match ready(server).await {
+        "/readyz" => match Box::pin(ready(server)).await {
             Ok(()) => reply::document(StatusCode::OK, "text/plain; charset=utf-8", "ready\n"),
             Err(error) => {
                 tracing::warn!(kind = ?error.kind, cause = error.cause().map(ToString::to_string), "not ready");

@@ -216,16 +216,16 @@ pub async fn perform(app: &App, caller: &Caller, facts: &Facts, interaction: Int
     };
     let caller = &caller;
     let scene = Scene { app, caller, facts };
-    // Boxed: this future is as large as its largest arm, and it is nested.
+    // Boxed, but for the most frequent: this future is as large as its largest arm, and is moved as it is nested.
     let answer = match interaction {
-        Interaction::Capabilities { query } => capability::answer(scene, query).await,
+        Interaction::Capabilities { query } => Box::pin(capability::answer(scene, query)).await,
         Interaction::Read { kind, id, query } => read::read(scene, kind, &id, &query).await,
-        Interaction::Vread { kind, id, vid, query } => read::vread(scene, kind, &id, &vid, &query).await,
-        Interaction::HistoryInstance { kind, id, query } => history::instance(scene, kind, &id, &query).await,
-        Interaction::HistoryType { kind, query } => history::of_type(scene, kind, query).await,
-        Interaction::HistorySystem { query } => history::of_system(scene, query).await,
-        Interaction::SearchType { kind, query } => search::search(scene, kind, query).await,
-        Interaction::SearchAcross { across, query } => across::search(scene, &across, query).await,
+        Interaction::Vread { kind, id, vid, query } => Box::pin(read::vread(scene, kind, &id, &vid, &query)).await,
+        Interaction::HistoryInstance { kind, id, query } => Box::pin(history::instance(scene, kind, &id, &query)).await,
+        Interaction::HistoryType { kind, query } => Box::pin(history::of_type(scene, kind, query)).await,
+        Interaction::HistorySystem { query } => Box::pin(history::of_system(scene, query)).await,
+        Interaction::SearchType { kind, query } => Box::pin(search::search(scene, kind, query)).await,
+        Interaction::SearchAcross { across, query } => Box::pin(across::search(scene, &across, query)).await,
         Interaction::Create { kind, body } => Box::pin(write::create(scene, kind, body)).await,
         Interaction::Update { kind, target, body } => Box::pin(write::update(scene, kind, target, body)).await,
         Interaction::Patch { kind, target, patch } => Box::pin(write::patch(scene, kind, target, patch)).await,

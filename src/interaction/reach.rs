@@ -29,7 +29,8 @@ const TASK: &str = "access decision";
 /// Those of a search: without the care relations nothing can be decided.
 pub(super) async fn resolved(app: &App, caller: &Caller) -> Result<Caller> {
     let Some(person) = caller.person().filter(|_| caller.reach().is_none()) else { return Ok(caller.clone()) };
-    let reach = Lookup { app, now: app.world.now() }.reach(person).await?;
+    // Boxed: most requests of services look nothing up, and a future is as large as what it might do.
+    let reach = Box::pin(Lookup { app, now: app.world.now() }.reach(person)).await?;
     Ok(caller.reaching(Some(reach)))
 }
 

@@ -11,13 +11,13 @@ pub(super) async fn read(scene: Scene<'_>, kind: TypeId, id: &str, query: &Pairs
     let grant = authorize::<Read>(scene.caller, kind)?;
     let shape = Shape::from_pairs(Some(kind), query, scene.facts.prefer.lenient)?;
     if is_audit(kind) {
-        let released = scene.app.trail.read(scene.event(What::Read, Some(kind)), &grant, id).await?;
+        let released = Box::pin(scene.app.trail.read(scene.event(What::Read, Some(kind)), &grant, id)).await?;
         return released.map(|released| whole(released, shape)).ok_or_else(Error::not_found);
     }
     match scene.app.store.find(&grant, id).await? {
         Found::Current(sealed) => disclose(scene, What::Read, sealed, shape).await,
         Found::Deleted { version } => Err(gone(version)),
-        Found::Absent => built_in(scene, kind, id, &shape).await,
+        Found::Absent => Box::pin(built_in(scene, kind, id, &shape)).await,
     }
 }
 

@@ -166,7 +166,7 @@ impl Store {
         if body && let Some(found) = self.inner.together.row(kind, token).await {
             return found.map(|row| Stored::read(&row, body)).transpose();
         }
-        Ok(self.stored(kind, &[token], body).await?.pop())
+        Ok(Box::pin(self.stored(kind, &[token], body)).await?.pop())
     }
 
     /// The rows of these ids, in any order, with bodies.
@@ -200,7 +200,9 @@ impl Store {
     pub(super) async fn state_of(&self, stored: &Stored, kind: TypeId, id: &str) -> Result<State> {
         let keys = self.keys(stored.pk).await?;
         match stored.open(kind, Some(id), keys.as_deref()) {
-            Err(error) if error.kind == Kind::Tampered && self.inner.vault.is_destroyed(stored.pk).await? => {
+            Err(error)
+                if error.kind == Kind::Tampered && Box::pin(self.inner.vault.is_destroyed(stored.pk)).await? =>
+            {
                 Ok(State::Erased)
             }
             state => state,
@@ -228,7 +230,7 @@ impl Store {
         let Some((stored, state)) = self.one(kind, id, true).await? else { return Ok(Found::Absent) };
         match state {
             State::Erased => Ok(Found::Absent),
-            State::Deleted(_) => match self.past_within(grant.rows(), kind, stored.rid, stored.ver).await? {
+            State::Deleted(_) => match Box::pin(self.past_within(grant.rows(), kind, stored.rid, stored.ver)).await? {
                 true => Ok(Found::Deleted { version: stored.ver }),
                 false => Ok(Found::Absent),
             },

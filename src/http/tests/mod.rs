@@ -38,6 +38,7 @@ mod later;
 mod graphql;
 mod invitations;
 mod queries;
+mod room;
 mod launches;
 mod references;
 mod refusals;
