@@ -40,6 +40,7 @@ impl Trail {
     pub async fn disclose(&self, mut event: Event, sealed: Vec<Sealed>) -> Result<Vec<Released>> {
         name_read(&mut event, &sealed);
         let row = self.row(&event, &[], covers(&sealed))?;
+        drop(event);
         let receipt = self.store.append(row).await.map_err(not_recorded)?;
         self.open(&receipt, sealed).await
     }
@@ -61,6 +62,8 @@ impl Trail {
         name_written(&mut event, tx.written());
         name_read(&mut event, &also);
         let row = self.row(&event, tx.written(), covers(&also))?;
+        // Of a large transaction it is large, and is not to wait for the commit.
+        drop(event);
         let hashes = tx.written().to_vec();
         let receipt = tx.commit(row).await?;
         let also = self.open(&receipt, also).await?;
@@ -73,6 +76,7 @@ impl Trail {
     /// `Kind::Audit` when the entry could not be written.
     pub async fn record(&self, event: Event) -> Result<Receipt> {
         let row = self.row(&event, &[], Vec::new())?;
+        drop(event);
         self.store.append(row).await.map_err(not_recorded)
     }
 
