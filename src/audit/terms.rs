@@ -46,7 +46,7 @@ impl Subject<'_> {
     pub fn term(&self, vault: &Vault, month: i32) -> i64 {
         let (param, [one, two, three]) = self.parts();
         let place = TermPlace { rtype: RTYPE, param, form: FORM, partition: 0 };
-        vault.term_of(&place, &[&month.to_be_bytes(), one.as_bytes(), two.as_bytes(), three.as_bytes()])
+        vault.term(&place, &[&month.to_be_bytes(), one.as_bytes(), two.as_bytes(), three.as_bytes()])
     }
 
     /// The terms of all these months: an entry has at most one of them.

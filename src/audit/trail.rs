@@ -39,8 +39,7 @@ impl Trail {
     /// `Kind::Audit` when the entry could not be written: nothing is opened.
     pub async fn disclose(&self, mut event: Event, sealed: Vec<Sealed>) -> Result<Vec<Released>> {
         name_read(&mut event, &sealed);
-        let row = self.row(&event, &[], covers(&sealed))?;
-        drop(event);
+        let row = self.row(event, &[], covers(&sealed))?;
         let receipt = self.store.append(row).await.map_err(not_recorded)?;
         self.open(&receipt, sealed).await
     }
@@ -61,9 +60,7 @@ impl Trail {
         let tx = tx.seal().await?;
         name_written(&mut event, tx.written());
         name_read(&mut event, &also);
-        let row = self.row(&event, tx.written(), covers(&also))?;
-        // Of a large transaction it is large, and is not to wait for the commit.
-        drop(event);
+        let row = self.row(event, tx.written(), covers(&also))?;
         let hashes = tx.written().to_vec();
         let receipt = tx.commit(row).await?;
         let also = self.open(&receipt, also).await?;
@@ -75,8 +72,7 @@ impl Trail {
     /// # Errors
     /// `Kind::Audit` when the entry could not be written.
     pub async fn record(&self, event: Event) -> Result<Receipt> {
-        let row = self.row(&event, &[], Vec::new())?;
-        drop(event);
+        let row = self.row(event, &[], Vec::new())?;
         self.store.append(row).await.map_err(not_recorded)
     }
 
@@ -96,19 +92,20 @@ impl Trail {
     /// # Errors
     /// `Kind::Conflict` when they were written meanwhile: nothing is kept.
     pub async fn reindex(&self, event: Event, done: Reindexed) -> Result<()> {
-        let row = self.row(&event, &[], Vec::new())?;
+        let row = self.row(event, &[], Vec::new())?;
         done.commit(row).await
     }
 
-    /// The entry, ready to be sealed and written.
-    fn row(&self, event: &Event, written: &[WrittenHash], covers: Vec<(Rid, u32)>) -> Result<AuditRow> {
+    /// The entry, ready to be sealed and written. The event ends here: that of a large transaction is large, and is not to
+    /// wait for the commit.
+    fn row(&self, event: Event, written: &[WrittenHash], covers: Vec<(Rid, u32)>) -> Result<AuditRow> {
         #[cfg(feature = "bench-switches")]
         if crate::world::bench::off().audit {
             return Ok(AuditRow::none(event.at, covers));
         }
         let written: Vec<_> = written.iter().map(|row| (row.rid, row.version, row.sha256)).collect();
         let (at, month) = (event.at, month(event.at));
-        let entry = Entry::new(event, &written);
+        let entry = Entry::new(&event, &written);
         let terms = terms(&entry, &self.vault, month);
         Ok(AuditRow { at, month, entry: entry.canonical()?, terms, covers })
     }

@@ -214,7 +214,7 @@ impl FhirRequest<'_> {
         Ok(())
     }
 
-    /// Reads the request to the end and gives what it asks for. What reads a body is boxed: most requests have none.
+    /// Reads the request to the end and gives what it asks for.
     async fn interaction(&mut self, found: &Found<'_>, sent: Body) -> Result<Interaction> {
         let headers = &self.parts.headers;
         self.facts.conditions = conditions(headers);
@@ -223,7 +223,7 @@ impl FhirRequest<'_> {
         let binary = found.kind.is_some_and(|kind| definitions().type_name(kind) == "Binary");
         let search = matches!(found.route.verb, Verb::SearchType | Verb::SearchSystem | Verb::SearchCompartment);
         if search && found.route.method == Method::Post {
-            query.append(&mut Box::pin(self.form(sent)).await?);
+            query.append(&mut self.form(sent).await?);
             self.negotiate(&mut query, false)?;
             return self.built(found, query, None);
         }
@@ -238,24 +238,24 @@ impl FhirRequest<'_> {
             let method = found.route.method;
             let body = match method {
                 Method::Get => None,
-                _ if operation.is_graphql() => Box::pin(self.graphql_body(sent, &mut query)).await?,
-                _ => Box::pin(self.operation_body(sent)).await?,
+                _ if operation.is_graphql() => self.graphql_body(sent, &mut query).await?,
+                _ => self.operation_body(sent).await?,
             };
             let (kind, id) = (found.kind, found.id.map(str::to_owned));
             return Ok(Interaction::Operation { operation, method, kind, id, query, body });
         }
         if found.route.verb == Verb::Patch {
-            let patch = Box::pin(self.patch(sent)).await?;
+            let patch = self.patch(sent).await?;
             let kind = found.kind.ok_or_else(|| Error::internal("a patch of no type"))?;
             return Ok(Interaction::Patch { kind, target: self.target(found, query)?, patch });
         }
         if found.route.verb == Verb::Bundle {
-            let body = Box::pin(self.bundle(sent)).await?;
+            let body = self.bundle(sent).await?;
             self.takes_none(&query)?;
             return Ok(Interaction::Bundle { body });
         }
         let has_body = matches!(found.route.verb, Verb::Create | Verb::Update);
-        let node = if has_body { Some(Box::pin(self.resource(sent, binary)).await?) } else { None };
+        let node = if has_body { Some(self.resource(sent, binary).await?) } else { None };
         if found.route.verb == Verb::Create {
             self.takes_none(&query)?;
         }

@@ -58,7 +58,7 @@ impl Raw {
 
     pub(super) fn key(&self, kind: TypeId, param: ParamId, partition: u8, vault: &Vault) -> i64 {
         let form = text::SCHEME << 4 | self.form as u8;
-        vault.term(&TermPlace { rtype: kind.0, param: param.0, form, partition }, self.text.as_bytes())
+        vault.term(&TermPlace { rtype: kind.0, param: param.0, form, partition }, &[self.text.as_bytes()])
     }
 
     /// A code: `system` None is any, Some(None) none. Codes are folded; whether case counts is for the matcher.

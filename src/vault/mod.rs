@@ -380,13 +380,8 @@ impl Vault {
         self.inner.system.begin_epoch().await
     }
 
-    /// Blind term: first 8 bytes of HMAC-SHA-256 under the index key, as i64.
-    pub fn term(&self, place: &TermPlace, value: &[u8]) -> i64 {
-        self.inner.blind.term(place, &[value])
-    }
-
-    /// The same of a value in parts.
-    pub fn term_of(&self, place: &TermPlace, value: &[&[u8]]) -> i64 {
+    /// Blind term of a value, given in parts: first 8 bytes of HMAC-SHA-256 under the index key, as i64.
+    pub fn term(&self, place: &TermPlace, value: &[&[u8]]) -> i64 {
         self.inner.blind.term(place, value)
     }
 

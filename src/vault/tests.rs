@@ -179,7 +179,7 @@ fn a_second_server_reads_what_the_first_wrote() {
     assert_eq!(&**found[0].as_ref().unwrap().open(&PLACE, &sealed).unwrap(), b"content");
     assert!(found[1].is_some());
     let place = TermPlace { rtype: 1, param: 2, form: 3, partition: 4 };
-    assert_eq!(first.term(&place, b"x"), second.term(&place, b"x"));
+    assert_eq!(first.term(&place, &[b"x"]), second.term(&place, &[b"x"]));
     assert_eq!(first.token("mrn", b"x"), second.token("mrn", b"x"));
 }
 
